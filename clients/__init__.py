@@ -1,0 +1,1 @@
+"""The client's side: one Flower NumPyClient per protocol."""

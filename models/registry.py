@@ -1,0 +1,100 @@
+"""Things that can be named in a run config: built in, from another package, or by dotted path."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from models.errors import UserError, refuse
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Names and what they stand for.
+
+    A name is looked up among the built-in ones, then among the entry points of other installed
+    packages; a name with a colon is a dotted path, ``package.module:Object``.
+
+    Parameters
+    ----------
+    key : str
+        The run-config key whose values these names are; error messages begin with it.
+    group : str
+        Entry-point group that other packages register under; empty if they cannot.
+    check : callable, optional
+        Says what is wrong with an object that came from outside (a sentence), or None.
+    """
+
+    def __init__(
+        self, key: str, group: str = "", check: Callable[[object], str | None] | None = None
+    ) -> None:
+        self.key = key
+        self._group = group
+        self._check = check
+        self._built_in: dict[str, T | str] = {}
+
+    def register(self, name: str, value: T | str) -> None:
+        """Give `value` a name.
+
+        Parameters
+        ----------
+        name : str
+            The name, not yet taken.
+        value : T or str
+            The object, or its dotted path, imported when it is first asked for.
+
+        Raises
+        ------
+        UserError
+            If the name is taken.
+        """
+        if name in self._built_in:
+            raise UserError(f"{self.key} {name!r} is registered twice")
+        self._built_in[name] = value
+
+    def names(self) -> list[str]:
+        """List every known name, sorted."""
+        return sorted({*self._built_in, *(name for name, _ in self._entry_points())})
+
+    def get(self, name: str) -> T:
+        """Return what `name` stands for.
+
+        Raises
+        ------
+        UserError
+            If there is no such name, the path does not import, or what it names does not fit.
+        """
+        if name in self._built_in:
+            value = self._built_in[name]
+            return self._load(name, value) if isinstance(value, str) else value
+        for known, path in self._entry_points():
+            if known == name:
+                return self._load(name, path)
+        if ":" in name:
+            return self._load(name, name)
+        raise refuse(self.key, name, f"{', '.join(self.names())}, or package.module:Object")
+
+    def _entry_points(self) -> Iterator[tuple[str, str]]:
+        """Yield the names that installed packages offer, and their dotted paths."""
+        if self._group:
+            for point in entry_points(group=self._group):
+                if point.name not in self._built_in:
+                    yield point.name, point.value
+
+    def _load(self, name: str, path: str) -> T:
+        """Import ``package.module:Object``."""
+        module_name, _, attribute = path.partition(":")
+        try:
+            value = getattr(importlib.import_module(module_name), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise UserError(
+                f"{self.key}={name!r} does not import: {error}; "
+                "expected package.module:Object of an installed package"
+            ) from error
+        complaint = self._check(value) if self._check else None
+        if complaint:
+            raise UserError(f"{self.key}={name!r} does not fit: {complaint}")
+        return value  # type: ignore[no-any-return]

@@ -1,0 +1,1 @@
+"""Flower apps, run configuration, data and its distribution, measurement, report, command line."""
