@@ -5,11 +5,36 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from models.errors import UserError, refuse
 
 T = TypeVar("T")
+
+
+def load_object(key: str, path: str) -> Any:
+    """Import what a dotted path names.
+
+    Parameters
+    ----------
+    key : str
+        What the path is the value of; the error message begins with it.
+    path : str
+        ``package.module:Object``.
+
+    Raises
+    ------
+    UserError
+        If it does not import.
+    """
+    module_name, _, attribute = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"{key}={path!r} does not import: {error}; "
+            "expected package.module:Object of an installed package"
+        ) from error
 
 
 class Registry(Generic[T]):
@@ -85,16 +110,9 @@ class Registry(Generic[T]):
                     yield point.name, point.value
 
     def _load(self, name: str, path: str) -> T:
-        """Import ``package.module:Object``."""
-        module_name, _, attribute = path.partition(":")
-        try:
-            value = getattr(importlib.import_module(module_name), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise UserError(
-                f"{self.key}={name!r} does not import: {error}; "
-                "expected package.module:Object of an installed package"
-            ) from error
+        """Import an object that came from outside and see whether it fits."""
+        value: T = load_object(self.key, path)
         complaint = self._check(value) if self._check else None
         if complaint:
             raise UserError(f"{self.key}={name!r} does not fit: {complaint}")
-        return value  # type: ignore[no-any-return]
+        return value

@@ -1,0 +1,300 @@
+"""What every client does, whatever the protocol: keep a segment, leave samples out, be scored."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from flwr.client import NumPyClient
+from flwr.common import Scalar
+from torch import nn
+
+from clients.state import ClientState
+from models.split import build_client_segment, empty_client_segment
+from models.training import TrainingSettings, device
+from transport.message import Array, Message
+from unlearning.exactness import Ids, derive_seed, digest
+from unlearning.request import Request
+
+# Activations are computed in groups of this many samples, counted from the first, so that a chunk
+# of an upload holds the same bits as the whole.
+_GROUP = 64
+
+
+@dataclass(frozen=True)
+class Holding:
+    """The samples one client holds.
+
+    Parameters
+    ----------
+    ids : array of int64, shape (n,)
+        Ids of its training samples, sorted.
+    x, y : tensor of float32, shape (n, channels, height, width); tensor of int64, shape (n,)
+        Its training samples.
+    test_x, test_y : tensor
+        Its test split, in the same form.
+    class_names : tuple of str
+        Every label of the data set.
+    """
+
+    ids: Ids
+    x: torch.Tensor
+    y: torch.Tensor
+    test_x: torch.Tensor
+    test_y: torch.Tensor
+    class_names: tuple[str, ...]
+
+    def without(self, forgotten: Ids) -> Holding:
+        """Return what is left when some training samples are left out."""
+        kept = np.flatnonzero(~np.isin(self.ids, forgotten))
+        rows = torch.from_numpy(kept)
+        return Holding(
+            self.ids[kept],
+            self.x[rows],
+            self.y[rows],
+            self.test_x,
+            self.test_y,
+            self.class_names,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientSetting:
+    """What a client works with.
+
+    Parameters
+    ----------
+    properties : mapping
+        Who Flower says this node is: ``partition-id`` and ``num-partitions``.
+    holding : callable
+        Returns the samples of a client by its number.
+    training : TrainingSettings
+        What both sides agree on.
+    model : str
+        A name in ``models.split.MODELS``.
+    upload_chunk_bytes : int
+        Largest upload in one message.
+    options : mapping
+        A plug-in's own settings.
+    """
+
+    properties: Mapping[str, Scalar]
+    holding: Callable[[int], Holding]
+    training: TrainingSettings
+    model: str
+    upload_chunk_bytes: int
+    options: Mapping[str, str]
+
+
+Method = TypeVar("Method", bound=Callable[..., Message])
+
+
+def action(method: Method) -> Method:
+    """Mark a client's method as one that an instruction may call by name."""
+    method.is_action = True  # type: ignore[attr-defined]
+    return method
+
+
+class SplitClient(NumPyClient):
+    """Base of every protocol's client.
+
+    An instruction's action is the name of a method marked with `action`, with dashes for
+    underscores; the method takes the `Message` and returns the answer.
+    """
+
+    def __init__(self, setting: ClientSetting, state: ClientState) -> None:
+        self.setting = setting
+        self.training = setting.training
+        self.state = state
+        self.client = -1
+        self.phase = ""
+        self.waited = 0.0
+        """Seconds of this message spent waiting for the server, which are not the client's."""
+
+    # Flower's side.
+
+    def get_properties(self, config: dict[str, Scalar]) -> dict[str, Scalar]:
+        """Say who this node is."""
+        return dict(self.setting.properties)
+
+    def fit(
+        self, parameters: list[Array], config: dict[str, Scalar]
+    ) -> tuple[list[Array], int, dict[str, Scalar]]:
+        """Act on an instruction; the answer's tensors go back as parameters."""
+        answer, samples = self._act(Message.unpack(parameters, config))
+        arrays, fields = answer.pack()
+        return arrays, samples, fields
+
+    def evaluate(
+        self, parameters: list[Array], config: dict[str, Scalar]
+    ) -> tuple[float, int, dict[str, Scalar]]:
+        """Act on an instruction whose answer is scalars only."""
+        answer, samples = self._act(Message.unpack(parameters, config))
+        _, fields = answer.pack()
+        return 0.0, samples, fields
+
+    def _act(self, message: Message) -> tuple[Message, int]:
+        self.client, self.phase = message.integer("client"), str(message.fields["phase"])
+        self.training.fix_kernels()
+        self.whole = self.setting.holding(self.client)
+        self.holding = self._retained()
+        started = time.perf_counter()
+        answer = self._method(message.action)(message)
+        answer.fields["seconds"] = time.perf_counter() - started - self.waited
+        return answer, len(self.holding.ids)
+
+    def _method(self, name: str) -> Callable[[Message], Message]:
+        method = getattr(self, name.replace("-", "_"), None)
+        if not getattr(method, "is_action", False):
+            raise ValueError(f"{type(self).__name__} does not know the action {name!r}")
+        return method  # type: ignore[return-value]
+
+    # The client segment.
+
+    def fresh_segment(self, *, shared: bool = False) -> nn.Sequential:
+        """Return a freshly initialised client segment, on the device.
+
+        Parameters
+        ----------
+        shared : bool
+            Whether all clients start from the same weights, else each from its own.
+        """
+        owner = "shared" if shared else self.client
+        segment = build_client_segment(
+            self.setting.model,
+            self.input_shape,
+            self.num_labels,
+            derive_seed(self.training.seed, "client-segment", owner),
+        )
+        return segment.to(device())
+
+    def kept_segment(self) -> nn.Sequential:
+        """Return the client segment as this client last kept it."""
+        weights = self.state.load("segment")
+        if weights is None:
+            raise ValueError(f"client {self.client} has no segment yet")
+        segment = empty_client_segment(self.setting.model, self.input_shape, self.num_labels)
+        segment.load_state_dict(weights, assign=True)
+        return segment.to(device())
+
+    def keep_segment(self, segment: nn.Module) -> str:
+        """Keep the client segment for the messages to come.
+
+        Returns
+        -------
+        str
+            Its digest.
+        """
+        weights = segment.state_dict()
+        self.state.save("segment", weights)
+        return digest(weights)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of this client's images."""
+        channels, height, width = self.whole.x.shape[1:]
+        return channels, height, width
+
+    @property
+    def num_labels(self) -> int:
+        """Number of labels of the data set, also of those this client does not hold."""
+        return len(self.whole.class_names)
+
+    # Forgetting, on the client's own data.
+
+    def forget_samples(self, message: Message) -> None:
+        """Leave out, from now on, what the message's request means; this client selects it."""
+        request = Request.from_field(str(message.fields["request"]))
+        selected = request.select(
+            self.client,
+            self.holding.ids,
+            self.holding.y.numpy(),
+            self.holding.class_names,
+            self.training.seed,
+        )
+        forgotten = np.concatenate([self._forgotten(), selected])
+        self.state.save("forgotten", {"ids": torch.from_numpy(forgotten)})
+        self.holding = self._retained()
+
+    def _forgotten(self) -> Ids:
+        kept = self.state.load("forgotten")
+        return np.empty(0, dtype=np.int64) if kept is None else kept["ids"].numpy()
+
+    def _retained(self) -> Holding:
+        forgotten = self._forgotten()
+        return self.whole.without(forgotten) if len(forgotten) else self.whole
+
+    # Uploads and scores.
+
+    def smashed(self, segment: nn.Module, x: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        """Return the smashed data of samples `start` to `stop` of `x`, on the CPU.
+
+        Returns
+        -------
+        tensor of float32, shape (stop - start, ...)
+            The same bits whatever the borders.
+        """
+        first = start - start % _GROUP
+        with torch.no_grad():
+            groups = [
+                segment(x[begin : begin + _GROUP].to(device())).cpu()
+                for begin in range(first, max(stop, first + 1), _GROUP)
+            ]
+        return torch.cat(groups)[start - first : stop - first]
+
+    def upload_chunk(self, segment: nn.Module, what: str, chunk: int) -> Message:
+        """Return one chunk of what the server caches.
+
+        Parameters
+        ----------
+        segment : nn.Module
+            The frozen client segment.
+        what : "train" or "test"
+            Which split; labels and ids go along with the training split only.
+        chunk : int
+            Number of the chunk, from 0.
+        """
+        testing = what == "test"
+        x = self.holding.test_x if testing else self.holding.x
+        one = self.smashed(segment, torch.zeros(1, *self.input_shape), 0, 1)
+        # A label and an id, 8 bytes each, travel with a training sample.
+        sample_bytes = one.nbytes + (0 if testing else 16)
+        samples = max(1, self.setting.upload_chunk_bytes // sample_bytes)
+        start, stop = chunk * samples, min((chunk + 1) * samples, len(x))
+        tensors: dict[str, Array] = {"smashed": self.smashed(segment, x, start, stop).numpy()}
+        if not testing:
+            tensors["labels"] = self.holding.y[start:stop].numpy()
+            tensors["ids"] = self.holding.ids[start:stop]
+        chunks = max(1, -(-len(x) // samples))
+        return Message("upload", {"upload": what, "chunk": chunk, "chunks": chunks}, tensors)
+
+    @action
+    def upload(self, message: Message) -> Message:
+        """Send one chunk of the smashed data of a split."""
+        return self.upload_chunk(
+            self.kept_segment(), str(message.fields["upload"]), message.integer("chunk")
+        )
+
+    @action
+    def score(self, message: Message) -> Message:
+        """Compare the server's predictions with this client's test labels.
+
+        Returns
+        -------
+        Message
+            ``correct`` and ``samples``: counts by label, each a JSON list.
+        """
+        labels = self.holding.test_y.numpy()
+        hits = labels[message.tensors["predictions"] == labels]
+        return Message(
+            "score",
+            {
+                "correct": json.dumps(np.bincount(hits, minlength=self.num_labels).tolist()),
+                "samples": json.dumps(np.bincount(labels, minlength=self.num_labels).tolist()),
+            },
+        )

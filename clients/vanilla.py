@@ -1,0 +1,148 @@
+"""The client of vanilla split learning."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import nn
+
+from clients.base import Holding, SplitClient, action
+from models.training import device
+from transport.link import Endpoint, Link, connect
+from transport.message import Array, Message, Scalar
+from unlearning.exactness import Ids, batches, derive_seed, digest, order
+
+
+class VanillaClient(SplitClient):
+    """Trains its segment on the gradients that come back over the link."""
+
+    @action
+    def start(self, message: Message) -> Message:
+        """Begin with a fresh segment and a fresh optimiser."""
+        segment = self.fresh_segment(shared=bool(message.fields["shared"]))
+        self.state.forget("momentum")
+        return Message("start", {"digest": self.keep_segment(segment)})
+
+    @action
+    def leave_out(self, message: Message) -> Message:
+        """Remove the forgotten samples."""
+        self.forget_samples(message)
+        return Message("leave-out")
+
+    @action
+    def train(self, message: Message) -> Message:
+        """Take one turn: an epoch over the client's own data, every batch over the link."""
+        self._take_over(message)
+        segment = self.kept_segment()
+        optimiser = self.training.optimiser(segment)
+        _load_momentum(optimiser, segment, self.state.load("momentum"))
+        visited = order(
+            self.holding.ids,
+            derive_seed(self.training.seed, "order", self.client, message.integer("epoch")),
+        )
+        started = time.perf_counter()
+        with connect(Endpoint.from_fields(message.fields), self.client, self.phase) as link:
+            train_epoch(segment, optimiser, link, self.holding, visited, self.training.batch_size)
+            self.waited = link.seconds_waiting
+        batch_seconds = time.perf_counter() - started
+        momentum = _momentum(optimiser, segment)
+        self.state.save("momentum", momentum)
+        fields: dict[str, Scalar] = {
+            "digest": self.keep_segment(segment),
+            "batches": len(list(batches(len(visited), self.training.batch_size))),
+            "batch-seconds": batch_seconds,
+        }
+        # A segment that stays with its client never leaves it.
+        handed_on = _carried(segment.state_dict(), momentum) if message.fields["hand-on"] else {}
+        return Message("train", fields, handed_on)
+
+    @action
+    def take(self, message: Message) -> Message:
+        """Take over the segment that another client handed on."""
+        self._take_over(message)
+        return Message("take", {"digest": digest(self.kept_segment().state_dict())})
+
+    def _take_over(self, message: Message) -> None:
+        """Keep what the message carries, if it carries a segment."""
+        weights = _part(message.tensors, "segment")
+        if weights:
+            self.state.save("segment", weights)
+            self.state.save("momentum", _part(message.tensors, "momentum"))
+
+
+def train_epoch(
+    segment: nn.Sequential,
+    optimiser: torch.optim.Optimizer,
+    link: Link,
+    holding: Holding,
+    visited: Ids,
+    batch_size: int,
+) -> None:
+    """Train a client segment for one epoch: smashed data and labels up, a gradient down.
+
+    Parameters
+    ----------
+    segment : nn.Sequential
+        Trained in place.
+    optimiser : torch.optim.Optimizer
+        Over the segment's parameters.
+    link : Link
+        To the server segment, which answers each batch with the gradient at the cut.
+    holding : Holding
+        What the client holds and has not forgotten.
+    visited : array of int, shape (n,)
+        Positions in `holding`, in the order in which they are visited.
+    batch_size : int
+        Samples a batch.
+    """
+    rows = torch.from_numpy(visited)
+    for batch in batches(len(rows), batch_size):
+        smashed = segment(holding.x[rows[batch]].to(device()))
+        reply, _ = link.exchange(
+            {"smashed": smashed.detach().cpu(), "labels": holding.y[rows[batch]]}
+        )
+        optimiser.zero_grad(set_to_none=True)
+        smashed.backward(reply["gradient"].to(smashed.device))
+        optimiser.step()
+
+
+def _momentum(optimiser: torch.optim.Optimizer, segment: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the momentum of each parameter by its name; empty without momentum."""
+    kept = {
+        name: optimiser.state[parameter].get("momentum_buffer")
+        for name, parameter in segment.named_parameters()
+        if parameter in optimiser.state
+    }
+    return {name: buffer for name, buffer in kept.items() if buffer is not None}
+
+
+def _load_momentum(
+    optimiser: torch.optim.Optimizer,
+    segment: nn.Module,
+    momentum: dict[str, torch.Tensor] | None,
+) -> None:
+    for name, parameter in segment.named_parameters():
+        if momentum and name in momentum:
+            optimiser.state[parameter]["momentum_buffer"] = momentum[name].to(parameter.device)
+
+
+def _carried(
+    weights: dict[str, torch.Tensor], momentum: dict[str, torch.Tensor]
+) -> dict[str, Array]:
+    """Return a segment and its optimiser's state as the tensors of one message."""
+    parts = {"segment": weights, "momentum": momentum}
+    return {
+        f"{part}/{name}": tensor.detach().cpu().numpy()
+        for part, tensors in parts.items()
+        for name, tensor in tensors.items()
+    }
+
+
+def _part(tensors: dict[str, Array], part: str) -> dict[str, torch.Tensor]:
+    """Return the tensors of one part of what `_carried` packed."""
+    return {
+        name.removeprefix(f"{part}/"): torch.from_numpy(array.copy())
+        for name, array in tensors.items()
+        if name.startswith(f"{part}/")
+    }

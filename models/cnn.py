@@ -1,0 +1,36 @@
+"""A small convolutional network for digits."""
+
+from collections import OrderedDict
+
+from torch import nn
+
+from models.split import Network
+
+
+def cnn(input_shape: tuple[int, int, int], num_labels: int) -> Network:
+    """Three convolutions, for small grey images such as digits; cut after the first.
+
+    Parameters
+    ----------
+    input_shape : tuple of int
+        Channels, height and width; height and width at least 4.
+    num_labels : int
+        Number of labels.
+
+    Returns
+    -------
+    Network
+        8 channels of half the height and width cross the cut: 128 numbers for an 8x8 image.
+    """
+    channels = input_shape[0]
+    return Network(
+        OrderedDict(
+            block1=nn.Sequential(nn.Conv2d(channels, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            block2=nn.Sequential(nn.Conv2d(8, 32, 3, padding=1), nn.ReLU()),
+            block3=nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            classifier=nn.Sequential(
+                nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32 * 4, num_labels)
+            ),
+        ),
+        cut="block1",
+    )

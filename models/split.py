@@ -1,0 +1,159 @@
+"""Where a network is cut: a network is a row of named layers, a segment a stretch of it."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from models.errors import UserError
+from models.registry import Registry
+
+_GLOBAL_GENERATOR = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that can be cut.
+
+    Parameters
+    ----------
+    layers : OrderedDict of str to nn.Module
+        The layers by name, in the order in which data passes them.
+    cut : str
+        Name of the last layer that a client holds: the cut layer.
+    """
+
+    layers: OrderedDict[str, nn.Module]
+    cut: str
+
+    def whole(self) -> nn.Sequential:
+        """Return the network without a cut."""
+        return nn.Sequential(self.layers)
+
+    def segments(self) -> tuple[nn.Sequential, nn.Sequential]:
+        """Return the client segment and the server segment; they share the layers' parameters.
+
+        Raises
+        ------
+        UserError
+            If there is no layer of that name, or nothing behind it.
+        """
+        names = list(self.layers)
+        if self.cut not in names[:-1]:
+            raise UserError(f"cut={self.cut!r} is not possible; allowed: {', '.join(names[:-1])}")
+        border = names.index(self.cut) + 1
+        return _stretch(self.layers, names[:border]), _stretch(self.layers, names[border:])
+
+
+def _stretch(layers: OrderedDict[str, nn.Module], names: Sequence[str]) -> nn.Sequential:
+    return nn.Sequential(OrderedDict((name, layers[name]) for name in names))
+
+
+Architecture = Callable[[tuple[int, int, int], int], Network]
+"""Builds a network for an input shape (channels, height, width) and a number of labels."""
+
+MODELS: Registry[Architecture] = Registry("model", group="split_unlearning.models")
+MODELS.register("cnn", "models.cnn:cnn")
+MODELS.register("vgg", "models.vgg:vgg")
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run a block with torch's global CPU generator seeded, and leave that generator as it was.
+
+    PyTorch's layers draw their first weights, and dropout its masks, from that one generator; the
+    lock keeps threads of one process from drawing each other's numbers.
+    """
+    with _GLOBAL_GENERATOR:
+        before = torch.default_generator.get_state()
+        # Not torch.manual_seed: before CUDA is in use it formats a stack trace at every call.
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(seed)
+        try:
+            yield
+        finally:
+            torch.default_generator.set_state(before)
+
+
+def build_client_segment(
+    model: str, input_shape: tuple[int, int, int], num_labels: int, seed: int
+) -> nn.Sequential:
+    """Return a freshly initialised client segment.
+
+    Parameters
+    ----------
+    model : str
+        A name in `MODELS`.
+    input_shape : tuple of int
+        Channels, height and width of an image.
+    num_labels : int
+        Number of labels of the task.
+    seed : int
+        The weights follow from it and from the architecture alone.
+    """
+    with seeded(seed):
+        return MODELS.get(model)(input_shape, num_labels).segments()[0]
+
+
+def empty_client_segment(
+    model: str, input_shape: tuple[int, int, int], num_labels: int
+) -> nn.Sequential:
+    """Return a client segment without memory, to be given weights with ``assign=True``.
+
+    Drawing first weights for a whole network only to overwrite them costs more than a small turn.
+    """
+    with torch.device("meta"):
+        return MODELS.get(model)(input_shape, num_labels).segments()[0]
+
+
+def build_server_segment(
+    model: str, input_shape: tuple[int, int, int], num_labels: int, seed: int
+) -> nn.Sequential:
+    """Return a freshly initialised server segment; parameters as in `build_client_segment`."""
+    with seeded(seed):
+        return MODELS.get(model)(input_shape, num_labels).segments()[1]
+
+
+def smashed_shape(
+    model: str, input_shape: tuple[int, int, int], num_labels: int
+) -> tuple[int, ...]:
+    """Return the shape of one image's smashed data, without the batch dimension."""
+    segment = build_client_segment(model, input_shape, num_labels, seed=0)
+    with torch.no_grad():
+        return tuple(segment(torch.zeros(1, *input_shape)).shape[1:])
+
+
+def check_fits(model: str, input_shape: tuple[int, int, int], num_labels: int) -> None:
+    """Refuse a model that cannot take images of this shape.
+
+    Raises
+    ------
+    UserError
+        With the shape, if the layers shrink the image to nothing or it does not pass through, or if
+        the client segment is not a deterministic function.
+    """
+    network = MODELS.get(model)(input_shape, num_labels)
+    whole, (client, _) = network.whole().eval(), network.segments()
+    for name, layer in client.named_modules():
+        if isinstance(layer, (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)):
+            raise UserError(
+                f"model={model!r} has {type(layer).__name__} ({name}) on the client's side of the "
+                "cut; a client segment must be a deterministic function (no dropout, no batch norm)"
+            )
+    try:
+        with torch.no_grad():
+            logits = whole(torch.zeros(1, *input_shape))
+    except RuntimeError as error:
+        raise UserError(
+            f"model={model!r} cannot take images of shape {input_shape}: {error}"
+        ) from error
+    if tuple(logits.shape) != (1, num_labels) or not math.isfinite(logits.sum().item()):
+        raise UserError(f"model={model!r} does not answer with {num_labels} finite logits an image")

@@ -1,0 +1,75 @@
+"""How a segment is trained: the settings both sides of the cut must share, and one step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """What both sides of the cut must agree on to train.
+
+    Parameters
+    ----------
+    seed : int
+        Of every random draw.
+    batch_size : int
+        Samples a batch.
+    learning_rate, momentum, weight_decay : float
+        Of SGD, on both sides.
+    pretrain_epochs : int
+        N, epochs a client trains its segment alone.
+    server_epochs : int
+        M, epochs of the split-learning phase.
+    threads : int
+        Threads of each segment. Their number changes the last bits of a result.
+    """
+
+    seed: int = 0
+    batch_size: int = 32
+    learning_rate: float = 0.1
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    pretrain_epochs: int = 10
+    server_epochs: int = 30
+    threads: int = 1
+
+    def optimiser(self, *segments: nn.Module) -> torch.optim.SGD:
+        """Return a fresh optimiser over the parameters of `segments`."""
+        parameters = [parameter for segment in segments for parameter in segment.parameters()]
+        return torch.optim.SGD(
+            parameters,
+            lr=self.learning_rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
+
+    def fix_kernels(self) -> None:
+        """Make this process compute the same bits every time: threads and kernels."""
+        torch.set_num_threads(self.threads)
+        torch.use_deterministic_algorithms(True)
+
+
+def device() -> torch.device:
+    """Return where this process computes: its GPU if it was given one, else the CPU.
+
+    Ray hides the GPUs that a process did not ask for.
+    """
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def train_batch(
+    segment: nn.Module, optimiser: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor
+) -> None:
+    """Take one step on the cross entropy of ``segment(x)`` against the labels `y`.
+
+    Where `x` requires a gradient, it is left in ``x.grad``: what goes back through the cut.
+    """
+    optimiser.zero_grad(set_to_none=True)
+    loss = F.cross_entropy(segment(x), y)
+    loss.backward()
+    optimiser.step()

@@ -1,0 +1,57 @@
+"""The simplified VGG of the SplitWiper paper's evaluation."""
+
+from collections import OrderedDict
+
+from torch import nn
+
+from models.split import Network
+
+
+def vgg(input_shape: tuple[int, int, int], num_labels: int) -> Network:
+    """Simplified VGG for 32x32 images; cut after the first convolution.
+
+    Parameters
+    ----------
+    input_shape : tuple of int
+        Channels, height and width; height and width at least 16.
+    num_labels : int
+        Number of labels.
+
+    Returns
+    -------
+    Network
+        8 channels of half the height and width cross the cut: 2,048 numbers for a 32x32 image,
+        which the paper's transmission times fit. Batch norm and dropout are on the server only
+        (Sec. 4.2.1: "solely by the server, ensuring client model determinism").
+    """
+    channels = input_shape[0]
+    return Network(
+        OrderedDict(
+            conv1=nn.Sequential(nn.Conv2d(channels, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            conv2=_convolutions(8, 64),
+            conv3=_convolutions(64, 128),
+            conv4=_convolutions(128, 256),
+            classifier=nn.Sequential(
+                nn.AdaptiveAvgPool2d(2),
+                nn.Flatten(),
+                nn.Linear(256 * 4, 256),
+                nn.ReLU(),
+                nn.Dropout(0.5),
+                nn.Linear(256, num_labels),
+            ),
+        ),
+        cut="conv1",
+    )
+
+
+def _convolutions(inputs: int, outputs: int) -> nn.Sequential:
+    """Return two convolutions of one VGG block, and its pooling."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+        nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+    )

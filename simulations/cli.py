@@ -1,0 +1,262 @@
+"""The command line: ``split-unlearning run`` and ``split-unlearning list``."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from models.errors import UserError, refuse
+from models.registry import Registry
+from simulations import launch
+from simulations.console import FAILURE, PROGRESS
+
+if TYPE_CHECKING:
+    from simulations.config import RunConfig
+
+# What needs torch, scikit-learn or rich is imported by the command that uses it: asking for help,
+# or mistyping an option, is answered at once.
+
+app = typer.Typer(
+    help="Run, compare and trust forgetting in split learning, on Flower and Ray.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+_RUN_FAILED, _BAD_ARGUMENTS, _INTERRUPTED = 1, 2, 130
+
+
+def main() -> None:
+    """Run the command line; being told to end cleans up as Ctrl-C does."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
+    app()
+
+
+def _number(meaning: str) -> Any:
+    return typer.Option(metavar="NUMBER", show_default=False, help=meaning)
+
+
+@app.command()
+def run(
+    strategy: Annotated[
+        str | None, typer.Option(metavar="NAME", help="How to learn: --set strategy=NAME.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A run-config key; can be repeated."),
+    ] = None,
+    clients: Annotated[int, _number("Number of clients (5).")] = 5,
+    client_cpus: Annotated[int, _number("CPUs that a client reserves (1).")] = 1,
+    client_gpus: Annotated[float, _number("GPUs that a client reserves (0).")] = 0,
+    out: Annotated[
+        str, typer.Option(metavar="DIR", show_default=False, help="For result.json (results).")
+    ] = "results",
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print all that Flower says.")] = False,
+) -> None:
+    """Learn, forget, evaluate, and report what it cost whom."""
+    with _one_line_errors():
+        config = _read_config(settings or [], strategy, out)
+        folder = Path(config.out)
+        _check_numbers(clients, client_cpus, client_gpus)
+        _check_writable(folder)
+        _check_plan(config, clients)
+        _empty(folder)
+        start = time.monotonic()
+        with _progress(verbose) as on_line:
+            outcome = launch.run_app(
+                config.as_mapping(),
+                clients,
+                client_cpus=client_cpus,
+                client_gpus=client_gpus,
+                on_line=on_line,
+            )
+        result = folder / "result.json"
+        if not outcome.succeeded or not result.exists():
+            log = folder / "log.txt"
+            log.write_text(outcome.log, encoding="utf-8")
+            reason = outcome.error or "the run wrote no result.json"
+            _end(f"error: {reason} (log: {log})", _RUN_FAILED)
+        _show(result)
+        typer.echo(f"{time.monotonic() - start:.0f} s; all figures are in {result}")
+
+
+@app.command("list")
+def list_names() -> None:
+    """List what a run config can name, and its keys."""
+    with _one_line_errors():
+        from models.split import MODELS
+        from simulations.config import RunConfig
+        from simulations.data import DATASETS
+        from simulations.partition import DISTRIBUTIONS
+        from strategies.base import STRATEGIES
+        from unlearning.methods import METHODS
+
+        _print_table("Strategies (strategy)", _describe(STRATEGIES))
+        _print_table("Unlearning methods (unlearning)", _describe(METHODS))
+        _print_table("Data sets (dataset)", DATASETS)
+        _print_table("Distributions (distribution)", DISTRIBUTIONS)
+        _print_table("Models (model)", _describe(MODELS))
+        _print_table(
+            "Run-config keys (--set KEY=VALUE)",
+            {
+                key.name.replace("_", "-"): f"{key.metadata['meaning']} (default: {key.default!r})"
+                for key in fields(RunConfig)
+            },
+        )
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Say what the user has to know in one line, and exit with the code that stands for it."""
+    try:
+        yield
+    except UserError as error:
+        _end(f"error: {error}", _BAD_ARGUMENTS)
+    except KeyboardInterrupt:
+        _end("interrupted; all that was started has ended", _INTERRUPTED)
+
+
+def _end(text: str, code: int) -> NoReturn:
+    typer.echo(" ".join(text.split()), err=True)
+    raise typer.Exit(code)
+
+
+def _read_config(settings: list[str], strategy: str | None, out: str) -> RunConfig:
+    """Read the run config; paths in it are meant from the current folder."""
+    from simulations.config import RunConfig, parse_setting
+
+    chosen = {"out": out} | dict(parse_setting(text) for text in settings)
+    if strategy is not None:
+        chosen["strategy"] = strategy
+    if not chosen["out"]:
+        raise refuse("out", "", "a folder")
+    for key, absolute in _PATHS.items():
+        if isinstance(value := chosen.get(key), str):
+            chosen[key] = absolute(value)
+    return RunConfig.from_mapping(chosen)
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def _absolute_after(prefix: str, text: str) -> str:
+    """Make the path behind a prefix absolute; leave what has no such prefix or no path."""
+    text = text.strip()
+    path = text.removeprefix(prefix)
+    return prefix + _absolute(path) if path and path != text else text
+
+
+_PATHS: Mapping[str, Callable[[str], str]] = {
+    "dataset": lambda text: _absolute_after("npz:", text),
+    "forget": lambda text: ";".join(_absolute_after("ids:", part) for part in text.split(";")),
+    "out": _absolute,
+}
+
+
+def _check_numbers(clients: int, client_cpus: int, client_gpus: float) -> None:
+    if clients < 1:
+        raise refuse("--clients", clients, "an integer >= 1")
+    # Flower divides by the CPUs of a client, and knows no fractions of one.
+    if client_cpus < 1:
+        raise refuse("--client-cpus", client_cpus, "an integer >= 1")
+    if not (math.isfinite(client_gpus) and client_gpus >= 0):
+        raise refuse("--client-gpus", client_gpus, "a number >= 0")
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be created or written to; create nothing yet."""
+    try:
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        writable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise refuse("out", str(folder), "a folder that you can write to")
+
+
+def _check_plan(config: RunConfig, clients: int) -> None:
+    """Refuse what the data or the number of clients make impossible."""
+    from simulations.plan import prepare
+
+    prepare(config, clients)
+
+
+def _empty(folder: Path) -> None:
+    """Remove what an earlier run left in the folder, lest it is taken for this run's."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("result.json", "log.txt"):
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise refuse("out", str(folder), f"a folder that you can write to ({error})") from error
+
+
+@contextmanager
+def _progress(verbose: bool) -> Iterator[Callable[[str], None]]:
+    """Show how far the run is; yield what takes the lines that it prints."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.table import Column
+
+    console = Console()
+
+    def news(line: str) -> str:
+        is_news = line.startswith(PROGRESS) and not line.startswith(FAILURE)
+        return line.removeprefix(PROGRESS) if is_news else ""
+
+    def print_news(line: str) -> None:
+        if text := news(line):
+            typer.echo(text)
+
+    if verbose:
+        yield typer.echo
+    elif not console.is_terminal:
+        typer.echo("starting Flower and Ray")
+        yield print_news
+    else:
+        text_column = TextColumn("{task.description}", markup=False, table_column=Column(ratio=1))
+        columns = (SpinnerColumn(), TimeElapsedColumn(), text_column)
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task("starting Flower and Ray", total=None)
+            yield lambda line: bar.update(task, description=news(line) or None)
+
+
+def _show(result: Path) -> None:
+    from simulations.report import render
+
+    typer.echo(render(json.loads(result.read_text(encoding="utf-8"))))
+
+
+def _describe(registry: Registry[Any]) -> dict[str, str]:
+    """Return the first line of each member's docstring; why, for one that cannot be imported."""
+    lines = {}
+    for name in registry.names():
+        try:
+            text = inspect.getdoc(registry.get(name)) or ""
+        except Exception as error:  # noqa: BLE001 - a stranger's module may raise anything
+            text = f"{type(error).__name__}: {error}"
+        lines[name] = text.partition("\n")[0]
+    return lines
+
+
+def _print_table(title: str, lines: Mapping[str, str]) -> None:
+    width = max(map(len, lines), default=0)
+    typer.echo(title)
+    for name, text in lines.items():
+        typer.echo(f"  {name:{width}}  {text}".rstrip())
+    typer.echo()

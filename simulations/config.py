@@ -1,0 +1,228 @@
+"""The run config: every key, its default, what it means and what it allows."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from models.errors import UserError, refuse
+from models.split import MODELS
+from models.training import TrainingSettings
+from simulations.partition import DISTRIBUTIONS
+from strategies.base import STRATEGIES
+from unlearning.methods import METHODS
+from unlearning.request import Request, parse_requests
+
+Value = bool | int | float | str
+
+# Registries look their values up themselves, entry points included; these keys only need a name.
+_ANY_NAME = "a name that `split-unlearning list` shows"
+
+
+def _key(
+    default: Value, meaning: str, allowed: str, admits: Callable[[Any], bool] = lambda _: True
+) -> Any:
+    """Declare one run-config key."""
+    metadata = {"meaning": meaning, "allowed": allowed, "admits": admits}
+    return field(default=default, metadata=metadata)
+
+
+def _positive(value: float) -> bool:
+    return math.isfinite(value) and value > 0
+
+
+def _not_negative(value: float) -> bool:
+    return math.isfinite(value) and value >= 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What a run was asked to do; the dashes of the keys are underscores here.
+
+    ``tool.flwr.app.config`` in ``pyproject.toml`` repeats the defaults, because Flower refuses keys
+    that it does not find there.
+    """
+
+    strategy: str = _key("splitwiper", "how to learn", _ANY_NAME)
+    unlearning: str = _key("retrain", "how to forget", _ANY_NAME)
+    dataset: str = _key("digits", "what to learn", "digits, or npz:PATH")
+    distribution: str = _key(
+        "heterogeneous-labels",
+        "how samples are dealt to clients",
+        ", ".join(DISTRIBUTIONS),
+        lambda value: value in DISTRIBUTIONS,
+    )
+    model: str = _key("cnn", "the network that is cut", _ANY_NAME)
+    forget: str = _key(
+        "class:2",
+        "what to forget; several requests are separated by ;",
+        "class:NAME, client:N, samples:SHARE@class:NAME, ids:FILE, or empty for nothing",
+    )
+    forget_client: int = _key(
+        0,
+        "whose samples class: and samples: mean",
+        "the number of a client, from 0",
+        _not_negative,
+    )
+    pretrain_epochs: int = _key(
+        10, "N, epochs a client trains alone", "an integer >= 0", _not_negative
+    )
+    server_epochs: int = _key(
+        30, "M, epochs of the split-learning phase", "an integer >= 1", _positive
+    )
+    batch_size: int = _key(32, "samples a batch", "an integer >= 1", _positive)
+    learning_rate: float = _key(0.1, "step size of SGD", "a number > 0", _positive)
+    momentum: float = _key(0.0, "momentum of SGD", "0 <= x < 1", lambda value: 0 <= value < 1)
+    weight_decay: float = _key(0.0, "weight decay of SGD", "a number >= 0", _not_negative)
+    client_sync: str = _key(
+        "none",
+        "vanilla: each client keeps its segment, or hands it on",
+        "none, handoff",
+        lambda value: value in ("none", "handoff"),
+    )
+    bandwidth_mbps: float = _key(
+        100.0, "for transmission seconds; never slept", "a number > 0", _positive
+    )
+    latency_ms: float = _key(0.0, "round trip, for transmission seconds", ">= 0", _not_negative)
+    upload_chunk_mb: float = _key(
+        16.0, "largest upload in one message, 10^6 bytes", "0 < x <= 1000", lambda v: 0 < v <= 1000
+    )
+    server_num_cpus: float = _key(
+        0.0, "CPUs that Ray reserves for the server segment", "a number >= 0", _not_negative
+    )
+    server_num_gpus: float = _key(
+        0.0, "GPUs that Ray reserves for the server segment", "a number >= 0", _not_negative
+    )
+    threads: int = _key(
+        1, "threads of each segment; they change the last bits", "an integer >= 1", _positive
+    )
+    options: str = _key("", "a plug-in's own settings", "'name=value name=value'")
+    out: str = _key(
+        "", "folder that result.json is written to", "an absolute path, or empty for none"
+    )
+    seed: int = _key(0, "of every random draw", "an integer >= 0", _not_negative)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Value]) -> RunConfig:
+        """Read and validate a run config.
+
+        Parameters
+        ----------
+        values : Mapping
+            Keys with dashes, as in ``flwr run --run-config``; missing keys take their default.
+
+        Raises
+        ------
+        UserError
+            For an unknown key, a wrong type or an impossible value: one line that names the key,
+            the value and what is allowed.
+        """
+        known = {declared.name.replace("_", "-"): declared for declared in fields(cls)}
+        chosen: dict[str, Value] = {}
+        for name, value in values.items():
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
+                raise UserError(f"{name}={value!r} is not a run-config key; {hint}")
+            declared = known[name]
+            allowed = declared.metadata["allowed"]
+            value = _as_type(name, value, type(declared.default), allowed)
+            if not declared.metadata["admits"](value):
+                raise refuse(name, value, allowed)
+            chosen[declared.name] = value
+        return cls(**chosen)  # type: ignore[arg-type]
+
+    def check(self) -> None:
+        """Look every name up, and read the requests.
+
+        Apart from `from_mapping` because a client, perhaps on another machine, needs neither the
+        names it does not use nor the file that a request names.
+
+        Raises
+        ------
+        UserError
+            For a name that no registry knows, or a text that does not parse.
+        """
+        STRATEGIES.get(self.strategy)
+        METHODS.get(self.unlearning)
+        MODELS.get(self.model)
+        parse_requests(self.forget, self.forget_client)
+        self.plugin_options()
+        if self.out and not Path(self.out).is_absolute():
+            raise refuse("out", self.out, "an absolute path: a run has no current folder of yours")
+
+    def as_mapping(self) -> dict[str, Value]:
+        """Return every key, with dashes, and its value."""
+        return {
+            declared.name.replace("_", "-"): getattr(self, declared.name)
+            for declared in fields(self)
+        }
+
+    def requests(self) -> list[Request]:
+        """Return what to forget, one request after the other."""
+        return parse_requests(self.forget, self.forget_client)
+
+    def training(self) -> TrainingSettings:
+        """Return what both sides of the cut must agree on to train."""
+        return TrainingSettings(
+            seed=self.seed,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            pretrain_epochs=self.pretrain_epochs,
+            server_epochs=self.server_epochs,
+            threads=self.threads,
+        )
+
+    def plugin_options(self) -> dict[str, str]:
+        """Return a plug-in's own settings by name.
+
+        Raises
+        ------
+        UserError
+            If ``options`` is not a list of ``name=value``.
+        """
+        try:
+            words = [word.partition("=") for word in shlex.split(self.options)]
+        except ValueError as error:
+            raise refuse("options", self.options, f"'name=value name=value' ({error})") from error
+        if not all(name and equals for name, equals, _ in words):
+            raise refuse("options", self.options, "'name=value name=value'")
+        return {name: value for name, _, value in words}
+
+
+def _as_type(name: str, value: object, wanted: type, allowed: str) -> Value:
+    """Return `value` as the type of the key's default; an integer may stand for a number."""
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not wanted:
+        kind = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}[wanted]
+        raise refuse(name, value, f"{kind} ({allowed})")
+    return value  # type: ignore[return-value]
+
+
+def parse_setting(text: str) -> tuple[str, Value]:
+    """Read one ``key=value`` of the command line; the value's type is that of the key's default.
+
+    Raises
+    ------
+    UserError
+        If there is no ``=`` or the value does not read as the key's type.
+    """
+    name, equals, raw = (part.strip() for part in text.partition("="))
+    if not equals:
+        raise refuse("--set", text, "key=value")
+    declared = {item.name.replace("_", "-"): item for item in fields(RunConfig)}.get(name)
+    if declared is None or isinstance(declared.default, str):
+        return name, raw
+    number = int if isinstance(declared.default, int) else float
+    try:
+        return name, number(raw)
+    except ValueError as error:
+        raise refuse(name, raw, declared.metadata["allowed"]) from error

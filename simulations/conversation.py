@@ -1,0 +1,283 @@
+"""Asking a script's questions through Flower's grid, one send-and-receive a question.
+
+The only module that knows how a NumPyClient is reached from a ServerApp's main function.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from flwr.app import Message, MessageType, RecordDict
+from flwr.common import (
+    Code,
+    DisconnectRes,
+    EvaluateIns,
+    EvaluateRes,
+    FitIns,
+    FitRes,
+    GetParametersIns,
+    GetParametersRes,
+    GetPropertiesIns,
+    GetPropertiesRes,
+    Parameters,
+    ReconnectIns,
+    Scalar,
+)
+from flwr.common.serde import recorddict_to_proto
+from flwr.compat.common import recorddict_compat
+from flwr.server.client_manager import SimpleClientManager
+from flwr.server.client_proxy import ClientProxy
+from flwr.serverapp import Grid
+
+from strategies.base import ClientFailureError, Script, SplitStrategy
+from transport.ledger import Ledger
+
+Answer = TypeVar("Answer", FitRes, EvaluateRes)
+
+_GET_PROPERTIES = "get_properties"
+_NODES_SECONDS = 60.0
+
+
+@dataclass
+class Asked:
+    """How often an action was asked for, and how long the answers took, in seconds."""
+
+    times: int = 0
+    seconds: float = 0.0
+
+
+class NodeProxy(ClientProxy):
+    """Names a client and its node; the conversation, not the proxy, sends its messages."""
+
+    def __init__(self, client: int, node_id: int) -> None:
+        super().__init__(str(client))
+        self.client = client
+        self.node_id = node_id
+
+    def get_properties(
+        self, ins: GetPropertiesIns, timeout: float | None, group_id: int | None
+    ) -> GetPropertiesRes:
+        """Not used: questions are asked together, through the grid."""
+        raise TypeError("clients are asked through a Conversation")
+
+    def get_parameters(
+        self, ins: GetParametersIns, timeout: float | None, group_id: int | None
+    ) -> GetParametersRes:
+        """Not used, as `get_properties`."""
+        raise TypeError("clients are asked through a Conversation")
+
+    def fit(self, ins: FitIns, timeout: float | None, group_id: int | None) -> FitRes:
+        """Not used, as `get_properties`."""
+        raise TypeError("clients are asked through a Conversation")
+
+    def evaluate(
+        self, ins: EvaluateIns, timeout: float | None, group_id: int | None
+    ) -> EvaluateRes:
+        """Not used, as `get_properties`."""
+        raise TypeError("clients are asked through a Conversation")
+
+    def reconnect(
+        self, ins: ReconnectIns, timeout: float | None, group_id: int | None
+    ) -> DisconnectRes:
+        """Not used, as `get_properties`."""
+        raise TypeError("clients are asked through a Conversation")
+
+
+class Conversation:
+    """Every message between the strategy and the clients of one run.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's way to the nodes.
+    ledger : Ledger
+        Counts each message where it crosses, by client and phase: the bytes of its serialised
+        content, both ways.
+    """
+
+    def __init__(self, grid: Grid, ledger: Ledger) -> None:
+        self._grid = grid
+        self._ledger = ledger
+        self._manager = SimpleClientManager()
+        self._asked: defaultdict[str, Asked] = defaultdict(Asked)
+
+    def meet(self) -> int:
+        """Wait for the nodes and learn which client each is.
+
+        Returns
+        -------
+        int
+            The number of clients.
+
+        Raises
+        ------
+        ClientFailureError
+            If the nodes do not come, or do not say who they are.
+        """
+        known: dict[int, int] = {}
+        expected = 1
+        deadline = time.monotonic() + _NODES_SECONDS
+        while len(known) < expected:
+            strangers = sorted(set(self._grid.get_node_ids()) - set(known.values()))
+            # The first to answer says how many there are.
+            for node_id, properties in self._introduce(strangers if known else strangers[:1]):
+                known[int(str(properties["partition-id"]))] = node_id
+                expected = int(str(properties["num-partitions"]))
+            if time.monotonic() > deadline:
+                raise ClientFailureError(
+                    f"{len(known)} of {expected} clients came within {_NODES_SECONDS:.0f} seconds"
+                )
+            if not strangers:
+                time.sleep(0.05)
+        for client, node_id in sorted(known.items()):
+            self._manager.register(NodeProxy(client, node_id))
+        return expected
+
+    def _introduce(self, node_ids: list[int]) -> list[tuple[int, dict[str, Scalar]]]:
+        """Ask nodes who they are."""
+        content = recorddict_compat.getpropertiesins_to_recorddict(GetPropertiesIns({}))
+        down = _size(content)
+        replies = self._exchange(
+            [Message(content, node_id, _GET_PROPERTIES) for node_id in node_ids]
+        )
+        introduced = []
+        for node_id, reply in replies.items():
+            if isinstance(reply, str):
+                raise ClientFailureError(f"a client does not say who it is: {reply}")
+            answer = recorddict_compat.recorddict_to_getpropertiesres(reply)
+            client = int(str(answer.properties["partition-id"]))
+            self._ledger.record(client, "setup", up=_size(reply), down=down, messages=1)
+            introduced.append((node_id, dict(answer.properties)))
+        return introduced
+
+    def hold(self, strategy: SplitStrategy, script: Script, phase: str) -> None:
+        """Run a script to its end.
+
+        Parameters
+        ----------
+        strategy : SplitStrategy
+            Whose script it is.
+        script : Script
+            From its `learn`, `unlearn` or `score`.
+        phase : str
+            Under which the ledger counts it.
+
+        Raises
+        ------
+        ClientFailureError
+            If a client does not answer; it names the client, the phase and the action.
+        """
+        strategy.begin(script, phase)
+        server_round = 0
+        while strategy.question is not None:
+            server_round += 1
+            if strategy.question.kind == "fit":
+                self._ask_to_fit(strategy, server_round)
+            else:
+                self._ask_to_evaluate(strategy, server_round)
+
+    def take_asked(self) -> dict[str, Asked]:
+        """Return, by action, how often it was asked for since the last call and how long it took.
+
+        The time is from a question to its last answer: the server's work between questions is not
+        in it.
+        """
+        asked, self._asked = self._asked, defaultdict(Asked)
+        return dict(asked)
+
+    def _ask_to_fit(self, strategy: SplitStrategy, server_round: int) -> None:
+        instructions = strategy.configure_fit(
+            server_round=server_round, parameters=_NOTHING, client_manager=self._manager
+        )
+        results, failures = self._ask(
+            strategy,
+            MessageType.TRAIN,
+            [
+                (proxy, recorddict_compat.fitins_to_recorddict(ins, keep_input=False))
+                for proxy, ins in instructions
+            ],
+            lambda content: recorddict_compat.recorddict_to_fitres(content, keep_input=False),
+        )
+        strategy.aggregate_fit(server_round=server_round, results=results, failures=failures)
+
+    def _ask_to_evaluate(self, strategy: SplitStrategy, server_round: int) -> None:
+        instructions = strategy.configure_evaluate(
+            server_round=server_round, parameters=_NOTHING, client_manager=self._manager
+        )
+        results, failures = self._ask(
+            strategy,
+            MessageType.EVALUATE,
+            [
+                (proxy, recorddict_compat.evaluateins_to_recorddict(ins, keep_input=False))
+                for proxy, ins in instructions
+            ],
+            recorddict_compat.recorddict_to_evaluateres,
+        )
+        strategy.aggregate_evaluate(server_round=server_round, results=results, failures=failures)
+
+    def _ask(
+        self,
+        strategy: SplitStrategy,
+        message_type: str,
+        contents: list[tuple[ClientProxy, RecordDict]],
+        read: Callable[[RecordDict], Answer],
+    ) -> tuple[list[tuple[ClientProxy, Answer]], list[tuple[ClientProxy, Answer] | BaseException]]:
+        """Send one message to each client, wait for all, count what crossed."""
+        phase, question = strategy.phase, strategy.question
+        assert question is not None
+        proxies: dict[int, NodeProxy] = {}
+        messages = []
+        down = {}
+        for proxy, content in contents:
+            assert isinstance(proxy, NodeProxy)
+            proxies[proxy.node_id] = proxy
+            down[proxy.node_id] = _size(content)
+            messages.append(Message(content, proxy.node_id, message_type))
+        started = time.perf_counter()
+        replies = self._exchange(messages)
+        asked = self._asked[next(iter(question.messages.values())).action]
+        asked.times += 1
+        asked.seconds += time.perf_counter() - started
+        results: list[tuple[ClientProxy, Answer]] = []
+        failures: list[tuple[ClientProxy, Answer] | BaseException] = []
+        for node_id, proxy in proxies.items():
+            reply = replies.get(node_id, "it did not answer")
+            up = 0 if isinstance(reply, str) else _size(reply)
+            self._ledger.record(proxy.client, phase, up=up, down=down[node_id], messages=1)
+            trouble = reply if isinstance(reply, str) else ""
+            if not isinstance(reply, str):
+                answer = read(reply)
+                if answer.status.code is Code.OK:
+                    results.append((proxy, answer))
+                    continue
+                trouble = answer.status.message
+            action = question.messages[proxy.client].action
+            failures.append(
+                ClientFailureError(
+                    f"client {proxy.client} failed in phase {phase} at {action!r}: {trouble}"
+                )
+            )
+        return results, failures
+
+    def _exchange(self, messages: list[Message]) -> dict[int, RecordDict | str]:
+        """Send messages and wait; return each node's content, or the reason there is none."""
+        replies: dict[int, RecordDict | str] = {}
+        for reply in self._grid.send_and_receive(messages) if messages else []:
+            node_id = reply.metadata.src_node_id
+            if reply.has_error():
+                replies[node_id] = str(reply.error.reason)
+            else:
+                replies[node_id] = reply.content
+        return replies
+
+
+_NOTHING = Parameters(tensors=[], tensor_type="")
+
+
+def _size(content: RecordDict) -> int:
+    """Return the size of a message's content as it is serialised, in bytes."""
+    return int(recorddict_to_proto(content).ByteSize())

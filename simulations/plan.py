@@ -1,0 +1,145 @@
+"""What a run will do, worked out before anything starts: data, who holds it, who forgets what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from models.errors import UserError, refuse
+from models.split import check_fits
+from simulations.config import RunConfig
+from simulations.data import Dataset, load
+from simulations.partition import Plan, make_plan
+from unlearning.exactness import Ids
+from unlearning.request import Request
+
+
+@dataclass(frozen=True)
+class Forgetting:
+    """One request, and which samples it means.
+
+    Parameters
+    ----------
+    request : Request
+        As the user wrote it.
+    samples : dict of int to array of int64
+        Sample ids by client; only clients that hold some.
+    label : int or None
+        The label it is about; None if it is about a client or about ids.
+    """
+
+    request: Request
+    samples: dict[int, Ids]
+    label: int | None
+
+    @property
+    def clients(self) -> list[int]:
+        """The clients whose samples are to be forgotten, in order."""
+        return sorted(self.samples)
+
+    def covers(self, client: int, label: int) -> bool:
+        """Return whether a client's test samples of a label stand for what is forgotten.
+
+        Those of the forgotten label, or all of a forgotten client; single samples by id have no
+        counterpart in the test split.
+        """
+        if self.request.ids or client not in self.samples:
+            return False
+        return self.label is None or self.label == label
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Everything that follows from the run config and the number of clients alone."""
+
+    config: RunConfig
+    dataset: Dataset
+    plan: Plan
+    forgettings: tuple[Forgetting, ...]
+
+
+@lru_cache(maxsize=2)
+def deal(config: RunConfig, num_clients: int) -> tuple[Dataset, Plan]:
+    """Return the data set and who holds which of its samples; a process keeps the last ones.
+
+    Raises
+    ------
+    UserError
+        If the data cannot be read, or cannot be dealt like that.
+    """
+    dataset = load(config.dataset)
+    labels = {request.label_index(dataset.class_names) for request in config.requests()}
+    plan = make_plan(
+        dataset.y_train,
+        dataset.y_test,
+        num_classes=dataset.num_classes,
+        distribution=config.distribution,
+        num_clients=num_clients,
+        requesting_client=config.forget_client,
+        forgotten_labels=frozenset(label for label in labels if label is not None),
+        seed=config.seed,
+    )
+    return dataset, plan
+
+
+def prepare(config: RunConfig, num_clients: int) -> Preparation:
+    """Check a run config against the data and the number of clients.
+
+    Parameters
+    ----------
+    config : RunConfig
+        What the run was asked to do.
+    num_clients : int
+        How many clients there will be.
+
+    Raises
+    ------
+    UserError
+        For the impossible: a request that names what nobody holds, an unknown client, everything
+        there is; data that a model cannot take; a distribution that leaves a client empty.
+    """
+    config.check()
+    dataset, plan = deal(config, num_clients)
+    check_fits(config.model, dataset.input_shape, dataset.num_classes)
+    held = dict(enumerate(plan.train))
+    forgettings = []
+    for request in config.requests():
+        forgetting = _resolve(request.loaded(), held, dataset, config)
+        for client, ids in forgetting.samples.items():
+            held[client] = np.setdiff1d(held[client], ids)
+        if sum(map(len, held.values())) < 2:
+            raise refuse("forget", config.forget, "a request that leaves something to learn from")
+        forgettings.append(forgetting)
+    return Preparation(config, dataset, plan, tuple(forgettings))
+
+
+def _resolve(
+    request: Request, held: dict[int, Ids], dataset: Dataset, config: RunConfig
+) -> Forgetting:
+    """Work out which samples a request means, of those that clients still hold."""
+    if request.client is not None and request.client not in held:
+        key = "forget" if request.text.startswith("client:") else "forget-client"
+        value = request.text if key == "forget" else request.client
+        raise refuse(key, value, f"a client from 0 to {len(held) - 1} (num-supernodes={len(held)})")
+    selected = {
+        client: request.select(client, ids, dataset.y_train[ids], dataset.class_names, config.seed)
+        for client, ids in held.items()
+    }
+    samples = {client: ids for client, ids in selected.items() if len(ids)}
+    missing = set(request.ids) - {int(sample) for ids in samples.values() for sample in ids}
+    if missing:
+        raise UserError(
+            f"forget={request.text!r} names sample {min(missing)}, which no client holds; held are "
+            f"0 to {len(dataset.y_train) - 1}, less what an earlier request forgot"
+        )
+    if not samples:
+        assert request.client is not None
+        labels = np.unique(dataset.y_train[held[request.client]])
+        names = ", ".join(dataset.class_names[label] for label in labels) or "nothing any more"
+        raise UserError(
+            f"forget={request.text!r} names nothing that client {request.client} holds; "
+            f"it holds: {names}"
+        )
+    return Forgetting(request, samples, request.label_index(dataset.class_names))

@@ -1,0 +1,111 @@
+"""A run's result as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import StringIO
+from statistics import fmean
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+_WIDTH = 110
+
+
+def render(result: dict[str, Any]) -> str:
+    """Return the tables of a ``result.json``.
+
+    Parameters
+    ----------
+    result : dict
+        As ``simulations.result.Recorder.result`` returns it.
+
+    Returns
+    -------
+    str
+        Plain text, at most 110 columns wide.
+    """
+    config = result["config"]
+    heading = (
+        f"{result['strategy']}, {result['unlearning']}, on {config['dataset']} "
+        f"({config['distribution']}, {result['clients']} clients, seed {config['seed']})"
+    )
+    sink = StringIO()
+    console = Console(file=sink, width=_WIDTH, no_color=True)
+    console.print(heading, markup=False, highlight=False)
+    console.print(_accuracy_table(result["phases"]))
+    console.print(_cost_table(result["phases"], config["bandwidth-mbps"]))
+    return "\n".join(line.rstrip() for line in sink.getvalue().splitlines())
+
+
+def _accuracy_table(phases: Sequence[dict[str, Any]]) -> Table:
+    table = _table("Accuracy on the clients' test splits")
+    for column in ("forgotten", "retained"):
+        table.add_column(column, justify="right")
+    table.add_column("server trained", justify="right")
+    table.add_column("server cache", justify="right")
+    for phase in phases:
+        accuracy, server = phase["accuracy"], phase["server"]
+        table.add_row(
+            _name(phase),
+            _percent(accuracy["unlearned"]),
+            _percent(accuracy["retained"]),
+            f"{server['train_seconds']:.2f} s",
+            _size(server["cache_bytes"]),
+        )
+    return table
+
+
+def _cost_table(phases: Sequence[dict[str, Any]], bandwidth: float) -> Table:
+    table = _table(f"Cost a client (mean); on the wire at {bandwidth:g} Mbps, both ways")
+    for column in ("clients", "trained", "up", "down", "messages", "on the wire"):
+        table.add_column(column, justify="right")
+    for phase in phases:
+        groups = {
+            "requesting": [client for client in phase["clients"] if client["requested"]],
+            "other": [client for client in phase["clients"] if not client["requested"]],
+        }
+        name = _name(phase)
+        for group, members in groups.items():
+            if members:
+                table.add_row(name, f"{len(members)} {group}", *_means(members))
+                name = ""
+    return table
+
+
+def _means(clients: Sequence[dict[str, Any]]) -> list[str]:
+    def mean(key: str) -> float:
+        return fmean(client[key] for client in clients)
+
+    return [
+        f"{mean('train_seconds'):.3f} s",
+        _size(mean("bytes_up")),
+        _size(mean("bytes_down")),
+        f"{mean('messages'):.4g}",
+        f"{mean('transmission_seconds'):.4f} s",
+    ]
+
+
+def _table(title: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="")
+    table.add_column("phase")
+    return table
+
+
+def _name(phase: dict[str, Any]) -> str:
+    return f"forget {phase['request']}" if phase["request"] else str(phase["phase"])
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def _size(size: float) -> str:
+    """Word a size in bytes, with the prefixes of 1000."""
+    for unit in ("B", "kB", "MB"):
+        if abs(size) < 1000:
+            return f"{size:.4g} {unit}"
+        size /= 1000
+    return f"{size:.4g} GB"

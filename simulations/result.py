@@ -1,0 +1,205 @@
+"""What a run measured, as ``result.json``: from the ledger, from clocks, from scores."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simulations.conversation import Conversation
+from simulations.plan import Forgetting, Preparation
+from strategies.base import SplitStrategy
+from transport.ledger import Account, Ledger, transmission_seconds
+
+SCHEMA_VERSION = 1
+
+
+class Recorder:
+    """Takes down each phase of a run as it ends.
+
+    Parameters
+    ----------
+    prepared : Preparation
+        What the run does.
+    strategy : SplitStrategy
+        Whose clocks, digests and scores are read.
+    conversation : Conversation
+        Whose waiting times are read.
+    ledger : Ledger
+        What crossed in the phase; emptied at the end of each.
+    """
+
+    def __init__(
+        self,
+        prepared: Preparation,
+        strategy: SplitStrategy,
+        conversation: Conversation,
+        ledger: Ledger,
+    ) -> None:
+        self._prepared, self._strategy = prepared, strategy
+        self._conversation, self._ledger = conversation, ledger
+        self._forgotten: list[Forgetting] = []
+        self._phases: list[dict[str, Any]] = []
+        self._client_seconds: dict[int, float] = {}
+        self._timing: dict[str, Any] = {}
+
+    def note_cost(self) -> None:
+        """Read the clocks of the script that just ended, before the evaluation restarts them."""
+        strategy = self._strategy
+        self._client_seconds = dict(strategy.client_seconds)
+        self._timing = {
+            "questions": {
+                action: asdict(asked) for action, asked in self._conversation.take_asked().items()
+            },
+            "link": {"batches": strategy.batches, "seconds": strategy.batch_seconds},
+            "server_train_seconds": strategy.server.take_seconds(),
+        }
+
+    def note_phase(self, phase: str, forgetting: Forgetting | None = None) -> None:
+        """Take down a phase after its evaluation.
+
+        Parameters
+        ----------
+        phase : "learn" or "unlearn"
+            Which one.
+        forgetting : Forgetting, optional
+            The request that the phase answered.
+        """
+        strategy = self._strategy
+        self._ledger.merge(strategy.server.take_ledger())
+        self._conversation.take_asked()
+        if forgetting is None:
+            asking = self._prepared.forgettings
+        else:
+            self._forgotten.append(forgetting)
+            asking = (forgetting,)
+        requested = {client for one in asking for client in one.clients}
+        self._phases.append(
+            {
+                "phase": phase,
+                "request": forgetting.request.text if forgetting else None,
+                "samples": sum(map(len, forgetting.samples.values())) if forgetting else 0,
+                "accuracy": self._accuracy(asking),
+                "clients": [
+                    self._cost(client, phase, client in requested) for client in strategy.clients
+                ],
+                "server": {
+                    "train_seconds": self._timing.pop("server_train_seconds"),
+                    "cache_bytes": strategy.server.cache_bytes(),
+                },
+                "timing": self._timing,
+                "privacy": None,
+                "membership": None,
+                "digests": {
+                    "server": strategy.server.digest(),
+                    "clients": {
+                        str(client): digest
+                        for client, digest in sorted(strategy.client_digests.items())
+                    },
+                },
+            }
+        )
+        self._ledger.take()
+
+    def result(self) -> dict[str, Any]:
+        """Return everything that was taken down."""
+        config = self._prepared.config
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "strategy": config.strategy,
+            "unlearning": config.unlearning,
+            "config": config.as_mapping(),
+            "clients": self._prepared.plan.num_clients,
+            "environment": {
+                "python": platform.python_version(),
+                "platform": platform.platform(),
+                "processor_count": os.cpu_count(),
+                "threads": config.threads,
+                "server_device": self._strategy.server.device_name(),
+                **{name: version(name) for name in ("flwr", "ray", "torch", "numpy")},
+            },
+            "phases": self._phases,
+        }
+
+    def _cost(self, client: int, phase: str, requested: bool) -> dict[str, Any]:
+        """Return what a phase, and the evaluation after it, cost a client."""
+        return {
+            "client": client,
+            "requested": requested,
+            "train_seconds": self._client_seconds.get(client, 0.0),
+            **self._traffic(self._ledger.account(client, phase)),
+            "evaluation": self._traffic(self._ledger.account(client, "evaluate")),
+        }
+
+    def _traffic(self, account: Account) -> dict[str, Any]:
+        config = self._prepared.config
+
+        def seconds(size: int) -> float:
+            return transmission_seconds(
+                size, account.messages, config.bandwidth_mbps, config.latency_ms
+            )
+
+        return {
+            "bytes_up": account.bytes_up,
+            "bytes_down": account.bytes_down,
+            "messages": account.messages,
+            "transmission_seconds": seconds(account.bytes_up + account.bytes_down),
+            "transmission_seconds_up": seconds(account.bytes_up),
+        }
+
+    def _accuracy(self, asking: tuple[Forgetting, ...]) -> dict[str, Any]:
+        """Return accuracies; a share without a single test sample is None."""
+        names = self._prepared.dataset.class_names
+        clients = self._strategy.clients
+        counts = np.zeros((2, len(clients), len(names)), dtype=np.int64)
+        for client, message in self._strategy.scores.items():
+            for row, name in enumerate(("correct", "samples")):
+                counts[row, clients.index(client)] = json.loads(str(message.fields[name]))
+
+        # Which (client, label) cells of the counts belong to what.
+        everything = np.ones(counts.shape[1:], dtype=bool)
+        unlearned, gone = ~everything, ~everything
+        for row, client in enumerate(clients):
+            for label in range(len(names)):
+                unlearned[row, label] = any(one.covers(client, label) for one in asking)
+                gone[row, label] = any(one.covers(client, label) for one in self._forgotten)
+        return {
+            "unlearned": _share(counts, unlearned),
+            "retained": _share(counts, ~(unlearned | gone)),
+            "per_label": {
+                name: _share(counts[:, :, [label]], everything[:, [label]])
+                for label, name in enumerate(names)
+            },
+            "per_client": {
+                str(client): _share(counts[:, [row]], everything[[row]])
+                for row, client in enumerate(clients)
+            },
+        }
+
+
+def _share(counts: np.ndarray, where: np.ndarray) -> float | None:
+    """Return the share of correct test samples among those selected, None if there are none."""
+    correct, samples = int(counts[0][where].sum()), int(counts[1][where].sum())
+    return correct / samples if samples else None
+
+
+def write_result(result: dict[str, Any], folder: str) -> Path:
+    """Write ``result.json`` into a folder, whole or not at all.
+
+    Returns
+    -------
+    Path
+        Where it is.
+    """
+    path = Path(folder) / "result.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".json.part")
+    beside.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    beside.replace(path)
+    return path

@@ -1,0 +1,111 @@
+"""The ServerApp: learn, then forget request by request, and say what it cost whom."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from simulations import console
+from simulations.config import RunConfig
+from simulations.conversation import Conversation
+from simulations.partition import plan_table
+from simulations.plan import Preparation, prepare
+from simulations.report import render
+from simulations.result import Recorder, write_result
+from strategies.base import STRATEGIES, SplitStrategy, StrategySetting
+from strategies.placement import place, release
+from strategies.server_segment import ServerSegment
+from transport.ledger import Ledger
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run what the run config asks for.
+
+    Raises
+    ------
+    UserError
+        If it cannot be done; said in one line before anything is trained.
+    ClientFailureError
+        If a client does not answer.
+    """
+    try:
+        config = RunConfig.from_mapping(context.run_config)
+        config.check()
+        ledger = Ledger()
+        conversation = Conversation(grid, ledger)
+        prepared = prepare(config, conversation.meet())
+        console.show(plan_table(prepared.plan, prepared.dataset))
+        # Only now, when clients have answered, does Flower's pool stand, and with it what is left
+        # for the server segment.
+        server = place(
+            config.server_num_cpus,
+            config.server_num_gpus,
+            model=config.model,
+            input_shape=prepared.dataset.input_shape,
+            num_labels=prepared.dataset.num_classes,
+            training=config.training(),
+        )
+        try:
+            run(prepared, server, conversation, ledger)
+        finally:
+            release(server)
+    except Exception as error:
+        console.failure(str(error) or type(error).__name__)
+        raise
+
+
+def run(
+    prepared: Preparation, server: ServerSegment, conversation: Conversation, ledger: Ledger
+) -> tuple[SplitStrategy, dict[str, Any]]:
+    """Learn, forget, measure, report.
+
+    Parameters
+    ----------
+    prepared : Preparation
+        What is to be done.
+    server : ServerSegment
+        Where the server's part is trained.
+    conversation : Conversation
+        With the clients.
+    ledger : Ledger
+        That the conversation counts in.
+
+    Returns
+    -------
+    SplitStrategy, dict
+        The strategy after its last phase, and the result as it is in ``result.json``.
+    """
+    config = prepared.config
+    strategy = STRATEGIES.get(config.strategy)(
+        StrategySetting(
+            clients=range(prepared.plan.num_clients),
+            server=server,
+            training=config.training(),
+            client_sync=config.client_sync,
+            options=config.plugin_options(),
+            report=console.Ticker(),
+        )
+    )
+    recorder = Recorder(prepared, strategy, conversation, ledger)
+    console.progress(f"{config.strategy}: learn with {len(strategy.clients)} clients")
+    conversation.hold(strategy, strategy.learn(), "learn")
+    recorder.note_cost()
+    conversation.hold(strategy, strategy.score(strategy.clients), "evaluate")
+    recorder.note_phase("learn")
+    for forgetting in prepared.forgettings:
+        clients = forgetting.clients
+        console.progress(f"{config.strategy}: forget {forgetting.request.text} of {clients}")
+        conversation.hold(strategy, strategy.unlearn(forgetting.request, clients), "unlearn")
+        recorder.note_cost()
+        conversation.hold(strategy, strategy.score(strategy.changed_by(clients)), "evaluate")
+        recorder.note_phase("unlearn", forgetting)
+    result = recorder.result()
+    if config.out:
+        write_result(result, config.out)
+    console.show(render(result))
+    return strategy, result

@@ -1,0 +1,354 @@
+"""A protocol as a script: a generator that yields what to ask of whom and is sent the answers.
+
+Flower calls a strategy back round by round; the papers write an algorithm from top to bottom. The
+two meet here, once: `SplitStrategy` holds a script at the question it waits with, and Flower's four
+methods take the next question from it and hand it the answers. A protocol is then one class with
+`learn` and `unlearn`, which read like the paper's pseudo-code.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+from flwr.common import (
+    EvaluateIns,
+    EvaluateRes,
+    FitIns,
+    FitRes,
+    Parameters,
+    Scalar,
+    ndarrays_to_parameters,
+    parameters_to_ndarrays,
+)
+from flwr.server.client_manager import ClientManager
+from flwr.server.client_proxy import ClientProxy
+from flwr.server.strategy import Strategy
+
+from models.registry import Registry
+from models.training import TrainingSettings
+from strategies.server_segment import ServerSegment
+from transport.message import Message
+from unlearning.request import Request
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a script asks: one message to each of some clients, answered together.
+
+    Parameters
+    ----------
+    messages : dict of int to Message
+        What each client is asked.
+    kind : "fit" or "evaluate"
+        Which method of the NumPyClient answers.
+    """
+
+    messages: Mapping[int, Message]
+    kind: Literal["fit", "evaluate"] = "fit"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One client's answer."""
+
+    client: int
+    message: Message
+
+
+Script = Generator[Question, list[Reply], None]
+"""Yields questions, is sent the replies, sorted by client."""
+
+
+class ClientFailureError(RuntimeError):
+    """A client did not answer a question."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategySetting:
+    """What a strategy works with.
+
+    Parameters
+    ----------
+    clients : sequence of int
+        The clients that take part, in order.
+    server : ServerSegment
+        The server's part of the model, wherever it runs.
+    training : TrainingSettings
+        What both sides agree on.
+    client_sync : "none" or "handoff"
+        Whether clients keep their segment or hand it on (vanilla).
+    options : mapping
+        A plug-in's own settings.
+    report : callable
+        Takes one line that says how far the script is.
+    """
+
+    clients: Sequence[int]
+    server: ServerSegment
+    training: TrainingSettings
+    client_sync: str = "none"
+    options: Mapping[str, str] = field(default_factory=dict)
+    report: Callable[[str], None] = lambda _: None
+
+
+class SplitStrategy(Strategy):
+    """Base of every protocol.
+
+    A protocol writes `learn` and `unlearn` as scripts and names who answers it in `client`, as
+    ``package.module:Class``, a subclass of ``clients.base.SplitClient``.
+    """
+
+    client: ClassVar[str]
+
+    def __init__(self, setting: StrategySetting) -> None:
+        self.clients = list(setting.clients)
+        self.server = setting.server
+        self.training = setting.training
+        self.client_sync = setting.client_sync
+        self.options = setting.options
+        self.phase = "setup"
+        self.progress = setting.report
+        self.client_digests: dict[int, str] = {}
+        self.client_seconds: dict[int, float] = {}
+        self.batches = 0
+        self.batch_seconds = 0.0
+        self.scores: dict[int, Message] = {}
+        self._script: Script | None = None
+        self._question: Question | None = None
+        self._replies: list[Reply] = []
+
+    # What a protocol writes.
+
+    @abstractmethod
+    def learn(self) -> Script:
+        """Learn from every client's data."""
+
+    @abstractmethod
+    def unlearn(self, request: Request, clients: Sequence[int]) -> Script:
+        """Forget what `request` means; `clients` are those whose samples it names."""
+
+    @abstractmethod
+    def changed_by(self, clients: Sequence[int]) -> Sequence[int]:
+        """Return the clients whose segment a request of `clients` changes."""
+
+    # What a protocol asks with.
+
+    def ask(self, clients: Iterable[int], action: str, **fields: Scalar) -> Question:
+        """Ask clients to act; `fields` say how, underscores standing for dashes."""
+        named = {name.replace("_", "-"): value for name, value in fields.items()}
+        return Question({client: Message(action, dict(named)) for client in clients})
+
+    def collect(self, question: Question) -> Generator[Question, list[Reply], list[Reply]]:
+        """Ask, and go on asking whoever has more chunks to send.
+
+        Use as ``replies = yield from self.collect(self.ask(clients, "pretrain"))``. Each chunk is
+        handed to `receive` as it arrives, so that no more than one chunk a client is in memory.
+
+        Returns
+        -------
+        list of Reply
+            The first answers, with their first chunk.
+        """
+        first = yield question
+        replies, chunk = first, 0
+        while replies:
+            self._receive(replies)
+            chunk += 1
+            unfinished = [
+                reply.client for reply in replies if reply.message.integer("chunks") > chunk
+            ]
+            if not unfinished:
+                break
+            what = str(first[0].message.fields["upload"])
+            replies = yield self.ask(unfinished, "upload", upload=what, chunk=chunk)
+        return first
+
+    def _receive(self, replies: list[Reply]) -> None:
+        """Hand one chunk of each client to the server segment."""
+        for reply in replies:
+            message = reply.message
+            chunk, tensors = message.integer("chunk"), message.tensors
+            if message.fields["upload"] == "train":
+                self.server.cache(
+                    reply.client, chunk, tensors["smashed"], tensors["labels"], tensors["ids"]
+                )
+            else:
+                self.server.cache_test(reply.client, chunk, tensors["smashed"])
+
+    def score(self, uploaders: Sequence[int], present: Sequence[int] | None = None) -> Script:
+        """Measure accuracy on each client's own test split, with Concat(F^k, F^s).
+
+        Clients whose segment changed upload their test activations; the server predicts from what
+        it has of every client; each client that is there scores its own predictions. Test labels
+        stay with the clients.
+
+        Parameters
+        ----------
+        uploaders : sequence of int
+            Clients whose segment changed since they last uploaded.
+        present : sequence of int, optional
+            Clients that can be reached; default all.
+        """
+        yield from self.collect(self.ask(uploaders, "upload", upload="test", chunk=0))
+        self.scores = {}
+        replies = yield Question(
+            {
+                client: Message("score", tensors={"predictions": self.server.predict(client)})
+                for client in (self.clients if present is None else present)
+            },
+            kind="evaluate",
+        )
+        self.scores = {reply.client: reply.message for reply in replies}
+
+    # How a script is run: by Flower's methods, one question at a time.
+
+    def begin(self, script: Script, phase: str) -> None:
+        """Run a script up to its first question.
+
+        Parameters
+        ----------
+        script : Script
+            From `learn`, `unlearn` or `score`.
+        phase : str
+            Under which the ledger counts it.
+        """
+        self._script, self.phase = script, phase
+        self.client_seconds = {}
+        self.batches, self.batch_seconds = 0, 0.0
+        self._advance(None)
+
+    @property
+    def question(self) -> Question | None:
+        """The question the script waits with; None when it has ended."""
+        return self._question
+
+    def _advance(self, replies: list[Reply] | None) -> None:
+        """Send the script its answers and take its next question that asks somebody something."""
+        assert self._script is not None
+        try:
+            # A generator's first step takes None.
+            self._question = self._script.send(replies)  # type: ignore[arg-type]
+            while not self._question.messages:
+                self._question = self._script.send([])
+        except StopIteration:
+            self._question = None
+
+    def _instructions(
+        self, kind: str, client_manager: ClientManager
+    ) -> list[tuple[ClientProxy, list[np.ndarray], dict[str, Scalar]]]:
+        if self._question is None or self._question.kind != kind:
+            return []
+        proxies = client_manager.all()
+        packed = []
+        for client, message in self._question.messages.items():
+            addressed = Message(
+                message.action,
+                {**message.fields, "client": client, "phase": self.phase},
+                message.tensors,
+            )
+            packed.append((proxies[str(client)], *addressed.pack()))
+        return packed
+
+    def _answer(self, replies: list[Reply], failures: Sequence[object]) -> None:
+        if failures:
+            raise ClientFailureError("; ".join(map(str, failures)))
+        for reply in replies:
+            fields = reply.message.fields
+            if "digest" in fields:
+                self.client_digests[reply.client] = str(fields["digest"])
+            spent = float(fields.get("seconds", 0.0))
+            self.client_seconds[reply.client] = self.client_seconds.get(reply.client, 0.0) + spent
+            self.batches += int(fields.get("batches", 0))
+            self.batch_seconds += float(fields.get("batch-seconds", 0.0))
+        self._advance(sorted(replies, key=lambda reply: reply.client))
+
+    # Flower's Strategy.
+
+    def initialize_parameters(self, client_manager: ClientManager) -> Parameters | None:
+        """Return None: no parameters are shared by all clients."""
+        return None
+
+    def configure_fit(
+        self, server_round: int, parameters: Parameters, client_manager: ClientManager
+    ) -> list[tuple[ClientProxy, FitIns]]:
+        """Return the script's question, if `fit` answers it."""
+        return [
+            (proxy, FitIns(ndarrays_to_parameters(arrays), config))
+            for proxy, arrays, config in self._instructions("fit", client_manager)
+        ]
+
+    def aggregate_fit(
+        self,
+        server_round: int,
+        results: list[tuple[ClientProxy, FitRes]],
+        failures: list[tuple[ClientProxy, FitRes] | BaseException],
+    ) -> tuple[Parameters | None, dict[str, Scalar]]:
+        """Send the answers to the script.
+
+        Raises
+        ------
+        ClientFailureError
+            If a client did not answer.
+        """
+        replies = [
+            Reply(
+                int(proxy.cid),
+                Message.unpack(parameters_to_ndarrays(result.parameters), result.metrics),
+            )
+            for proxy, result in results
+        ]
+        self._answer(replies, failures)
+        return None, {}
+
+    def configure_evaluate(
+        self, server_round: int, parameters: Parameters, client_manager: ClientManager
+    ) -> list[tuple[ClientProxy, EvaluateIns]]:
+        """Return the script's question, if `evaluate` answers it."""
+        return [
+            (proxy, EvaluateIns(ndarrays_to_parameters(arrays), config))
+            for proxy, arrays, config in self._instructions("evaluate", client_manager)
+        ]
+
+    def aggregate_evaluate(
+        self,
+        server_round: int,
+        results: list[tuple[ClientProxy, EvaluateRes]],
+        failures: list[tuple[ClientProxy, EvaluateRes] | BaseException],
+    ) -> tuple[float | None, dict[str, Scalar]]:
+        """Send the answers to the script; raises as `aggregate_fit`."""
+        replies = [
+            Reply(int(proxy.cid), Message.unpack([], result.metrics)) for proxy, result in results
+        ]
+        self._answer(replies, failures)
+        return None, {}
+
+    def evaluate(
+        self, server_round: int, parameters: Parameters
+    ) -> tuple[float, dict[str, Scalar]] | None:
+        """Return None: the server holds no test data."""
+        return None
+
+
+def _complaint(value: object) -> str | None:
+    """Say why `value` cannot be a strategy."""
+    if not (isinstance(value, type) and issubclass(value, SplitStrategy)):
+        return "a strategy is a subclass of split_unlearning.SplitStrategy"
+    missing = [
+        name for name in ("learn", "unlearn", "changed_by") if name in value.__abstractmethods__
+    ]
+    if missing:
+        return f"it does not define {', '.join(missing)}"
+    if not isinstance(getattr(value, "client", None), str) or ":" not in value.client:
+        return "it does not name its client class: client = 'package.module:Class'"
+    return None
+
+
+STRATEGIES: Registry[type[SplitStrategy]] = Registry(
+    "strategy", group="split_unlearning.strategies", check=_complaint
+)
+STRATEGIES.register("splitwiper", "strategies.splitwiper:SplitWiper")
+STRATEGIES.register("vanilla", "strategies.vanilla:Vanilla")

@@ -1,0 +1,118 @@
+"""Where the server segment runs: in this process, or as a Ray actor with resources of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import ray
+
+from models.errors import UserError
+from strategies.server_segment import ServerSegment
+
+# Starting a process and importing torch takes seconds; beyond this nothing is coming.
+_START_SECONDS = 120.0
+
+
+class _SegmentActor(ServerSegment):
+    """A server segment that binds its link to the address of the node Ray put it on."""
+
+    def __init__(self, **segment: Any) -> None:
+        super().__init__(host=link_host(), **segment)
+
+
+class HostedSegment:
+    """A server segment that runs elsewhere: every method call goes to its actor and waits."""
+
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """Return a function that calls the actor's method of that name."""
+        method = getattr(self.actor, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            return ray.get(method.remote(*arguments, **named))
+
+        return call
+
+
+def place(num_cpus: float, num_gpus: float, **segment: Any) -> ServerSegment:
+    """Make a server segment where it is to run.
+
+    Call it once Flower's client pool stands, that is, after the first answers: what it then can
+    have is what the pool left.
+
+    Parameters
+    ----------
+    num_cpus, num_gpus : float
+        What Ray reserves for it; fractions are allowed.
+    **segment
+        Parameters of `ServerSegment`.
+
+    Returns
+    -------
+    ServerSegment
+        In this process if there is no Ray, else a stand-in for the actor.
+
+    Raises
+    ------
+    UserError
+        If Ray cannot give it what it asks for beside the client pool; it is never waited for.
+    """
+    if not ray.is_initialized():
+        if num_gpus > 0 or num_cpus > 0:
+            raise UserError(
+                f"server-num-cpus={num_cpus:g} and server-num-gpus={num_gpus:g} are reserved by "
+                "Ray, and this run has none; allowed: 0"
+            )
+        return ServerSegment(**segment)
+    _check_room(num_cpus, num_gpus)
+    actor: Any = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus)(_SegmentActor).remote(**segment)
+    ready, _ = ray.wait([actor.digest.remote()], timeout=_START_SECONDS)
+    if not ready:
+        ray.kill(actor)
+        raise UserError(
+            f"server-num-cpus={num_cpus:g} and server-num-gpus={num_gpus:g} fit no single node "
+            f"beside the clients; free in the whole cluster: {_free()}"
+        )
+    ray.get(ready[0])
+    return cast(ServerSegment, HostedSegment(actor))
+
+
+def release(server: ServerSegment) -> None:
+    """End a server segment: close its link and give its resources back."""
+    server.close_link()
+    hosted: object = server
+    if isinstance(hosted, HostedSegment):
+        ray.kill(hosted.actor)
+
+
+def link_host() -> str:
+    """Return the address of this Ray node to bind a link to: loopback if all is on one machine."""
+    machines = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    return "127.0.0.1" if len(machines) == 1 else str(ray.util.get_node_ip_address())
+
+
+def _check_room(num_cpus: float, num_gpus: float) -> None:
+    """Refuse at once what does not fit beside the client pool."""
+    free = ray.available_resources()
+    for key, wanted, resource in (
+        ("server-num-cpus", num_cpus, "CPU"),
+        ("server-num-gpus", num_gpus, "GPU"),
+    ):
+        if wanted > free.get(resource, 0.0):
+            raise UserError(
+                f"{key}={wanted:g} does not fit beside the clients; free are {_free()}. Flower "
+                "gives its clients every CPU and GPU they can use: lower what a client takes, set "
+                f"{key}=0, or add a node that clients cannot use (ray start --num-cpus=0)"
+            )
+
+
+def _free() -> str:
+    """Say what no actor has reserved."""
+    free, total = ray.available_resources(), ray.cluster_resources()
+    return " and ".join(
+        f"{free.get(resource, 0.0):g} of {total.get(resource, 0.0):g} {resource}s"
+        for resource in ("CPU", "GPU")
+    )

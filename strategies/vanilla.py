@@ -1,0 +1,63 @@
+"""Vanilla split learning, and forgetting by training everything again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from strategies.base import Question, Script, SplitStrategy
+from transport.message import Array, Message
+from unlearning.exactness import derive_seed
+from unlearning.request import Request
+
+
+class Vanilla(SplitStrategy):
+    """Clients take turns, epoch by epoch; every batch crosses the cut and a gradient comes back.
+
+    With ``client-sync = none`` each client keeps its own segment (the SplitWiper paper's setting);
+    with ``handoff`` one segment and its optimiser travel from client to client. To forget, every
+    client starts again without the forgotten samples.
+    """
+
+    client = "clients.vanilla:VanillaClient"
+
+    def learn(self) -> Script:
+        """Train for M epochs; within an epoch each client has one turn."""
+        yield self.ask(self.clients, "start", shared=self.hands_on)
+        yield from self.train()
+
+    def unlearn(self, request: Request, clients: Sequence[int]) -> Script:
+        """Leave the forgotten samples out and train again, with every client."""
+        yield self.ask(clients, "leave-out", request=request.to_field())
+        yield from self.learn()
+
+    def changed_by(self, clients: Sequence[int]) -> Sequence[int]:
+        """Return all clients: everybody trains again."""
+        return self.clients
+
+    @property
+    def hands_on(self) -> bool:
+        """Whether the client segment travels from client to client."""
+        return self.client_sync == "handoff"
+
+    def train(self) -> Script:
+        """Run the turns of every epoch over the link."""
+        self.server.initialise()
+        link = self.server.open_link()
+        carried: dict[str, Array] = {}
+        for epoch in range(self.training.server_epochs):
+            self.progress(f"epoch {epoch + 1} of {self.training.server_epochs}")
+            for client in self.turns(epoch):
+                turn = Message("train", {"epoch": epoch, "hand-on": self.hands_on, **link}, carried)
+                replies = yield Question({client: turn})
+                if self.hands_on:
+                    carried = replies[0].message.tensors
+        if self.hands_on:
+            yield Question({client: Message("take", tensors=carried) for client in self.clients})
+        self.server.close_link()
+
+    def turns(self, epoch: int) -> list[int]:
+        """Return the clients in the order of their turns, a seeded permutation."""
+        generator = np.random.default_rng(derive_seed(self.training.seed, "turns", epoch))
+        return [self.clients[position] for position in generator.permutation(len(self.clients))]

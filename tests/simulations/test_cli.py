@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import simulations.report
+from models.split import MODELS
+from simulations import launch
+from simulations.cli import app
+from simulations.config import RunConfig
+from simulations.console import FAILURE, PROGRESS
+from simulations.data import DATASETS
+from simulations.launch import Outcome
+from simulations.partition import DISTRIBUTIONS
+from strategies.base import STRATEGIES
+from unlearning.methods import METHODS
+
+
+@dataclass
+class Run:
+    """Stands in for Flower; notes what it was asked to run."""
+
+    outcome: Outcome = field(default_factory=lambda: Outcome(True, "", "the whole log"))
+    result: dict[str, Any] | None = field(default_factory=lambda: {"fresh": True})
+    interrupted: bool = False
+    asked: list[tuple[dict[str, Any], int, dict[str, Any]]] = field(default_factory=list)
+
+    def __call__(
+        self, settings: Mapping[str, Any], clients: int, *, on_line: Any, **resources: Any
+    ) -> Outcome:
+        self.asked.append((dict(settings), clients, resources))
+        for line in ("noise", f"{PROGRESS}learn", f"{FAILURE}shown once"):
+            on_line(line)
+        if self.interrupted:
+            raise KeyboardInterrupt
+        if self.result is not None:
+            (Path(settings["out"]) / "result.json").write_text(json.dumps(self.result))
+        return self.outcome
+
+
+@pytest.fixture
+def flower(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    run = Run()
+    monkeypatch.setattr(launch, "run_app", run)
+    monkeypatch.setattr(simulations.report, "render", lambda result: f"tables of {result}")
+    monkeypatch.chdir(tmp_path)
+    return run
+
+
+def _invoke(*arguments: str) -> Any:
+    return CliRunner().invoke(app, arguments)
+
+
+def _write_images(path: Path) -> None:
+    images = np.random.default_rng(0).random((40, 1, 8, 8), dtype=np.float32)
+    labels = np.arange(40) % 4
+    np.savez(
+        path,
+        x_train=images,
+        y_train=labels,
+        x_test=images,
+        y_test=labels,
+        class_names=np.array(["a", "b", "c", "d"]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--set", "forgot=class:2"], "forgot"),
+        (["--set", "seed"], "--set"),
+        (["--set", "seed=x"], "seed"),
+        (["--set", "learning-rate=-1"], "learning-rate"),
+        (["--set", "momentum=nan"], "momentum"),
+        (["--set", "distribution=even"], "distribution"),
+        (["--strategy", "nope"], "strategy"),
+        (["--set", "strategy=no.such.module:Class"], "strategy"),
+        (["--set", "forget=class:none"], "forget"),
+        (["--set", "forget=client:5"], "forget"),
+        (["--set", "forget=ids:nowhere"], "forget"),
+        (["--set", "dataset=npz:nowhere"], "dataset"),
+        (["--set", "out="], "out"),
+        (["--out", "file/in/the/way"], "out"),
+        (["--clients", "0"], "--clients"),
+        (["--client-cpus", "0"], "--client-cpus"),
+        (["--client-gpus", "-1"], "--client-gpus"),
+        (["--client-gpus", "nan"], "--client-gpus"),
+    ],
+)
+def test_bad_input_is_one_line_and_starts_nothing(
+    flower: Run, tmp_path: Path, arguments: list[str], named: str
+) -> None:
+    (tmp_path / "file").touch()
+    result = _invoke("run", *arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"error: {named}=") or f"error: {named} " in line
+    assert flower.asked == []
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_bad_input_leaves_an_earlier_result_alone(flower: Run, tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "result.json").write_text("earlier")
+    assert _invoke("run", "--set", "seed=-1").exit_code == 2
+    assert (tmp_path / "results" / "result.json").read_text() == "earlier"
+
+
+def test_typers_own_bad_arguments_exit_with_2(flower: Run) -> None:
+    assert _invoke("run", "--clients", "many").exit_code == 2
+    assert _invoke("run", "--nope").exit_code == 2
+    assert flower.asked == []
+
+
+def test_done_prints_progress_and_tables(flower: Run, tmp_path: Path) -> None:
+    result = _invoke("run", "--clients", "3", "--client-gpus", "0.5", "--strategy", "vanilla")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert "learn\n" in result.stdout
+    assert "noise" not in result.stdout
+    assert "shown once" not in result.stdout
+    assert "tables of {'fresh': True}" in result.stdout
+    assert str(tmp_path / "results" / "result.json") in result.stdout
+    ((settings, clients, resources),) = flower.asked
+    assert clients == 3
+    assert resources == {"client_cpus": 1, "client_gpus": 0.5}
+    assert settings["strategy"] == "vanilla"
+    assert RunConfig.from_mapping(settings).as_mapping() == settings
+
+
+def test_verbose_prints_all_lines(flower: Run) -> None:
+    assert "noise" in _invoke("run", "--verbose").stdout
+
+
+def test_failed_run_saves_its_log(flower: Run, tmp_path: Path) -> None:
+    flower.outcome = Outcome(False, "it broke", "the whole log")
+    result = _invoke("run", "--out", "there")
+    assert result.exit_code == 1
+    log = tmp_path / "there" / "log.txt"
+    assert result.stderr == f"error: it broke (log: {log})\n"
+    assert log.read_text() == "the whole log"
+    assert "tables" not in result.stdout
+
+
+def test_log_of_an_earlier_failure_does_not_stay(flower: Run, tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "log.txt").touch()
+    assert _invoke("run").exit_code == 0
+    assert not (tmp_path / "results" / "log.txt").exists()
+
+
+def test_stale_result_is_not_taken_for_this_runs(flower: Run, tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "result.json").write_text('{"stale": true}')
+    flower.result = None
+    result = _invoke("run")
+    assert result.exit_code == 1
+    assert "result.json" in result.stderr
+    assert "stale" not in result.stdout
+
+
+def test_interrupt_is_one_line(flower: Run) -> None:
+    flower.interrupted = True
+    result = _invoke("run")
+    assert result.exit_code == 130
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_relative_paths_are_meant_from_here(flower: Run, tmp_path: Path) -> None:
+    _write_images(tmp_path / "images.npz")
+    (tmp_path / "ids").write_text("0\n1\n")
+    result = _invoke(
+        "run", "--set", "dataset=npz:images.npz", "--set", "distribution=iid", "--clients", "2",
+        "--set", "forget=class:a; ids:./ids", "--out", "sub/folder",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    settings = flower.asked[0][0]
+    assert settings["dataset"] == f"npz:{tmp_path}/images.npz"
+    assert settings["forget"] == f"class:a;ids:{tmp_path}/ids"
+    assert settings["out"] == f"{tmp_path}/sub/folder"
+
+
+def test_list_shows_all() -> None:
+    result = _invoke("list")
+    assert result.exit_code == 0
+    names = [*STRATEGIES.names(), *METHODS.names(), *MODELS.names(), *DATASETS, *DISTRIBUTIONS]
+    keys = list(RunConfig().as_mapping())
+    first_words = [line.split()[0] for line in result.stdout.splitlines() if line.startswith("  ")]
+    assert sorted(first_words) == sorted([*names, *keys])
+    assert all(len(line.split()) > 1 for line in result.stdout.splitlines() if line)
+
+
+def test_list_survives_a_plug_in_that_does_not_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    built_in = {**STRATEGIES._built_in, "broken": "no.such.module:Class"}
+    monkeypatch.setattr(STRATEGIES, "_built_in", built_in)
+    result = _invoke("list")
+    assert result.exit_code == 0
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("  broken")]
+    assert "no.such.module" in line
+    assert "splitwiper" in result.stdout
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from simulations.cli import app; "
+        "assert CliRunner().invoke(app, ['run', '--help']).exit_code == 0; "
+        "print([name for name in ('torch', 'flwr', 'ray', 'sklearn') if name in sys.modules])"
+    )
+    root = Path(launch.__file__).parent.parent
+    shown = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=True)
+    assert shown.stdout.strip() == b"[]"

@@ -1,0 +1,517 @@
+"""Both links give the same replies, counts and errors, and strangers get nowhere."""
+
+import ipaddress
+import socket
+import threading
+import time
+from dataclasses import replace
+
+import grpc
+import pytest
+import torch
+from cryptography import x509
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from transport import link as link_module
+from transport.codec import FrameError, decode, encode
+from transport.ledger import Account, Ledger
+from transport.link import Endpoint, LinkError, LinkServer, LoopbackLink, connect
+
+LIMIT = 4096
+TIMEOUT = 30.0
+
+
+def double(caller, tensors, fields):
+    """A server that computes and says who asked."""
+    return {name: tensor * 2 for name, tensor in tensors.items()}, {
+        **fields,
+        "caller": f"{caller.client} {caller.phase}",
+    }
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind():
+    before = set(threading.enumerate())
+    yield
+    patience = time.monotonic() + 5
+    while (left := set(threading.enumerate()) - before) and time.monotonic() < patience:
+        time.sleep(0.01)
+    assert not left
+
+
+@pytest.fixture(params=["loopback", "grpc", "tls"])
+def opened(request):
+    """A function that opens a link of each kind, and ends what it opened."""
+    ends = []
+
+    def open_link(handler, ledger, client=0, phase="learn", limit=LIMIT):
+        if request.param == "loopback":
+            link = LoopbackLink(handler, ledger, client, phase, max_frame_bytes=limit)
+        else:
+            tls = request.param == "tls"
+            server = LinkServer(handler, ledger, max_frame_bytes=limit, tls=tls)
+            ends.append(server.stop)
+            link = connect(server.endpoint, client, phase, timeout=TIMEOUT)
+        ends.append(link.close)
+        return link
+
+    yield open_link
+    for end in reversed(ends):
+        end()
+
+
+class RawStream:
+    """A client that sends whatever bytes it likes, without our own client's code."""
+
+    def __init__(self, endpoint, **changed):
+        metadata = {"link-token": endpoint.token, "link-client": "0", "link-phase": "learn"}
+        metadata |= {f"link-{key}": value for key, value in changed.items()}
+        self.channel = grpc.insecure_channel(endpoint.target)
+        self.stream = self.channel.stream_stream("/split_unlearning.Link/Exchange")
+        self.metadata = tuple((key, value) for key, value in metadata.items() if value is not None)
+
+    def replies(self, *frames):
+        return list(self.stream(iter(frames), metadata=self.metadata, timeout=TIMEOUT))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.channel.close()
+
+
+def refusal(stream, *frames):
+    with pytest.raises(grpc.RpcError) as refused:
+        stream.replies(*frames)
+    return refused.value.code(), refused.value.details()
+
+
+def still_serves(server):
+    with connect(server.endpoint, 9, "evaluate", timeout=TIMEOUT) as link:
+        return link.exchange({"x": torch.ones(1)})[0]["x"].item() == 2.0
+
+
+def test_replies_and_counts_are_those_of_the_frames(opened):
+    ledger, sizes = Ledger(), []
+    link = opened(double, ledger, client=4, phase="unlearn")
+    for turn in range(5):
+        sent, fields = {"x": torch.randn(turn, 3), "y": torch.tensor(turn)}, {"turn": str(turn)}
+        tensors, said = link.exchange(sent, fields)
+        assert said == {**fields, "caller": "4 unlearn"}
+        assert torch.equal(tensors["x"], sent["x"] * 2)
+        assert tensors["y"] == turn * 2
+        sizes.append((len(encode(sent, fields)), len(encode(tensors, said))))
+    up, down = (sum(side) for side in zip(*sizes, strict=True))
+    assert ledger.rows() == [(4, "unlearn", Account(up, down, 5))]
+
+
+def test_ledger_equals_the_bytes_a_foreign_client_sent_and_received():
+    ledger = Ledger()
+    frames = [encode({"x": torch.randn(size)}) for size in (0, 1, 100)]
+    with LinkServer(double, ledger) as server, RawStream(server.endpoint) as stream:
+        replies = stream.replies(*frames)
+    up, down = sum(map(len, frames)), sum(map(len, replies))
+    assert ledger.account(0, "learn") == Account(up, down, len(frames))
+    assert torch.equal(decode(replies[2])[0]["x"], decode(frames[2])[0]["x"] * 2)
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    shape=st.lists(st.integers(0, 4), max_size=3),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.int64]),
+    fields=st.dictionaries(st.text(max_size=5), st.text(max_size=9), max_size=3),
+)
+def test_loopback_and_grpc_agree(pair, shape, dtype, fields):
+    try:
+        encode({}, fields)
+    except FrameError:
+        return
+    sent = {"x": torch.arange(float(torch.Size(shape).numel())).reshape(shape).to(dtype)}
+    (tensors, said), (others, others_said) = (link.exchange(sent, fields) for link in pair.links)
+    assert torch.equal(tensors["x"], others["x"])
+    assert tensors["x"].dtype == others["x"].dtype
+    assert said == others_said
+    near, far = (ledger.account(0, "learn") for ledger in pair.ledgers)
+    assert near == far
+
+
+@pytest.fixture
+def pair():
+    class Pair:
+        ledgers = (Ledger(), Ledger())
+
+    with (
+        LinkServer(double, Pair.ledgers[1]) as server,
+        connect(server.endpoint, 0, "learn") as far,
+        LoopbackLink(double, Pair.ledgers[0], 0, "learn") as near,
+    ):
+        Pair.links = (near, far)
+        yield Pair
+
+
+def test_seconds_waiting_grows_with_each_exchange_only(opened):
+    link = opened(double, Ledger())
+    assert link.seconds_waiting == 0.0
+    link.exchange({})
+    once = link.seconds_waiting
+    assert once > 0.0
+    assert link.seconds_waiting == once
+    link.exchange({})
+    assert link.seconds_waiting > once
+
+
+def test_the_handlers_value_error_blames_the_client(opened):
+    def refuse(caller, tensors, fields):
+        raise ValueError("labels\n  are missing")
+
+    ledger = Ledger()
+    link = opened(refuse, ledger)
+    with pytest.raises(LinkError, match=r"INVALID_ARGUMENT: labels are missing$"):
+        link.exchange({})
+    assert ledger.account(0, "learn") == Account(bytes_up=len(encode({})))
+
+
+def test_the_handlers_other_errors_are_named(opened, caplog):
+    def fail(caller, tensors, fields):
+        raise KeyError("optimiser")
+
+    with pytest.raises(LinkError, match=r"INTERNAL: KeyError: 'optimiser'$"):
+        opened(fail, Ledger()).exchange({})
+    assert "in fail" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, (1, 2), ({"x": 1}, {}), ({}, {"x": 1}), ({"x": torch.zeros(1, device="meta")}, {})],
+)
+def test_a_reply_that_no_frame_holds_is_the_servers_fault(opened, answer):
+    with pytest.raises(LinkError, match="INTERNAL"):
+        opened(lambda *_: answer, Ledger()).exchange({})
+
+
+def test_an_oversized_request_is_refused_with_both_sizes(opened):
+    ledger = Ledger()
+    link = opened(double, ledger)
+    large = {"x": torch.zeros(LIMIT)}
+    with pytest.raises(LinkError, match="RESOURCE_EXHAUSTED") as refused:
+        link.exchange(large)
+    assert str(LIMIT) in str(refused.value)
+    assert str(len(encode(large))) in str(refused.value)
+    assert ledger.rows() == []
+
+
+def test_an_oversized_reply_is_refused_with_both_sizes(opened):
+    link = opened(lambda *_: ({"x": torch.zeros(LIMIT)}, {}), Ledger())
+    with pytest.raises(LinkError, match=rf"RESOURCE_EXHAUSTED: reply .* of {LIMIT}$"):
+        link.exchange({})
+
+
+def test_unknown_phase_is_refused(opened):
+    with pytest.raises(LinkError, match="INVALID_ARGUMENT: unknown phase 'train'"):
+        opened(double, Ledger(), phase="train").exchange({})
+
+
+def test_after_an_error_the_link_is_closed(opened):
+    link = opened(double, Ledger())
+    with pytest.raises(LinkError):
+        link.exchange({"x": torch.zeros(LIMIT)})
+    with pytest.raises(LinkError, match="closed"):
+        link.exchange({})
+
+
+def test_what_no_frame_holds_does_not_end_the_link(opened):
+    link = opened(double, Ledger())
+    with pytest.raises(FrameError):
+        link.exchange({"x": torch.zeros(1, device="meta")})
+    assert link.exchange({}, {"a": "b"})[1]["a"] == "b"
+
+
+def test_closing_twice_is_harmless(opened):
+    link = opened(double, Ledger())
+    link.exchange({})
+    link.close()
+    link.close()
+    with pytest.raises(LinkError, match="closed"):
+        link.exchange({})
+
+
+def test_large_frames_pass(opened):
+    sent = torch.randn(2**21)
+    tensors, _ = opened(double, Ledger(), limit=2**24).exchange({"x": sent})
+    assert torch.equal(tensors["x"], sent * 2)
+
+
+@pytest.mark.parametrize("token", [None, "", "wrong", "x" * 43])
+def test_without_the_token_no_frame_is_read(token):
+    called = []
+    ledger = Ledger()
+    with LinkServer(lambda *a: called.append(a) or ({}, {}), ledger) as server:
+        with RawStream(server.endpoint, token=token) as stream:
+            code, details = refusal(stream, encode({}))
+        assert code == grpc.StatusCode.UNAUTHENTICATED
+        assert details == "missing or wrong token"
+        stranger = replace(server.endpoint, token=token or "")
+        with (
+            connect(stranger, 0, "learn", timeout=TIMEOUT) as link,
+            pytest.raises(LinkError, match="UNAUTHENTICATED"),
+        ):
+            link.exchange({})
+    assert called == []
+    assert ledger.rows() == []
+
+
+def test_each_server_has_its_own_token_and_shows_it_nowhere():
+    with LinkServer(double, Ledger()) as one, LinkServer(double, Ledger()) as other:
+        assert one.endpoint.token != other.endpoint.token
+        assert one.endpoint.token not in repr(one.endpoint)
+        with (
+            connect(replace(one.endpoint, token=other.endpoint.token), 0, "learn") as link,
+            pytest.raises(LinkError, match="UNAUTHENTICATED"),
+        ):
+            link.exchange({})
+
+
+@pytest.mark.parametrize("changed", [{"client": None}, {"client": "one"}, {"phase": None}])
+def test_a_stream_must_say_who_opens_it(changed):
+    with LinkServer(double, Ledger()) as server, RawStream(server.endpoint, **changed) as stream:
+        assert refusal(stream, encode({}))[0] == grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    "bad", [b"", b"garbage", encode({"x": torch.ones(4)})[:-1], bytes(LIMIT), bytes(LIMIT + 1)]
+)
+def test_bad_frames_end_their_stream_and_no_other(bad):
+    ledger = Ledger()
+    with (
+        LinkServer(double, ledger, max_frame_bytes=LIMIT) as server,
+        connect(server.endpoint, 1, "learn", timeout=TIMEOUT) as bystander,
+    ):
+        bystander.exchange({})
+        with RawStream(server.endpoint) as stream:
+            code, details = refusal(stream, bad)
+        if len(bad) > LIMIT:
+            assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert str(LIMIT) in details
+            assert str(len(bad)) in details
+        else:
+            assert code == grpc.StatusCode.INVALID_ARGUMENT
+            assert details.startswith("malformed frame")
+        bystander.exchange({})
+        assert still_serves(server)
+    assert ledger.account(0, "learn").messages == 0
+
+
+def test_a_reply_that_cannot_be_read_ends_the_link(monkeypatch):
+    with LoopbackLink(double, Ledger(), 0, "learn") as link:
+        monkeypatch.setattr(link_module, "_answer", lambda *_: b"garbage")
+        with pytest.raises(LinkError, match="reply cannot be read"):
+            link.exchange({})
+        with pytest.raises(LinkError, match="closed"):
+            link.exchange({})
+
+
+def test_tls_certificate_is_for_the_address_and_for_nothing_else():
+    with LinkServer(double, Ledger(), tls=True) as server:
+        certificate = x509.load_pem_x509_certificate(server.endpoint.certificate.encode())
+        assert "PRIVATE" not in server.endpoint.certificate
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert list(names) == [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        limits = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        assert limits.ca is False
+        assert still_serves(server)
+
+
+def test_only_the_servers_own_certificate_is_trusted():
+    with (
+        LinkServer(double, Ledger(), tls=True) as server,
+        LinkServer(double, Ledger(), tls=True) as other,
+    ):
+        for certificate in (other.endpoint.certificate, ""):
+            stranger = replace(server.endpoint, certificate=certificate)
+            with (
+                connect(stranger, 0, "learn", timeout=TIMEOUT) as link,
+                pytest.raises(LinkError, match="UNAVAILABLE"),
+            ):
+                link.exchange({})
+        assert still_serves(server)
+
+
+def own_address():
+    """An address of this machine other than its loopback, found without sending anything."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return None
+        return probe.getsockname()[0]
+
+
+def test_off_the_loopback_tls_is_the_default_and_cannot_be_refused():
+    address = own_address()
+    if address is None or ipaddress.ip_address(address).is_loopback:
+        pytest.skip("this machine has no address but its loopback")
+    with LinkServer(double, Ledger(), host=address) as server:
+        assert server.endpoint.target.startswith(f"{address}:")
+        assert server.endpoint.certificate
+        assert still_serves(server)
+        port = int(server.endpoint.target.rpartition(":")[2])
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
+    with pytest.raises(ValueError, match="loopback"):
+        LinkServer(double, Ledger(), host=address, tls=False)
+
+
+def test_it_listens_at_the_given_address_only():
+    with LinkServer(double, Ledger()) as server:
+        host, _, port = server.endpoint.target.rpartition(":")
+        assert host == "127.0.0.1"
+        assert server.endpoint.certificate == ""
+        socket.create_connection((host, int(port)), timeout=TIMEOUT).close()
+        # Another loopback address can take the same port only if nobody listens at every address.
+        with socket.socket() as neighbour:
+            try:
+                neighbour.bind(("127.0.0.2", 0))
+            except OSError:
+                pytest.skip("this machine has one loopback address only")
+        with socket.socket() as neighbour:
+            neighbour.bind(("127.0.0.2", int(port)))
+
+
+def test_ipv6_loopback():
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with LinkServer(double, Ledger(), host="::1") as server:
+        assert server.endpoint.target.startswith("[::1]:")
+        assert still_serves(server)
+
+
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "0", "::", "::ffff:0.0.0.0"])
+def test_listening_at_every_address_is_refused(host):
+    with pytest.raises(ValueError, match="allowed: one address"):
+        LinkServer(double, Ledger(), host=host)
+
+
+def test_a_host_of_another_machine_is_refused():
+    with pytest.raises(LinkError, match=r"cannot listen at 192\.0\.2\.1"):
+        LinkServer(double, Ledger(), host="192.0.2.1")
+
+
+def test_several_streams_at_once():
+    ledger, together = Ledger(), threading.Barrier(4)
+
+    def meet(caller, tensors, fields):
+        together.wait(TIMEOUT)  # passes only while four handlers run at the same time
+        return double(caller, tensors, fields)
+
+    results = {}
+
+    def client(server, number):
+        with connect(server.endpoint, number, "learn", timeout=TIMEOUT) as link:
+            results[number] = [
+                link.exchange({"x": torch.full((3,), number)})[0]["x"].tolist() for _ in range(5)
+            ]
+
+    with LinkServer(meet, ledger, max_streams=4) as server:
+        threads = [threading.Thread(target=client, args=(server, number)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert results == {number: [[2 * number] * 3] * 5 for number in range(4)}
+    assert [ledger.account(number, "learn").messages for number in range(4)] == [5] * 4
+
+
+def test_streams_beyond_the_bound_wait_for_their_turn():
+    with LinkServer(double, Ledger(), max_streams=1) as server:
+        for _ in range(3):
+            assert still_serves(server)
+        first = connect(server.endpoint, 0, "learn")
+        first.exchange({})
+        with (
+            connect(server.endpoint, 1, "learn", timeout=0.1) as second,
+            pytest.raises(LinkError, match=r"0\.1 seconds"),
+        ):
+            second.exchange({})
+        first.close()
+        assert still_serves(server)
+
+
+def test_an_exchange_that_takes_too_long_names_the_seconds():
+    release = threading.Event()
+
+    def stall(caller, tensors, fields):
+        if caller.client == 0:
+            release.wait(TIMEOUT)
+        return double(caller, tensors, fields)
+
+    with LinkServer(stall, Ledger()) as server:
+        with (
+            connect(server.endpoint, 0, "learn", timeout=0.05) as link,
+            pytest.raises(LinkError, match=r"longer than the 0\.05 seconds"),
+        ):
+            link.exchange({})
+        assert still_serves(server)
+        release.set()
+
+
+def test_the_alarm_is_for_one_exchange_and_not_for_the_link():
+    with (
+        LinkServer(double, Ledger()) as server,
+        connect(server.endpoint, 0, "learn", timeout=1.5) as link,
+    ):
+        for _ in range(4):
+            link.exchange({})
+            time.sleep(0.4)
+        link.exchange({})
+
+
+@pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan")])
+def test_impossible_timeouts_are_refused(timeout):
+    with pytest.raises(ValueError, match="timeout"):
+        connect(Endpoint("127.0.0.1:1", "", ""), 0, "learn", timeout=timeout)
+
+
+def test_a_server_that_is_gone_is_an_error():
+    server = LinkServer(double, Ledger())
+    link = connect(server.endpoint, 0, "learn", timeout=TIMEOUT)
+    link.exchange({})
+    server.stop()
+    server.stop()
+    with pytest.raises(LinkError, match="the link failed") as gone:
+        link.exchange({})
+    assert "\n" not in str(gone.value)
+    with (
+        connect(server.endpoint, 0, "learn", timeout=TIMEOUT) as late,
+        pytest.raises(LinkError, match="UNAVAILABLE"),
+    ):
+        late.exchange({})
+
+
+def test_a_proxy_in_the_environment_is_not_used(monkeypatch):
+    for name in ("http_proxy", "grpc_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with LinkServer(double, Ledger()) as server:
+        assert still_serves(server)
+
+
+def test_endpoint_travels_as_fields():
+    endpoint = Endpoint("10.0.0.1:5", "secret", "PEM")
+    fields = endpoint.to_fields()
+    assert fields == {
+        "link-target": "10.0.0.1:5",
+        "link-token": "secret",
+        "link-certificate": "PEM",
+    }
+    assert Endpoint.from_fields({**fields, "epochs": 3}) == endpoint
+    assert "secret" not in repr(endpoint)
+    for key in fields:
+        for broken in ({**fields, key: 1}, {k: v for k, v in fields.items() if k != key}):
+            with pytest.raises(ValueError, match=key):
+                Endpoint.from_fields(broken)

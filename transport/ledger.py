@@ -1,0 +1,190 @@
+"""The ledger: what crossed the cut and who computed for how long, by client and phase."""
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+PHASES = ("setup", "learn", "unlearn", "evaluate")
+
+_BITS_PER_BYTE = 8
+_BITS_PER_MEGABIT = 1e6
+_MILLISECONDS_PER_SECOND = 1e3
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What one client cost in one phase; accounts add up.
+
+    Attributes
+    ----------
+    bytes_up : int
+        Bytes from the client to the server.
+    bytes_down : int
+        Bytes from the server to the client.
+    messages : int
+        Exchanges: one is a request and its reply.
+    client_seconds : float
+        Seconds the client computed.
+    server_seconds : float
+        Seconds the server computed for this client.
+    """
+
+    bytes_up: int = 0
+    bytes_down: int = 0
+    messages: int = 0
+    client_seconds: float = 0.0
+    server_seconds: float = 0.0
+
+    def __add__(self, other: "Account") -> "Account":
+        return Account(
+            self.bytes_up + other.bytes_up,
+            self.bytes_down + other.bytes_down,
+            self.messages + other.messages,
+            self.client_seconds + other.client_seconds,
+            self.server_seconds + other.server_seconds,
+        )
+
+
+Row = tuple[int, str, Account]
+"""One line of a ledger, fit to be pickled: client, phase, account."""
+
+
+class Ledger:
+    """One account for each client and phase. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._accounts: dict[tuple[int, str], Account] = {}
+        self._lock = threading.Lock()
+
+    def record(
+        self,
+        client: int,
+        phase: str,
+        *,
+        up: int = 0,
+        down: int = 0,
+        messages: int = 0,
+        client_seconds: float = 0.0,
+        server_seconds: float = 0.0,
+    ) -> None:
+        """Add to the account of a client in a phase.
+
+        Parameters
+        ----------
+        client : int
+            The client's id.
+        phase : str
+            One of `PHASES`.
+        up, down : int
+            Bytes from the client to the server, and back.
+        messages : int
+            Exchanges, each a request and its reply.
+        client_seconds, server_seconds : float
+            Seconds computed on either side.
+
+        Raises
+        ------
+        ValueError
+            If the phase is none of `PHASES` or an amount is negative.
+        """
+        _require_phase(phase)
+        if min(up, down, messages, client_seconds, server_seconds) < 0:
+            raise ValueError("a ledger only adds: no amount can be negative")
+        self.merge([(client, phase, Account(up, down, messages, client_seconds, server_seconds))])
+
+    def account(self, client: int, phase: str) -> Account:
+        """Return the account of a client in a phase, all zeros if nothing was recorded.
+
+        Raises
+        ------
+        ValueError
+            If the phase is none of `PHASES`.
+        """
+        _require_phase(phase)
+        with self._lock:
+            return self._accounts.get((client, phase), Account())
+
+    def clients(self, phase: str) -> list[int]:
+        """Return, in ascending order, the clients whose account in a phase is not all zeros.
+
+        Raises
+        ------
+        ValueError
+            If the phase is none of `PHASES`.
+        """
+        _require_phase(phase)
+        return sorted(client for client, recorded, _ in self.rows() if recorded == phase)
+
+    def rows(self) -> list[Row]:
+        """Return every account as plain rows, in the order of first record."""
+        with self._lock:
+            return [(client, phase, account) for (client, phase), account in self._accounts.items()]
+
+    def take(self) -> list[Row]:
+        """Return every account and start again from nothing, in one step.
+
+        What another thread records meanwhile is in this answer or in the next, never in both: a
+        ledger in another process is merged by sending its taken rows.
+        """
+        with self._lock:
+            taken, self._accounts = self._accounts, {}
+        return [(client, phase, account) for (client, phase), account in taken.items()]
+
+    def merge(self, other: "Ledger | Iterable[Row]") -> None:
+        """Add another ledger's accounts, or rows taken from one, to this one.
+
+        Raises
+        ------
+        ValueError
+            If a row's phase is none of `PHASES`; nothing is added then.
+        """
+        rows = other.rows() if isinstance(other, Ledger) else list(other)
+        for _, phase, _ in rows:
+            _require_phase(phase)
+        with self._lock:
+            for client, phase, account in rows:
+                # A client that cost nothing is not listed: "no message to the others" shows as
+                # their absence.
+                if account != Account():
+                    present = self._accounts.get((client, phase), Account())
+                    self._accounts[client, phase] = present + account
+
+
+def transmission_seconds(
+    bytes: int, messages: int, bandwidth_mbps: float = 100.0, latency_ms: float = 0.0
+) -> float:
+    """Compute how long traffic takes on a stated network; nothing is slept.
+
+    Parameters
+    ----------
+    bytes : int
+        Bytes sent, both ways or one, as the caller wants them charged.
+    messages : int
+        Exchanges, each of which waits for one round trip.
+    bandwidth_mbps : float
+        Bandwidth in megabits (1e6 bits) a second.
+    latency_ms : float
+        Round-trip latency in milliseconds.
+
+    Returns
+    -------
+    float
+        Seconds: bits over bandwidth plus one latency for each message.
+
+    Raises
+    ------
+    ValueError
+        If the bandwidth is not positive or the latency is negative.
+    """
+    if not bandwidth_mbps > 0 or not latency_ms >= 0:
+        raise ValueError(
+            f"bandwidth must be positive and latency not negative, "
+            f"got {bandwidth_mbps} Mbps and {latency_ms} ms"
+        )
+    on_the_wire = bytes * _BITS_PER_BYTE / (bandwidth_mbps * _BITS_PER_MEGABIT)
+    return on_the_wire + messages * latency_ms / _MILLISECONDS_PER_SECOND
+
+
+def _require_phase(phase: str) -> None:
+    if phase not in PHASES:
+        raise ValueError(f"unknown phase {phase!r}; phases are {', '.join(PHASES)}")

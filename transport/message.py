@@ -1,0 +1,74 @@
+"""What a strategy and a client say to each other in Flower's messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scalar = bool | bytes | float | int | str
+Array = NDArray[np.generic]
+
+_ACTION = "action"
+_TENSORS = "tensors"
+
+
+@dataclass
+class Message:
+    """An instruction or its answer: an action, a few scalars, and named tensors.
+
+    Parameters
+    ----------
+    action : str
+        What the client is asked to do; in an answer, what it did.
+    fields : dict of str to scalar
+        Settings of the action; in an answer, what was measured.
+    tensors : dict of str to array
+        Smashed data, labels, predictions, weights.
+
+    Notes
+    -----
+    Names that every protocol uses: ``client`` (who is addressed), ``phase`` (setup, learn, unlearn
+    or evaluate), ``seconds`` (that the client computed), ``digest`` (of its segment after the
+    action), ``chunk`` and ``chunks`` (which part of an upload this is, and of how many).
+    """
+
+    action: str
+    fields: dict[str, Scalar] = field(default_factory=dict)
+    tensors: dict[str, Array] = field(default_factory=dict)
+
+    def pack(self) -> tuple[list[Array], dict[str, Scalar]]:
+        """Return the message as a NumPyClient takes and gives it: arrays without names, scalars."""
+        names = ",".join(self.tensors)
+        return list(self.tensors.values()), {**self.fields, _ACTION: self.action, _TENSORS: names}
+
+    @classmethod
+    def unpack(cls, arrays: list[Array], scalars: Mapping[str, Scalar]) -> Message:
+        """Read what `pack` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the names and the arrays do not match.
+        """
+        fields = dict(scalars)
+        action, names = str(fields.pop(_ACTION)), str(fields.pop(_TENSORS))
+        listed = names.split(",") if names else []
+        return cls(action, fields, dict(zip(listed, arrays, strict=True)))
+
+    def integer(self, name: str) -> int:
+        """Return an integer field.
+
+        Raises
+        ------
+        KeyError
+            If there is none of that name.
+        TypeError
+            If it is not an integer.
+        """
+        value = self.fields[name]
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"field {name!r} of {self.action!r} is {value!r}, not an integer")
+        return value

@@ -1,0 +1,85 @@
+"""What makes retraining exact: seeds, orders and batches that no other sample has a say in.
+
+Exact unlearning means that forgetting gives, bit for bit, what training from scratch without the
+forgotten samples gives. So every random draw is named by what it is for, never by when it happens
+or by what else is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int64]
+
+
+def derive_seed(seed: int, *purpose: str | int) -> int:
+    """Return the seed of one purpose.
+
+    Parameters
+    ----------
+    seed : int
+        The run's seed.
+    purpose : str or int
+        What the draw is for, for instance ``"order", client, epoch``. Never whether this is
+        learning or forgetting.
+
+    Returns
+    -------
+    int
+        Between 0 and 2**63 - 1.
+    """
+    text = "/".join([str(seed), *map(str, purpose)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+def order(ids: Ids, seed: int) -> NDArray[np.intp]:
+    """Return a random order of samples in which the place of two never depends on a third.
+
+    Every id is hashed with the seed and the hashes are sorted, so that removing samples leaves the
+    others in the same order.
+
+    Parameters
+    ----------
+    ids : array of int64, shape (n,)
+        Sample ids, each once.
+    seed : int
+        From `derive_seed`.
+
+    Returns
+    -------
+    array of int, shape (n,)
+        Positions in `ids`.
+    """
+    # The finaliser of SplitMix64: a bijection of 64-bit integers, so no two ids tie.
+    mixed = ids.astype(np.uint64) ^ np.uint64(seed)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    mixed ^= mixed >> np.uint64(31)
+    return np.argsort(mixed, kind="stable")
+
+
+def batches(samples: int, batch_size: int) -> Iterator[slice]:
+    """Yield the slices of an epoch's batches.
+
+    A last batch of one sample joins the batch before it: batch norm cannot take a batch of one.
+    """
+    starts = list(range(0, samples, batch_size))
+    if len(starts) > 1 and samples - starts[-1] == 1:
+        starts.pop()
+    for start, stop in zip(starts, [*starts[1:], samples], strict=True):
+        yield slice(start, stop)
+
+
+def digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return the SHA-256 of a segment's weights: names, shapes, types and every bit."""
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        sha.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()

@@ -1,0 +1,176 @@
+"""What a client asks to be forgotten, and which of its samples that means."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import refuse
+from unlearning.exactness import Ids, derive_seed, order
+
+_GRAMMAR = "class:NAME, client:N, samples:SHARE@class:NAME, ids:FILE; several separated by ;"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One request to forget.
+
+    Parameters
+    ----------
+    text : str
+        The request as the user wrote it.
+    client : int or None
+        Who asks; None when the ids say it.
+    label : str
+        Name or number of the label whose samples are meant; empty for all labels.
+    share : float
+        Share of the samples of that label, in (0, 1].
+    ids : tuple of int
+        Ids of the samples meant; empty for all.
+    ids_file : str
+        Where `ids` is to be read from by `loaded`; empty once they are read.
+    """
+
+    text: str
+    client: int | None = None
+    label: str = ""
+    share: float = 1.0
+    ids: tuple[int, ...] = ()
+    ids_file: str = ""
+
+    def loaded(self) -> Request:
+        """Return the request with its sample ids read from the file that it names.
+
+        Apart from `parse_requests` because the file lies where the request is made, not on every
+        client.
+
+        Raises
+        ------
+        UserError
+            If the file cannot be read or holds anything but sample ids, one a line.
+        """
+        if not self.ids_file:
+            return self
+        try:
+            words = Path(self.ids_file).read_text(encoding="utf-8").split()
+            ids = sorted({int(word) for word in words})
+        except (OSError, ValueError) as error:
+            raise refuse(
+                "forget", self.text, f"a file of sample ids, one a line ({error})"
+            ) from error
+        if not ids or ids[0] < 0:
+            raise refuse("forget", self.text, "a file of at least one sample id, none negative")
+        return replace(self, ids=tuple(ids), ids_file="")
+
+    def to_field(self) -> str:
+        """Return the request as one text that travels in an instruction."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_field(cls, text: str) -> Request:
+        """Read what `to_field` wrote."""
+        values = json.loads(text)
+        return cls(**{**values, "ids": tuple(values["ids"])})
+
+    def label_index(self, class_names: Sequence[str]) -> int | None:
+        """Return the number of the request's label, None if it is not about a label.
+
+        Raises
+        ------
+        UserError
+            If the data set has no such label.
+        """
+        if not self.label:
+            return None
+        if self.label in class_names:
+            return list(class_names).index(self.label)
+        if self.label.isdecimal() and int(self.label) < len(class_names):
+            return int(self.label)
+        names = ", ".join(class_names)
+        raise refuse("forget", self.text, f"one of the {len(class_names)} labels: {names}")
+
+    def select(
+        self,
+        client: int,
+        ids: Ids,
+        labels: NDArray[np.int64],
+        class_names: Sequence[str],
+        seed: int,
+    ) -> Ids:
+        """Return which of a client's samples the request means.
+
+        Parameters
+        ----------
+        client : int
+            The client that holds the samples.
+        ids, labels : array of int64, shape (n,)
+            The samples it holds.
+        class_names : sequence of str
+            Every label of the data set.
+        seed : int
+            The run's seed; a share is drawn from it.
+
+        Returns
+        -------
+        array of int64
+            Sorted; empty if the request means none of them.
+        """
+        if self.client is not None and client != self.client:
+            return np.empty(0, dtype=np.int64)
+        meant = np.ones(len(ids), dtype=bool)
+        if self.ids:
+            meant &= np.isin(ids, np.array(self.ids, dtype=np.int64))
+        label = self.label_index(class_names)
+        if label is not None:
+            meant &= labels == label
+        selected = ids[meant]
+        if self.share < 1 and len(selected):
+            drawn = order(selected, derive_seed(seed, "forget-share", client))
+            selected = selected[drawn[: max(1, round(self.share * len(selected)))]]
+        return np.sort(selected)
+
+
+def parse_requests(text: str, forget_client: int) -> list[Request]:
+    """Read the run-config key ``forget``.
+
+    Parameters
+    ----------
+    text : str
+        Requests separated by ``;``; empty for none.
+    forget_client : int
+        Whose samples ``class:`` and ``samples:`` mean.
+
+    Raises
+    ------
+    UserError
+        With the part that cannot be read and what is allowed.
+    """
+    return [_parse_request(part.strip(), forget_client) for part in text.split(";") if part.strip()]
+
+
+def _parse_request(text: str, forget_client: int) -> Request:
+    kind, _, rest = text.partition(":")
+    if kind == "class" and rest:
+        return Request(text=text, client=forget_client, label=rest)
+    if kind == "client" and rest.isdecimal():
+        return Request(text=text, client=int(rest))
+    if kind == "samples":
+        share_text, _, target = rest.partition("@")
+        label_kind, _, label = target.partition(":")
+        try:
+            share = float(share_text)
+        except ValueError:
+            share = 0.0
+        if not 0 < share <= 1 or label_kind != "class" or not label:
+            raise refuse("forget", text, "samples:SHARE@class:NAME with 0 < SHARE <= 1")
+        return Request(text=text, client=forget_client, label=label, share=share)
+    if kind == "ids" and rest:
+        if not Path(rest).is_absolute():
+            raise refuse("forget", text, "an absolute path: a run has no current folder of yours")
+        return Request(text=text, ids_file=rest)
+    raise refuse("forget", text, _GRAMMAR)
