@@ -10,7 +10,8 @@ from models.errors import UserError
 from models.split import Network
 from models.training import TrainingSettings, train_batch
 from strategies.base import Question, Reply, Script, SplitStrategy, StrategySetting
-from transport.link import Endpoint, Link, connect
+from transport.grpc_link import connect
+from transport.link import Endpoint, Link
 from transport.message import Message
 from unlearning.exactness import batches, derive_seed, order
 from unlearning.request import Request

@@ -9,7 +9,8 @@ from torch import nn
 
 from clients.base import Holding, SplitClient, action
 from models.training import device
-from transport.link import Endpoint, Link, connect
+from transport.grpc_link import connect
+from transport.link import Endpoint, Link
 from transport.message import Array, Message, Scalar
 from unlearning.exactness import Ids, batches, derive_seed, digest, order
 

@@ -51,7 +51,9 @@ class TrainingSettings:
     def fix_kernels(self) -> None:
         """Make this process compute the same bits every time: threads and kernels."""
         torch.set_num_threads(self.threads)
-        torch.use_deterministic_algorithms(True)
+        # Asking is cheap, setting takes milliseconds.
+        if not torch.are_deterministic_algorithms_enabled():
+            torch.use_deterministic_algorithms(True)
 
 
 def device() -> torch.device:

@@ -90,7 +90,8 @@ def run(
             log.write_text(outcome.log, encoding="utf-8")
             reason = outcome.error or "the run wrote no result.json"
             _end(f"error: {reason} (log: {log})", _RUN_FAILED)
-        _show(result)
+        if not verbose:
+            _show(result)
         typer.echo(f"{time.monotonic() - start:.0f} s; all figures are in {result}")
 
 

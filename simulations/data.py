@@ -93,8 +93,10 @@ class Dataset:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         # A mean or a maximum taken from the data would carry a trace of every sample, forgotten
         # ones included; a constant carries none.
-        scaled = torch.from_numpy(images).float() / (self.largest / 2) - 1
-        return scaled, torch.from_numpy(labels)
+        # The memory format is said because that of a single channel is ambiguous, and kernels that
+        # guess another one than the other side of the cut round differently.
+        floats = torch.from_numpy(images).to(torch.float32, memory_format=torch.contiguous_format)
+        return floats / (self.largest / 2) - 1, torch.from_numpy(labels)
 
 
 @lru_cache(maxsize=2)

@@ -90,15 +90,15 @@ def as_toml(settings: Mapping[str, Value]) -> str:
     settings : Mapping
         Run-config keys and values.
     """
-    lines = []
-    for key, value in settings.items():
-        if isinstance(value, str):
-            # A JSON string is a TOML string, but for the one control character JSON leaves as is.
-            text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-        else:
-            text = repr(value).lower()
-        lines.append(f"{json.dumps(key)} = {text}\n")
-    return "".join(lines)
+    return "".join(
+        f"{_quoted(key)} = {_quoted(value) if isinstance(value, str) else repr(value).lower()}\n"
+        for key, value in settings.items()
+    )
+
+
+def _quoted(text: str) -> str:
+    # A JSON string is a TOML string, but for the one control character that JSON leaves as it is.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def run_app(

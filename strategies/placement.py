@@ -72,10 +72,7 @@ def place(num_cpus: float, num_gpus: float, **segment: Any) -> ServerSegment:
     ready, _ = ray.wait([actor.digest.remote()], timeout=_START_SECONDS)
     if not ready:
         ray.kill(actor)
-        raise UserError(
-            f"server-num-cpus={num_cpus:g} and server-num-gpus={num_gpus:g} fit no single node "
-            f"beside the clients; free in the whole cluster: {_free()}"
-        )
+        raise _fits_no_node(num_cpus, num_gpus)
     ray.get(ready[0])
     return cast(ServerSegment, HostedSegment(actor))
 
@@ -107,6 +104,18 @@ def _check_room(num_cpus: float, num_gpus: float) -> None:
                 "gives its clients every CPU and GPU they can use: lower what a client takes, set "
                 f"{key}=0, or add a node that clients cannot use (ray start --num-cpus=0)"
             )
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(
+        node.get("CPU", 0.0) >= num_cpus and node.get("GPU", 0.0) >= num_gpus for node in nodes
+    ):
+        raise _fits_no_node(num_cpus, num_gpus)
+
+
+def _fits_no_node(num_cpus: float, num_gpus: float) -> UserError:
+    return UserError(
+        f"server-num-cpus={num_cpus:g} and server-num-gpus={num_gpus:g} fit no single node beside "
+        f"the clients; free in the whole cluster are {_free()}"
+    )
 
 
 def _free() -> str:

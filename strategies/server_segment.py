@@ -13,8 +13,9 @@ from torch import nn
 
 from models.split import build_server_segment, seeded, smashed_shape
 from models.training import TrainingSettings, device, train_batch
+from transport.grpc_link import LinkServer
 from transport.ledger import Ledger, Row
-from transport.link import Caller, LinkServer
+from transport.link import Caller
 from transport.message import Array
 from unlearning.activation_cache import ActivationCache, epoch_order
 from unlearning.exactness import batches, derive_seed, digest
@@ -174,6 +175,8 @@ class ServerSegment:
         labels = self._checked_labels(tensors["labels"], len(smashed)).to(self._device)
         with self._turn:
             started = time.perf_counter()
+            # Each stream is answered by a thread of its own, which inherits no number of threads.
+            self._training.fix_kernels()
             smashed.requires_grad_()
             with self._next_step():
                 train_batch(self._segment, self._optimiser, smashed, labels)

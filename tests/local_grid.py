@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
+from unittest.mock import patch
 
+import torch
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
-from simulations.client_app import app as client_app
+from clients.state import ClientState
+from simulations import client_app
 from simulations.config import RunConfig
 from simulations.conversation import Conversation
+from simulations.data import Dataset
+from simulations.partition import Plan
 from simulations.plan import prepare
 from simulations.server_app import run
 from strategies.base import SplitStrategy
 from strategies.placement import place, release
 from transport.ledger import Ledger
+
+
+def node_of(client: int) -> int:
+    """Node ids are no client numbers, and come in no order."""
+    return 1000 - 7 * client
+
+
+def client_of(node_id: int) -> int:
+    return (1000 - node_id) // 7
 
 
 class LocalGrid(Grid):
@@ -30,11 +46,10 @@ class LocalGrid(Grid):
         self.in_flight = in_flight
         self.sent: list[tuple[int, RecordDict, RecordDict]] = []
         run_config = RunConfig.from_mapping(settings).as_mapping()
-        # Node ids are no partition ids, and come in no order.
         self.contexts = {
-            1000 - 7 * partition: Context(
+            node_of(partition): Context(
                 run_id=1,
-                node_id=1000 - 7 * partition,
+                node_id=node_of(partition),
                 node_config={"partition-id": partition, "num-partitions": num_clients},
                 state=RecordDict(),
                 run_config=run_config,
@@ -57,11 +72,12 @@ class LocalGrid(Grid):
         message.metadata.__dict__["_message_id"] = f"message-{len(self.sent)}-{node_id}"
         delivered = message_from_proto(message_to_proto(message))
         try:
-            reply = client_app(delivered, self.contexts[node_id])
+            reply = client_app.app(delivered, self.contexts[node_id])
         except Exception as error:  # noqa: BLE001 - a node answers with what its app raised
             return Message(Error(code=0, reason=str(error)), reply_to=message)
         reply.metadata.__dict__["_src_node_id"] = node_id
-        self.sent.append((node_id, message.content, reply.content))
+        # Copies: who reads a message may take it apart.
+        self.sent.append((node_id, *(deepcopy(one.content) for one in (message, reply))))
         return reply
 
     def set_run(self, run: Any) -> None:
@@ -79,6 +95,19 @@ class LocalGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         raise TypeError("a local grid sends and receives at once")
+
+
+@contextmanager
+def dealt(dataset: Dataset, plan: Plan) -> Iterator[None]:
+    """Deal these samples like that, whatever the run config says."""
+
+    def deal(config: RunConfig, num_clients: int) -> tuple[Dataset, Plan]:
+        return dataset, plan
+
+    client_app._holding.cache_clear()
+    with patch("simulations.plan.deal", deal), patch("simulations.client_app.deal", deal):
+        yield
+    client_app._holding.cache_clear()
 
 
 class LocalRun:
@@ -114,3 +143,19 @@ class LocalRun:
     @property
     def digests(self) -> dict[str, Any]:
         return self.phases[-1]["digests"]
+
+    def client_state(self, client: int) -> dict[str, torch.Tensor]:
+        """The weights that a client kept."""
+        context = self.grid.contexts[node_of(client)]
+        weights = ClientState(client_app.ContextStore(context)).load("segment")
+        assert weights is not None
+        return weights
+
+    def instructions(self, phase: str) -> list[tuple[int, str]]:
+        """The client and the action of every instruction that crossed in a phase, in order."""
+        crossed = []
+        for node_id, content, _ in self.grid.sent:
+            for name, fields in content.config_records.items():
+                if name in ("fitins.config", "evaluateins.config") and fields["phase"] == phase:
+                    crossed.append((client_of(node_id), str(fields["action"])))
+        return crossed

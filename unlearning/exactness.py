@@ -71,8 +71,8 @@ def batches(samples: int, batch_size: int) -> Iterator[slice]:
     starts = list(range(0, samples, batch_size))
     if len(starts) > 1 and samples - starts[-1] == 1:
         starts.pop()
-    for start, stop in zip(starts, [*starts[1:], samples], strict=True):
-        yield slice(start, stop)
+    for number, start in enumerate(starts, start=1):
+        yield slice(start, starts[number] if number < len(starts) else samples)
 
 
 def digest(tensors: Mapping[str, torch.Tensor]) -> str:

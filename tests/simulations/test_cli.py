@@ -61,7 +61,7 @@ def _invoke(*arguments: str) -> Any:
 
 
 def _write_images(path: Path) -> None:
-    images = np.random.default_rng(0).random((40, 1, 8, 8), dtype=np.float32)
+    images = np.random.default_rng(0).integers(256, size=(40, 8, 8), dtype=np.uint8)
     labels = np.arange(40) % 4
     np.savez(
         path,
@@ -178,7 +178,7 @@ def test_interrupt_is_one_line(flower: Run) -> None:
 
 def test_relative_paths_are_meant_from_here(flower: Run, tmp_path: Path) -> None:
     _write_images(tmp_path / "images.npz")
-    (tmp_path / "ids").write_text("0\n1\n")
+    (tmp_path / "ids").write_text("1\n2\n")
     result = _invoke(
         "run", "--set", "dataset=npz:images.npz", "--set", "distribution=iid", "--clients", "2",
         "--set", "forget=class:a; ids:./ids", "--out", "sub/folder",

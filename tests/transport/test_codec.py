@@ -1,5 +1,6 @@
 """Frames survive the round trip, bit for bit; malformed ones get no further than FrameError."""
 
+import contextlib
 import json
 import warnings
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from transport.codec import FrameError, decode, encode
 
-FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn]
 INTEGERS = [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8]
 DTYPES = [*FLOATS, *INTEGERS, torch.bool]
 
@@ -53,11 +54,11 @@ SAMPLE = encode(
 
 
 @given(st.dictionaries(names, tensors(), max_size=5), st.dictionaries(names, texts, max_size=5))
-def test_round_trip_keeps_tensors_fields_and_order(sent, fields):
+def test_round_trip_keeps_tensors_and_fields(sent, fields):
     received, read = decode(encode(sent, fields))
-    assert list(received) == list(sent)
+    assert set(received) == set(sent)
     assert all(same(received[name], sent[name]) for name in sent)
-    assert list(read.items()) == list(fields.items())
+    assert read == fields
 
 
 @given(st.dictionaries(names, tensors(), max_size=4), st.dictionaries(names, texts, max_size=3))
@@ -113,17 +114,12 @@ def test_received_tensors_are_aligned_writable_and_their_own():
     assert torch.equal(received["c"], sent["c"])
 
 
-def test_every_tensor_lies_at_a_multiple_of_its_element_size():
-    sent = {
-        "a": torch.zeros(3, dtype=torch.int8),
-        "b": torch.zeros(1),
-        "c": torch.zeros(1).double(),
-    }
-    data = encode(sent)
-    start = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:start])
-    for name, tensor in sent.items():
-        assert (start + header[name]["data_offsets"][0]) % tensor.element_size() == 0
+def test_tensors_that_share_memory_are_sent_by_value():
+    whole = torch.arange(6.0)
+    sent = {"a": whole, "b": whole, "c": whole[2:], "d": whole.view(2, 3)}
+    received, _ = decode(encode(sent))
+    received["a"].zero_()
+    assert all(torch.equal(received[name], sent[name]) for name in "bcd")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +127,7 @@ def test_every_tensor_lies_at_a_multiple_of_its_element_size():
     [
         ({"x": torch.zeros(1, device="meta")}, None),
         ({"x": torch.zeros(2, 2).to_sparse()}, None),
-        ({"x": torch.zeros(1, dtype=torch.complex64)}, None),
+        ({"x": torch.zeros(1, dtype=torch.complex128)}, None),
         ({"x": [1.0]}, None),
         ({1: torch.zeros(1)}, None),
         ({"__metadata__": torch.zeros(1)}, None),
@@ -142,8 +138,9 @@ def test_every_tensor_lies_at_a_multiple_of_its_element_size():
     ],
 )
 def test_what_no_frame_holds_is_refused(tensors, fields):
-    with pytest.raises(FrameError):
+    with pytest.raises(FrameError) as refused:
         encode(tensors, fields)
+    assert "\n" not in str(refused.value)
 
 
 def test_limit_is_inclusive_and_names_both_sizes():
@@ -155,42 +152,22 @@ def test_limit_is_inclusive_and_names_both_sizes():
 @pytest.mark.parametrize(
     "data",
     [
+        # Refused by the package's reader.
         b"",
-        b"1234567",
         b"\xff" * 8,
-        (2**40).to_bytes(8, "little") + b"{}",
-        frame(b""),
-        frame(b"\xff\xfe"),
         frame(b"["),
-        frame(b"[" * 100_000),
-        frame(b'{"a":' + b"9" * 5000 + b"}"),
-        frame([]),
         frame({}, b"left over"),
-        frame({"a": 1}),
-        frame({"a": {}}),
-        frame({"a": entry(dtype="F99")}, bytes(4)),
-        frame({"a": entry(dtype=None)}, bytes(4)),
-        frame({"a": entry(shape=(2,))}, bytes(4)),
-        frame({"a": entry(shape=(-1,), offsets=(0, -4))}),
-        frame({"a": entry(shape=(-1, -1))}, bytes(4)),
-        frame({"a": entry(shape=(1.0,))}, bytes(4)),
-        frame({"a": entry(shape=(True,))}, bytes(4)),
-        frame({"a": entry(shape=(1,) * 65)}, bytes(4)),
-        frame({"a": entry(shape=(0, 2**62, 2**62), offsets=(0, 0))}),
-        frame({"a": entry(shape=(0, 2**64), offsets=(0, 0))}),
-        frame({"a": entry(offsets=(0, 4, 8))}, bytes(4)),
-        frame({"a": entry(offsets=(0.0, 4.0))}, bytes(4)),
-        frame({"a": entry(offsets=(4, 8))}, bytes(8)),
-        frame({"a": entry(offsets=(-4, 0))}, bytes(4)),
-        frame({"a": entry()}, bytes(3)),
+        frame({"a": entry(dtype="F99\n")}, bytes(4)),
         frame({"a": entry(), "b": entry()}, bytes(4)),
-        frame({"a": entry(), "b": entry(offsets=(5, 9))}, bytes(9)),
-        frame({"a": entry(dtype="BOOL", offsets=(0, 1))}, b"\x02"),
-        frame(b'{"__metadata__":{"x":"1","x":"2"}}'),
-        frame(b'{"__metadata__":{"x":"\\ud800"}}'),
         frame({"__metadata__": {"x": 1}}),
-        frame({"__metadata__": "x"}),
-        frame({"__metadata__": None}),
+        # Known to the format but not to torch.
+        frame({"a": entry(dtype="F8_E8M0", shape=(4,))}, bytes(4)),
+        frame({"a": entry(dtype="F4", shape=(2,), offsets=(0, 1))}, bytes(1)),
+        frame({"a": entry(shape=(0, 2**62, 2**62), offsets=(0, 0))}),
+        frame({"a": entry(shape=(0, 2**63), offsets=(0, 0))}),
+        # Known to both, and yet nothing that a kernel expects.
+        frame({"a": entry(dtype="BOOL", offsets=(0, 1))}, b"\x02"),
+        frame({"a": entry(dtype="BOOL", shape=(999,), offsets=(0, 999))}, bytes(998) + b"\xff"),
     ],
 )
 def test_malformed_frames_are_refused_in_one_line(data):
@@ -200,13 +177,31 @@ def test_malformed_frames_are_refused_in_one_line(data):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("header", [b"{}", b' {"__metadata__":null} ', b'{"__metadata__":{}}'])
+def test_no_fields_are_an_empty_dict(header):
+    assert decode(frame(header)) == ({}, {})
+
+
+@pytest.mark.parametrize("extra", [b'"\\ud800"', b"9" * 5000, b"[" * 5000 + b"]" * 5000, b"NaN"])
+def test_what_the_two_json_readers_judge_differently_is_no_other_error(extra):
+    text = json.dumps({"a": entry()}).encode()
+    with contextlib.suppress(FrameError):
+        decode(frame(text[:-2] + b',"extra":' + extra + b"}}", bytes(4)))
+
+
+def test_more_dimensions_than_torch_computes_with_are_no_other_error():
+    for start in range(64):  # whichever addresses these get, some are copied
+        with contextlib.suppress(FrameError):
+            decode(frame({"a": entry(shape=(1,) * (65 + start))}, bytes(4)))
+
+
 @given(st.integers(0, len(SAMPLE) - 1))
 def test_every_truncation_is_refused(length):
     with pytest.raises(FrameError):
         decode(SAMPLE[:length])
 
 
-@settings(max_examples=300)
+@settings(max_examples=1000)
 @given(
     st.lists(
         st.tuples(st.integers(0, len(SAMPLE) - 1), st.integers(0, 255)), min_size=1, max_size=4

@@ -1,0 +1,118 @@
+"""The command line, Flower, Ray and gRPC together, as a user runs them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.local_grid import LocalRun
+
+pytestmark = pytest.mark.flower
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def split_unlearning(*arguments, folder, **environment):
+    """Run the command line of this checkout, in a folder of the user's."""
+    command = [sys.executable, "-c", "from simulations.cli import main; main()", *arguments]
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def settings(**values):
+    words = []
+    for name, value in values.items():
+        words += ["--set", f"{name.replace('_', '-')}={value}"]
+    return words
+
+
+def test_the_main_job(tmp_path):
+    done = split_unlearning("run", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "results" / "result.json").read_text())
+    learn, unlearn = result["phases"]
+    assert learn["accuracy"]["unlearned"] > 0.9
+    assert unlearn["accuracy"]["unlearned"] == 0
+    assert unlearn["accuracy"]["retained"] > 0.95
+    others = [client for client in unlearn["clients"] if not client["requested"]]
+    assert len(others) == 4
+    assert all(client["messages"] == 0 for client in others)
+    for word in ("forget class:2", "1 requesting", "4 other", "100.0 %"):
+        assert word in done.stdout
+    assert not (tmp_path / "results" / "log.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("clients", "client_cpus", "chosen"),
+    [
+        (3, 1, {"strategy": "splitwiper", "pretrain_epochs": 2, "server_epochs": 3}),
+        (3, 2, {"strategy": "splitwiper", "pretrain_epochs": 2, "server_epochs": 3}),
+        (2, 1, {"strategy": "vanilla", "server_epochs": 2, "momentum": 0.9}),
+        (12, 1, {"strategy": "vanilla", "server_epochs": 1, "client_sync": "handoff"}),
+    ],
+)
+def test_on_ray_the_bits_are_those_of_one_process(tmp_path, clients, client_cpus, chosen):
+    done = split_unlearning(
+        *("run", "--clients", str(clients), "--client-cpus", str(client_cpus)),
+        *settings(**chosen),
+        folder=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "results" / "result.json").read_text())
+    local = LocalRun(clients, **chosen)
+    assert [phase["digests"] for phase in result["phases"]] == [
+        phase["digests"] for phase in local.phases
+    ]
+    assert [phase["accuracy"] for phase in result["phases"]] == [
+        phase["accuracy"] for phase in local.phases
+    ]
+
+
+def test_what_does_not_fit_beside_the_clients_is_refused_with_the_numbers(tmp_path):
+    done = split_unlearning("run", *settings(server_num_gpus=1), folder=tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert "server-num-gpus=1 does not fit beside the clients" in line
+    assert "0 of 0 GPUs" in line
+    assert not (tmp_path / "results" / "result.json").exists()
+
+
+def test_a_plug_in_by_dotted_path_runs_and_its_failure_is_told_in_one_line(tmp_path):
+    (tmp_path / "my_plugin.py").write_text(
+        "from split_unlearning import SplitClient, SplitStrategy, action\n"
+        "class Client(SplitClient):\n"
+        "    @action\n"
+        "    def greet(self, message):\n"
+        "        raise RuntimeError(f'client {self.client} of ' + self.setting.options['mood'])\n"
+        "class Strategy(SplitStrategy):\n"
+        "    '''Greets.'''\n"
+        "    client = 'my_plugin:Client'\n"
+        "    def learn(self):\n"
+        "        yield self.ask([1], 'greet')\n"
+        "    def unlearn(self, request, clients):\n"
+        "        yield self.ask(clients, 'greet')\n"
+        "    def changed_by(self, clients):\n"
+        "        return clients\n"
+    )
+    done = split_unlearning(
+        *("run", "--clients", "2", "--strategy", "my_plugin:Strategy"),
+        *settings(options="mood=gloom"),
+        folder=tmp_path,
+        PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]),
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert "client 1 failed in phase learn at 'greet'" in line
+    assert "client 1 of gloom" in line
+    assert (tmp_path / "results" / "log.txt").exists()

@@ -1,0 +1,87 @@
+"""The server segment as a Ray actor, with pretended GPUs and several pretended machines."""
+
+import pytest
+import ray
+import torch
+from ray.cluster_utils import Cluster
+
+from models.errors import UserError
+from models.training import TrainingSettings
+from strategies.placement import place, release
+from strategies.server_segment import ServerSegment
+from transport.grpc_link import connect
+from transport.link import Endpoint
+
+pytestmark = pytest.mark.flower
+
+SEGMENT = {
+    "model": "cnn",
+    "input_shape": (1, 8, 8),
+    "num_labels": 10,
+    "training": TrainingSettings(seed=7),
+}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A node for clients, and one with two pretended GPUs."""
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 0})
+    nodes.add_node(num_cpus=0, num_gpus=2)
+    ray.init(address=nodes.address, log_to_driver=False)
+    yield nodes
+    ray.shutdown()
+    nodes.shutdown()
+
+
+@pytest.fixture
+def segment(cluster):
+    """Place a server segment and release it afterwards."""
+    placed = []
+
+    def make(num_cpus, num_gpus):
+        placed.append(place(num_cpus, num_gpus, **SEGMENT))
+        return placed[-1]
+
+    yield make
+    for server in placed:
+        release(server)
+
+
+def test_it_takes_nothing_by_default_and_computes_what_one_process_computes(segment):
+    free = ray.available_resources()
+    server = segment(0, 0)
+    assert ray.available_resources().get("CPU") == free.get("CPU")
+    assert server.digest() == ServerSegment(**SEGMENT).digest()
+
+
+def test_it_takes_the_fraction_of_a_gpu_it_asks_for(segment):
+    segment(0, 0.5)
+    segment(0, 1.5)
+    with pytest.raises(UserError, match=r"server-num-gpus=0.5 .*0 of 2 GPUs"):
+        segment(0, 0.5)
+
+
+def test_what_can_never_be_scheduled_is_refused_with_the_numbers(segment):
+    with pytest.raises(UserError, match=r"server-num-cpus=3 .*of 2 CPUs"):
+        segment(3, 0)
+    with pytest.raises(UserError, match=r"server-num-gpus=4 .*of 2 GPUs"):
+        segment(0, 4)
+
+
+def test_what_no_single_node_has_is_refused(segment):
+    with pytest.raises(UserError, match="no single node"):
+        segment(1, 1)
+
+
+def test_its_link_serves_a_client_on_loopback_when_all_is_on_one_machine(segment):
+    server = segment(0, 0)
+    endpoint = Endpoint.from_fields(server.open_link())
+    assert endpoint.target.startswith("127.0.0.1:")
+    assert endpoint.certificate == ""
+    batch = {"smashed": torch.ones(4, 8, 4, 4), "labels": torch.arange(4)}
+    with connect(endpoint, client=3, phase="learn") as link:
+        reply, _ = link.exchange(batch)
+    assert reply["gradient"].shape == (4, 8, 4, 4)
+    ((client, phase, account),) = server.take_ledger()
+    assert (client, phase, account.messages) == (3, "learn", 1)
+    assert server.take_seconds() > 0

@@ -1,0 +1,282 @@
+"""Cuts, first weights and what a model must fit."""
+
+import sys
+import threading
+from collections import OrderedDict
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+from models.cnn import cnn
+from models.errors import UserError
+from models.split import (
+    MODELS,
+    Network,
+    build_client_segment,
+    build_server_segment,
+    check_fits,
+    empty_client_segment,
+    seeded,
+    smashed_shape,
+)
+from models.vgg import vgg
+from unlearning.exactness import digest
+
+# Every built-in model, with a shape it takes.
+SHAPES = {"cnn": (1, 8, 8), "vgg": (3, 32, 32)}
+
+
+def layers():
+    return OrderedDict(
+        first=nn.Linear(4, 3), second=nn.ReLU(), third=nn.Linear(3, 5), last=nn.Linear(5, 2)
+    )
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """Return a function that makes an architecture nameable by a dotted path."""
+    module = ModuleType("toy_models")
+    monkeypatch.setitem(sys.modules, "toy_models", module)
+
+    def name(architecture):
+        module.toy = architecture
+        return "toy_models:toy"
+
+    return name
+
+
+def test_every_built_in_model_is_listed_here():
+    assert sorted(SHAPES) == MODELS.names()
+
+
+@pytest.mark.parametrize("cut", ["first", "second", "third"])
+def test_the_segments_one_after_the_other_are_the_whole_network(cut):
+    network = Network(layers(), cut=cut)
+    client, server = network.segments()
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
+    smashed = client(x)
+    assert torch.equal(server(smashed), network.whole()(x))
+    names = list(network.layers)
+    assert [name for name, _ in client.named_children()] == names[: names.index(cut) + 1]
+    assert [name for name, _ in server.named_children()] == names[names.index(cut) + 1 :]
+
+
+@pytest.mark.parametrize("model", SHAPES)
+def test_a_built_in_model_is_cut_without_changing_what_it_computes(model):
+    shape = SHAPES[model]
+    network = MODELS.get(model)(shape, 7)
+    whole = network.whole().eval()
+    client, server = network.segments()
+    x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(server(client(x)), whole(x))
+    assert whole(x).shape == (3, 7)
+    together = {*client.state_dict(), *server.state_dict()}
+    assert together == set(whole.state_dict())
+    assert not set(client.state_dict()) & set(server.state_dict())
+
+
+@pytest.mark.parametrize("cut", ["last", "fifth", ""])
+def test_a_wrong_cut_lists_the_possible_ones(cut):
+    with pytest.raises(UserError) as refused:
+        Network(layers(), cut=cut).segments()
+    message = str(refused.value)
+    assert f"cut={cut!r}" in message
+    assert message.endswith("allowed: first, second, third")
+
+
+def test_seeded_draws_by_its_seed_and_leaves_the_global_generator_as_it_was():
+    torch.manual_seed(5)
+    before = torch.default_generator.get_state()
+    with seeded(11):
+        drawn = torch.rand(4)
+    assert torch.equal(torch.default_generator.get_state(), before)
+    assert torch.equal(drawn, torch.rand(4, generator=torch.Generator().manual_seed(11)))
+
+
+def test_seeded_restores_the_generator_and_lets_go_when_the_block_raises():
+    before = torch.default_generator.get_state()
+    with pytest.raises(ZeroDivisionError), seeded(11):
+        torch.rand(4).tolist()[0] / 0
+    assert torch.equal(torch.default_generator.get_state(), before)
+    # Would wait for ever if the lock were still held.
+    with seeded(11):
+        pass
+
+
+@pytest.mark.parametrize("build", [build_client_segment, build_server_segment])
+@pytest.mark.parametrize("model", SHAPES)
+def test_weights_follow_from_the_seed_alone(build, model):
+    def weights(seed):
+        return digest(build(model, SHAPES[model], 4, seed=seed).state_dict())
+
+    first = weights(3)
+    torch.rand(7)
+    assert weights(3) == first
+    assert weights(4) != first
+
+
+def test_both_sides_of_one_seed_are_the_two_parts_of_one_network():
+    with seeded(9):
+        whole = cnn((1, 8, 8), 10).whole()
+    client = build_client_segment("cnn", (1, 8, 8), 10, seed=9)
+    server = build_server_segment("cnn", (1, 8, 8), 10, seed=9)
+    assert digest({**client.state_dict(), **server.state_dict()}) == digest(whole.state_dict())
+
+
+def test_two_threads_draw_what_they_would_draw_alone():
+    entered, other_drew = threading.Event(), threading.Event()
+    drawn = {}
+
+    def first():
+        with seeded(1):
+            begun = torch.rand(3)
+            entered.set()
+            # Only a thread that is not kept out can draw meanwhile; the wait then ends at once.
+            other_drew.wait(0.2)
+            drawn[1] = torch.cat([begun, torch.rand(3)])
+
+    def second():
+        entered.wait(10)
+        with seeded(2):
+            begun = torch.rand(3)
+            other_drew.set()
+            drawn[2] = torch.cat([begun, torch.rand(3)])
+
+    threads = [threading.Thread(target=target) for target in (first, second)]
+    before = torch.default_generator.get_state()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    for seed in (1, 2):
+        generator = torch.Generator().manual_seed(seed)
+        alone = torch.cat([torch.rand(3, generator=generator) for _ in range(2)])
+        assert torch.equal(drawn[seed], alone)
+    assert torch.equal(torch.default_generator.get_state(), before)
+
+
+@pytest.mark.parametrize("model", SHAPES)
+def test_an_empty_client_segment_takes_the_weights_it_is_given(model):
+    source = build_client_segment(model, SHAPES[model], 4, seed=2)
+    before = torch.default_generator.get_state()
+    empty = empty_client_segment(model, SHAPES[model], 4)
+    assert all(parameter.is_meta for parameter in empty.parameters())
+    assert torch.equal(torch.default_generator.get_state(), before)
+
+    empty.load_state_dict(source.state_dict(), assign=True)
+    assert digest(empty.state_dict()) == digest(source.state_dict())
+    x = torch.randn(2, *SHAPES[model], generator=torch.Generator().manual_seed(1))
+    assert torch.equal(empty(x), source(x))
+    assert all(parameter.requires_grad for parameter in empty.parameters())
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "crossing"),
+    [
+        ("vgg", (3, 32, 32), (8, 16, 16)),
+        ("cnn", (1, 8, 8), (8, 4, 4)),
+        ("cnn", (3, 9, 7), (8, 4, 3)),
+    ],
+)
+def test_smashed_shape_is_what_a_client_sends(model, shape, crossing):
+    assert smashed_shape(model, shape, 10) == crossing
+
+
+def test_as_many_numbers_cross_the_cut_as_the_design_counts():
+    assert torch.Size(smashed_shape("vgg", (3, 32, 32), 10)).numel() == 2048
+    assert torch.Size(smashed_shape("cnn", (1, 8, 8), 10)).numel() == 128
+
+
+@pytest.mark.parametrize("model", SHAPES)
+def test_built_in_client_segments_are_deterministic_functions(model):
+    check_fits(model, SHAPES[model], 10)
+    client, server = MODELS.get(model)(SHAPES[model], 10).segments()
+    kinds = {type(layer) for layer in client.modules()}
+    assert kinds == {nn.Sequential, nn.Conv2d, nn.ReLU, nn.MaxPool2d}
+    # A client segment without buffers, and the same in both modes.
+    assert not list(client.buffers())
+    if model == "vgg":
+        kinds = {type(layer) for layer in server.modules()}
+        assert {nn.BatchNorm2d, nn.Dropout} <= kinds
+
+
+@pytest.mark.parametrize(
+    ("layer", "kind"),
+    [
+        (nn.BatchNorm2d(4), "BatchNorm2d"),
+        (nn.Dropout(0.5), "Dropout"),
+        (nn.Dropout2d(0.5), "Dropout2d"),
+    ],
+)
+def test_a_client_segment_that_is_no_deterministic_function_is_refused(toy, layer, kind):
+    def network(_, num_labels):
+        block = nn.Sequential(OrderedDict(conv=nn.Conv2d(1, 4, 3), odd=layer))
+        rest = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_labels))
+        return Network(OrderedDict(block=block, rest=rest), cut="block")
+
+    name = toy(network)
+    with pytest.raises(UserError, match=rf"{kind} \(block\.odd\)") as refused:
+        check_fits(name, (1, 8, 8), 10)
+    assert f"model={name!r}" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_same_layers_behind_the_cut_are_allowed(toy):
+    def network(_, num_labels):
+        rest = nn.Sequential(
+            nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5)
+        )
+        return Network(
+            OrderedDict(block=nn.Conv2d(1, 4, 3), rest=rest, out=nn.Linear(4, num_labels)),
+            cut="block",
+        )
+
+    check_fits(toy(network), (1, 8, 8), 10)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"), [("vgg", (1, 8, 8)), ("vgg", (3, 15, 32)), ("cnn", (1, 3, 8))]
+)
+def test_an_image_too_small_is_refused_with_its_shape(model, shape):
+    with pytest.raises(UserError) as refused:
+        check_fits(model, shape, 10)
+    message = str(refused.value)
+    assert f"model={model!r}" in message
+    assert str(shape) in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(("model", "shape"), [("vgg", (1, 16, 16)), ("cnn", (1, 4, 4))])
+def test_the_smallest_image_that_is_promised_fits(model, shape):
+    check_fits(model, shape, 10)
+
+
+def test_a_wrong_number_of_logits_is_refused(toy):
+    def network(shape, num_labels):
+        one_too_many = nn.Linear(64, num_labels + 1)
+        return Network(OrderedDict(flat=nn.Flatten(), out=one_too_many), cut="flat")
+
+    with pytest.raises(UserError, match="10 finite logits") as refused:
+        check_fits(toy(network), (1, 8, 8), 10)
+    assert "model='toy_models:toy'" in str(refused.value)
+
+
+def test_logits_that_are_not_finite_are_refused(toy):
+    class Broken(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) / 0
+
+    def network(shape, num_labels):
+        return Network(OrderedDict(flat=nn.Flatten(), out=Broken(64, num_labels)), cut="flat")
+
+    with pytest.raises(UserError, match="finite logits"):
+        check_fits(toy(network), (1, 8, 8), 10)
+
+
+def test_vgg_and_cnn_take_every_number_of_channels_and_labels():
+    for architecture, side in ((cnn, 8), (vgg, 16)):
+        for channels, labels in ((1, 2), (3, 10), (4, 100)):
+            whole = architecture((channels, side, side), labels).whole().eval()
+            assert whole(torch.zeros(2, channels, side, side)).shape == (2, labels)

@@ -1,0 +1,145 @@
+"""SplitWiper forgets exactly: the same bits as if the samples had never been there."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simulations.partition import Plan
+from tests.local_grid import LocalRun, dealt
+
+SHORT = {"strategy": "splitwiper", "pretrain_epochs": 2, "server_epochs": 2}
+
+
+def trained_without_what(run):
+    """Train from scratch on a data set in which the forgotten samples are not even pictures."""
+    data, plan = run.prepared.dataset, run.prepared.plan
+    gone = np.concatenate([ids for one in run.prepared.forgettings for ids in one.samples.values()])
+    images, labels = data.x_train.copy(), data.y_train.copy()
+    images[gone] = 0
+    labels[gone] = 0
+    blank = dataclasses.replace(data, x_train=images, y_train=labels)
+    kept = Plan(tuple(np.setdiff1d(ids, gone) for ids in plan.train), plan.test)
+    with dealt(blank, kept):
+        return LocalRun(
+            plan.num_clients,
+            **{**run.prepared.config.__dict__, "forget": "", "out": ""},
+        )
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    distribution=st.sampled_from(
+        ["heterogeneous-labels", "homogeneous-labels", "partial-overlap", "iid"]
+    ),
+    forms=st.lists(st.sampled_from(["samples", "client", "ids"]), min_size=1, unique=True),
+    share=st.sampled_from([0.1, 0.5, 0.9, 1.0]),
+    ids=st.sets(st.integers(0, 1441), min_size=1, max_size=40),
+    client=st.integers(1, 4),
+    seed=st.integers(0, 50),
+)
+def test_forgetting_equals_training_from_scratch(
+    tmp_path_factory, distribution, forms, share, ids, client, seed
+):
+    path = tmp_path_factory.mktemp("ids") / "ids.txt"
+    path.write_text("\n".join(map(str, ids)))
+    texts = {
+        "samples": f"samples:{share}@class:2",
+        "client": f"client:{client}",
+        "ids": f"ids:{path}",
+    }
+    # Ids come first: what an earlier request took cannot be named again.
+    forget = ";".join(texts[form] for form in sorted(forms, key=("ids", "samples", "client").index))
+    run = LocalRun(5, forget=forget, distribution=distribution, seed=seed, **SHORT)
+    assert run.digests == trained_without_what(run).digests
+    changed = {client for one in run.prepared.forgettings for client in one.clients}
+    before, after = run.phases[0]["digests"]["clients"], run.digests["clients"]
+    assert {int(who) for who in before if before[who] != after[who]} == changed
+
+
+def test_only_the_requesting_client_is_asked_to_forget():
+    run = LocalRun(5, forget="class:2;client:3", **SHORT)
+    assert run.instructions("unlearn") == [(0, "forget"), (3, "forget")]
+    for phase, asking in zip(run.phases[1:], (0, 3), strict=True):
+        for client in phase["clients"]:
+            spent = (client["bytes_up"], client["bytes_down"], client["messages"])
+            assert client["requested"] == (client["client"] == asking)
+            if client["client"] == asking:
+                assert min(spent) > 0
+                assert client["train_seconds"] > 0
+            else:
+                assert spent == (0, 0, 0)
+                assert client["train_seconds"] == 0
+
+
+def test_after_a_request_only_the_requesting_client_uploads_test_activations_again():
+    run = LocalRun(3, forget="class:2", **SHORT)
+    uploads, scores = ([(client, what) for client in range(3)] for what in ("upload", "score"))
+    assert run.instructions("evaluate") == [*uploads, *scores, (0, "upload"), *scores]
+
+
+def test_a_forgotten_client_loses_its_shard_and_nobody_else_does():
+    run = LocalRun(5, forget="client:4", **SHORT)
+    learned, forgotten = (phase["server"]["cache_bytes"] for phase in run.phases)
+    samples = len(run.prepared.plan.train[4])
+    # 128 float32 at the cut and an int64 label a sample.
+    assert learned - forgotten == samples * (128 * 4 + 8)
+    assert learned == 1442 * (128 * 4 + 8)
+    accuracy = run.phases[1]["accuracy"]
+    assert accuracy["unlearned"] == accuracy["per_client"]["4"]
+
+
+@pytest.mark.parametrize("chunk_mb", [0.003, 0.02, 0.1])
+def test_an_upload_in_chunks_equals_an_upload_in_one(chunk_mb):
+    one = LocalRun(3, forget="class:2", upload_chunk_mb=1000.0, **SHORT)
+    many = LocalRun(3, forget="class:2", upload_chunk_mb=chunk_mb, **SHORT)
+    assert many.digests == one.digests
+    assert many.phases[0]["accuracy"] == one.phases[0]["accuracy"]
+    sizes = [
+        sum(len(array.data) for array in answer.array_records["fitres.parameters"].values())
+        for _, _, answer in many.grid.sent
+        if "fitres.parameters" in answer.array_records
+    ]
+    assert max(sizes) <= chunk_mb * 1e6 + 3 * 128  # one .npy header an array
+    assert len(many.instructions("learn")) > len(one.instructions("learn")) == 3
+
+
+def test_the_number_of_clients_in_flight_changes_nothing():
+    alone = LocalRun(4, in_flight=1, forget="class:2", **SHORT)
+    together = LocalRun(4, in_flight=3, forget="class:2", **SHORT)
+    assert together.digests == alone.digests
+    assert together.phases[0]["accuracy"] == alone.phases[0]["accuracy"]
+
+
+def test_a_seed_gives_the_same_digests_and_another_seed_others():
+    first, again = (LocalRun(2, forget="class:2", seed=3, **SHORT) for _ in range(2))
+    other = LocalRun(2, forget="class:2", seed=4, **SHORT)
+    assert first.digests == again.digests
+    assert first.digests["server"] != other.digests["server"]
+
+
+@pytest.mark.parametrize("num_clients", [1, 2, 12])
+def test_any_number_of_clients(num_clients):
+    run = LocalRun(
+        num_clients, strategy="splitwiper", pretrain_epochs=5, server_epochs=20, forget="class:2"
+    )
+    before, after = (phase["accuracy"] for phase in run.phases)
+    assert before["unlearned"] > 0.8
+    assert after["unlearned"] == 0
+    assert min(before["retained"], after["retained"]) > 0.8
+    assert len(run.phases[0]["clients"]) == num_clients
+
+
+def test_no_weights_and_no_test_labels_leave_a_client():
+    run = LocalRun(2, forget="class:2", **SHORT)
+    for _, _, answer in run.grid.sent:
+        for record in answer.array_records.values():
+            shapes = [array.data for array in record.values()]
+            assert len(shapes) in (1, 3) or all(len(data) == 0 for data in shapes)
+        for name, fields in answer.config_records.items():
+            if name == "fitres.metrics" and fields["upload"] == "test":
+                assert fields["tensors"] == "smashed"
+            elif name == "fitres.metrics":
+                assert fields["tensors"] == "smashed,labels,ids"

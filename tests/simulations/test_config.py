@@ -1,0 +1,351 @@
+"""The run config: what is allowed, and the one line that refuses the rest."""
+
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.errors import UserError
+from models.training import TrainingSettings
+from simulations.config import RunConfig, parse_setting
+from simulations.partition import DISTRIBUTIONS
+
+KEYS = [declared.name.replace("_", "-") for declared in fields(RunConfig)]
+NAN, INF = float("nan"), float("inf")
+
+
+def refusal(call, *arguments):
+    """Return the one line with which a call is refused."""
+    with pytest.raises(UserError) as refused:
+        call(*arguments)
+    message = str(refused.value)
+    assert message
+    assert "\n" not in message
+    return message
+
+
+def test_the_defaults_are_those_that_flower_reads():
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    declared = tomllib.loads(text)["tool"]["flwr"]["app"]["config"]
+    defaults = RunConfig().as_mapping()
+    assert list(declared) == list(defaults)
+    for key, value in defaults.items():
+        assert (key, type(declared[key]), declared[key]) == (key, type(value), value)
+
+
+def test_the_defaults_are_possible():
+    config = RunConfig.from_mapping(RunConfig().as_mapping())
+    config.check()
+    assert config == RunConfig() == RunConfig.from_mapping({})
+
+
+def test_every_key_says_what_it_means_and_allows():
+    for declared in fields(RunConfig):
+        assert declared.metadata["meaning"]
+        assert declared.metadata["allowed"]
+
+
+# Refused by `from_mapping`: wrong types, and values out of range.
+BAD_TYPES = [
+    *((key, value) for key in KEYS for value in (None, True, [1], {"a": 1})),
+    ("strategy", 3),
+    ("unlearning", 0.5),
+    ("dataset", 1),
+    ("distribution", 1),
+    ("model", 2),
+    ("forget", 2),
+    ("forget-client", 0.0),
+    ("forget-client", "0"),
+    ("pretrain-epochs", 1.0),
+    ("server-epochs", "30"),
+    ("batch-size", 32.0),
+    ("learning-rate", "0.1"),
+    ("momentum", "0"),
+    ("weight-decay", ""),
+    ("client-sync", 0),
+    ("bandwidth-mbps", "fast"),
+    ("latency-ms", "0"),
+    ("upload-chunk-mb", "16"),
+    ("server-num-cpus", "1"),
+    ("server-num-gpus", b"1"),
+    ("threads", 1.5),
+    ("options", 1),
+    ("out", 0),
+    ("seed", 0.0),
+    ("seed", "0"),
+]
+BAD_VALUES = [
+    ("distribution", "uniform"),
+    ("distribution", "IID"),
+    ("distribution", ""),
+    ("client-sync", "hand-off"),
+    ("client-sync", ""),
+    *((key, value) for key in ("forget-client", "pretrain-epochs", "seed") for value in (-1, -7)),
+    *((key, value) for key in ("server-epochs", "batch-size", "threads") for value in (0, -1)),
+    *(
+        (key, value)
+        for key in ("learning-rate", "bandwidth-mbps")
+        for value in (0, 0.0, -0.1, NAN, INF, -INF)
+    ),
+    *(
+        (key, value)
+        for key in ("weight-decay", "latency-ms", "server-num-cpus", "server-num-gpus")
+        for value in (-1, -1e-9, NAN, INF, -INF)
+    ),
+    *(("momentum", value) for value in (-0.1, 1, 1.0, 2, NAN, INF)),
+    *(("upload-chunk-mb", value) for value in (0, -1.0, 1000.1, NAN, INF)),
+]
+# Refused by `check`: names that nothing stands for, and texts that do not parse.
+BAD_TEXTS = [
+    ("strategy", "splitwipe"),
+    ("strategy", ""),
+    ("strategy", "no_such_package:Strategy"),
+    ("strategy", "json:JSONDecoder"),
+    ("unlearning", "forgetting"),
+    ("unlearning", "no_such_package:Method"),
+    ("model", "cnm"),
+    ("model", "models.cnn:cmm"),
+    ("forget", "bird"),
+    ("forget", "samples:2@class:2"),
+    ("forget", "ids:relative.txt"),
+    ("options", "a"),
+    ("options", "a=1 b"),
+    ("options", "=1"),
+    ("options", "a = 1"),
+    ("options", "a='1"),
+    ("out", "results"),
+    ("out", "./results"),
+    ("out", "~/results"),
+]
+
+
+def test_every_key_is_in_a_table_of_what_is_refused():
+    assert {key for key, _ in BAD_TYPES} == set(KEYS)
+    # A data set is looked up when it is loaded.
+    assert {key for key, _ in [*BAD_VALUES, *BAD_TEXTS]} == set(KEYS) - {"dataset"}
+
+
+@pytest.mark.parametrize(("key", "value"), [*BAD_TYPES, *BAD_VALUES])
+def test_a_wrong_type_or_value_is_refused(key, value):
+    message = refusal(RunConfig.from_mapping, {key: value})
+    # An integer is read as a number where the key is one.
+    shown = [value, float(value)] if type(value) is int else [value]
+    assert any(message.startswith(f"{key}={one!r} ") for one in shown)
+    declared = RunConfig.__dataclass_fields__[key.replace("-", "_")]
+    assert declared.metadata["allowed"] in message
+
+
+@pytest.mark.parametrize(("key", "value"), BAD_TEXTS)
+def test_a_text_that_stands_for_nothing_is_refused(key, value):
+    config = RunConfig.from_mapping({key: value})
+    message = refusal(config.check)
+    assert message.startswith(f"{key}={value!r} ")
+
+
+@pytest.mark.parametrize(("key", "name"), [("strategy", "vanilla"), ("model", "vgg")])
+def test_an_unknown_name_lists_the_known_ones(key, name):
+    assert name in refusal(RunConfig.from_mapping({key: "nothing"}).check)
+
+
+def test_an_unknown_distribution_lists_the_known_ones():
+    message = refusal(RunConfig.from_mapping, {"distribution": "nothing"})
+    assert all(name in message for name in DISTRIBUTIONS)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("batchsize", "batch-size"),
+        ("batch_size", "batch-size"),
+        ("learning-rat", "learning-rate"),
+        ("Seed", "seed"),
+        ("server-epoch", "server-epochs"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_one_that_is_near(key, meant):
+    message = refusal(RunConfig.from_mapping, {"seed": 1, key: 8})
+    assert message == f"{key}=8 is not a run-config key; did you mean {meant}?"
+
+
+def test_an_unknown_key_that_is_near_nothing_is_refused_with_all_keys():
+    message = refusal(RunConfig.from_mapping, {"zzz": 8})
+    assert message == f"zzz=8 is not a run-config key; known keys: {', '.join(KEYS)}"
+
+
+@pytest.mark.xfail(strict=True, raises=OverflowError, reason="float() of a huge integer")
+@pytest.mark.parametrize("key", ["seed", "batch-size", "learning-rate"])
+def test_an_integer_beyond_every_number_is_refused(key):
+    assert key in refusal(RunConfig.from_mapping, {key: 10**400})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("strategy", "vanilla"),
+        ("model", "vgg"),
+        ("model", "models.vgg:vgg"),
+        ("dataset", "npz:/data/birds.npz"),
+        *(("distribution", name) for name in DISTRIBUTIONS),
+        ("forget", ""),
+        ("forget", "class:bird;client:1;samples:0.5@class:2;ids:/data/ids.txt"),
+        ("forget-client", 4),
+        ("pretrain-epochs", 0),
+        ("server-epochs", 1),
+        ("batch-size", 1),
+        ("learning-rate", 1e-9),
+        ("learning-rate", 3.0),
+        ("momentum", 0.0),
+        ("momentum", 0.999),
+        ("weight-decay", 0.0),
+        ("weight-decay", 0.1),
+        ("client-sync", "handoff"),
+        ("bandwidth-mbps", 0.1),
+        ("latency-ms", 25.5),
+        ("upload-chunk-mb", 0.001),
+        ("upload-chunk-mb", 1000.0),
+        ("server-num-cpus", 0.5),
+        ("server-num-gpus", 0.25),
+        ("threads", 2),
+        ("options", ""),
+        ("options", "a=1 b='two words' c="),
+        ("out", "/tmp/results"),
+        ("seed", 2**63 - 1),
+    ],
+)
+def test_a_possible_value_is_taken(key, value):
+    config = RunConfig.from_mapping({key: value})
+    config.check()
+    assert config.as_mapping() == {**RunConfig().as_mapping(), key: value}
+
+
+@pytest.mark.parametrize(
+    "key", [key for key in KEYS if type(RunConfig().as_mapping()[key]) is float]
+)
+def test_an_integer_stands_for_a_number(key):
+    value = 0 if key == "momentum" else 1
+    taken = RunConfig.from_mapping({key: value}).as_mapping()[key]
+    assert (type(taken), taken) == (float, value)
+
+
+def test_a_config_cannot_be_changed_and_is_a_key():
+    config = RunConfig()
+    with pytest.raises(AttributeError):
+        config.seed = 3
+    assert {config: 1}[RunConfig()] == 1
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "distribution": st.sampled_from(sorted(DISTRIBUTIONS)),
+            "forget": st.text(max_size=10),
+            "seed": st.integers(0, 2**63 - 1),
+            "batch-size": st.integers(1, 10**6),
+            "learning-rate": st.floats(0, 1e6, exclude_min=True),
+            "momentum": st.floats(0, 1, exclude_max=True),
+            "upload-chunk-mb": st.floats(0, 1000, exclude_min=True),
+            "server-num-gpus": st.floats(0, 8),
+            "options": st.text(max_size=10),
+            "out": st.text(max_size=10),
+        },
+    )
+)
+def test_a_config_survives_as_a_mapping(values):
+    config = RunConfig.from_mapping(values)
+    mapping = config.as_mapping()
+    assert mapping == {**RunConfig().as_mapping(), **values}
+    assert list(mapping) == KEYS
+    assert RunConfig.from_mapping(mapping) == config
+
+
+def test_the_training_settings_are_those_of_the_config():
+    values = {
+        "seed": 3,
+        "batch-size": 5,
+        "learning-rate": 0.7,
+        "momentum": 0.6,
+        "weight-decay": 0.01,
+        "pretrain-epochs": 11,
+        "server-epochs": 13,
+        "threads": 2,
+    }
+    expected = {key.replace("-", "_"): value for key, value in values.items()}
+    assert RunConfig.from_mapping(values).training() == TrainingSettings(**expected)
+    assert {declared.name for declared in fields(TrainingSettings)} == set(expected)
+
+
+def test_requests_are_asked_by_the_client_that_the_config_names():
+    config = RunConfig.from_mapping({"forget": "class:bird;client:1", "forget-client": 2})
+    assert [(one.text, one.client) for one in config.requests()] == [
+        ("class:bird", 2),
+        ("client:1", 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("", {}),
+        ("  ", {}),
+        ("a=1", {"a": "1"}),
+        ("a=1 b=x=y  c=", {"a": "1", "b": "x=y", "c": ""}),
+        ("a='two words' 'b c'=3", {"a": "two words", "b c": "3"}),
+    ],
+)
+def test_options_are_names_and_texts(text, options):
+    assert RunConfig.from_mapping({"options": text}).plugin_options() == options
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("seed=3", "seed", 3),
+        (" seed = 3 ", "seed", 3),
+        ("seed=-3", "seed", -3),
+        ("learning-rate=1", "learning-rate", 1.0),
+        ("learning-rate=1e-3", "learning-rate", 1e-3),
+        ("strategy=vanilla", "strategy", "vanilla"),
+        ("dataset=1", "dataset", "1"),
+        ("forget=", "forget", ""),
+        ("forget=samples:0.5@class:2;class:3", "forget", "samples:0.5@class:2;class:3"),
+        ("options=a=1 b=2", "options", "a=1 b=2"),
+        ("unheard-of=3", "unheard-of", "3"),
+        ("=3", "", "3"),
+    ],
+)
+def test_a_setting_is_read_as_its_keys_type(text, name, value):
+    found = parse_setting(text)
+    assert found == (name, value)
+    assert type(found[1]) is type(value)
+
+
+@pytest.mark.parametrize("text", ["", "seed", "vanilla", "--seed 3"])
+def test_a_setting_without_an_equals_sign_is_refused(text):
+    assert refusal(parse_setting, text) == f"--set={text!r} is not possible; allowed: key=value"
+
+
+@pytest.mark.parametrize(
+    ("key", "raw"),
+    [
+        ("seed", ""),
+        ("seed", "one"),
+        ("seed", "1.0"),
+        ("batch-size", "1e3"),
+        ("learning-rate", "fast"),
+        ("learning-rate", "0,1"),
+    ],
+)
+def test_a_setting_that_is_no_number_is_refused_with_what_is_allowed(key, raw):
+    message = refusal(parse_setting, f"{key}={raw}")
+    assert message.startswith(f"{key}={raw!r} is not possible; allowed: ")
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_default_can_be_set_as_text(key):
+    value = RunConfig().as_mapping()[key]
+    assert parse_setting(f"{key}={value}") == (key, value)

@@ -1,0 +1,79 @@
+"""Arrows point one way: who may import whom."""
+
+import ast
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# A room, and what it may import of the others. ARCHITECTURE.md draws the same.
+ALLOWED = {
+    "models": set(),
+    "unlearning": {"models"},
+    "transport": {"models"},
+    "clients": {"models", "unlearning", "transport"},
+    "strategies": {"models", "unlearning", "transport"},
+    "simulations": {"models", "unlearning", "transport", "clients", "strategies"},
+}
+WITHOUT_FLOWER = {"models", "unlearning", "transport"}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            yield node.module or ""
+
+
+def imported_by(room):
+    return {
+        name.partition(".")[0]: path.name
+        for path in sorted((ROOT / room).glob("*.py"))
+        for name in imports(path)
+    }
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_a_room_imports_only_what_stands_below_it(room):
+    found = imported_by(room)
+    assert found, f"{room} is empty"
+    others = set(ALLOWED) - {room} - ALLOWED[room]
+    assert {other: found[other] for other in others & found.keys()} == {}
+    assert "tests" not in found
+    assert "split_unlearning" not in found
+
+
+@pytest.mark.parametrize("room", sorted(WITHOUT_FLOWER))
+def test_what_can_do_without_flower_and_ray_does(room):
+    assert {"flwr", "ray"} & imported_by(room).keys() == set()
+
+
+def test_ray_is_known_to_the_placement_of_the_server_segment_alone():
+    knowing = {
+        path.relative_to(ROOT).as_posix()
+        for room in ALLOWED
+        for path in (ROOT / room).glob("*.py")
+        if "ray" in {name.partition(".")[0] for name in imports(path)}
+    }
+    assert knowing == {"strategies/placement.py"}
+
+
+def test_the_recorddict_compatibility_layer_is_known_to_one_module():
+    knowing = {
+        path.relative_to(ROOT).as_posix()
+        for room in ALLOWED
+        for path in (ROOT / room).glob("*.py")
+        if any(name.startswith("flwr.compat") for name in imports(path))
+    }
+    assert knowing == {"simulations/conversation.py"}
+
+
+def test_every_room_is_packaged():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wheel = set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"])
+    bundle = {line.partition("/")[0] for line in project["tool"]["flwr"]["app"]["fab-include"]}
+    assert wheel == bundle == {*ALLOWED, "split_unlearning.py"}
