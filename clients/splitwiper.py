@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from clients.base import Holding, SplitClient, action
-from models.split import seeded
+from models.split import pool_to_quarters, seeded
 from models.training import TrainingSettings, device, train_batch
 from transport.message import Message
 from unlearning.exactness import batches, derive_seed, order
@@ -63,11 +63,11 @@ def pretrain(
     if not len(holding.ids):
         return
     with torch.no_grad():
-        channels = segment(holding.x[:1].to(device())).shape[1]
+        channels, height, width = segment(holding.x[:1].to(device())).shape[1:]
+    pool, cells = pool_to_quarters(height, width)
     with seeded(derive_seed(training.seed, "local-head", client)):
-        head = nn.Sequential(
-            nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * channels, num_labels)
-        ).to(device())
+        head = nn.Sequential(pool, nn.Flatten(), nn.Linear(channels * cells, num_labels))
+    head.to(device())
     alone = nn.Sequential(OrderedDict(segment=segment, head=head))
     optimiser = training.optimiser(alone)
     for epoch in range(training.pretrain_epochs):

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from models.split import Network
+from models.split import Network, pool_to_quarters
 
 
 def cnn(input_shape: tuple[int, int, int], num_labels: int) -> Network:
@@ -22,15 +22,14 @@ def cnn(input_shape: tuple[int, int, int], num_labels: int) -> Network:
     Network
         8 channels of half the height and width cross the cut: 128 numbers for an 8x8 image.
     """
-    channels = input_shape[0]
+    channels, height, width = input_shape
+    pool, cells = pool_to_quarters(height // 4, width // 4)
     return Network(
         OrderedDict(
             block1=nn.Sequential(nn.Conv2d(channels, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
             block2=nn.Sequential(nn.Conv2d(8, 32, 3, padding=1), nn.ReLU()),
             block3=nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-            classifier=nn.Sequential(
-                nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32 * 4, num_labels)
-            ),
+            classifier=nn.Sequential(pool, nn.Flatten(), nn.Linear(32 * cells, num_labels)),
         ),
         cut="block1",
     )

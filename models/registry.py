@@ -30,10 +30,11 @@ def load_object(key: str, path: str) -> Any:
     module_name, _, attribute = path.partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # a stranger's module may raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(
-            f"{key}={path!r} does not import: {error}; "
-            "expected package.module:Object of an installed package"
+            f"{key}={path!r} does not import ({reason}); "
+            "allowed: package.module:Object of an installed package"
         ) from error
 
 
@@ -106,8 +107,7 @@ class Registry(Generic[T]):
         """Yield the names that installed packages offer, and their dotted paths."""
         if self._group:
             for point in entry_points(group=self._group):
-                if point.name not in self._built_in:
-                    yield point.name, point.value
+                yield point.name, point.value
 
     def _load(self, name: str, path: str) -> T:
         """Import an object that came from outside and see whether it fits."""

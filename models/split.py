@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -131,29 +130,60 @@ def smashed_shape(
         return tuple(segment(torch.zeros(1, *input_shape)).shape[1:])
 
 
+def pool_to_quarters(height: int, width: int) -> tuple[nn.AvgPool2d, int]:
+    """Return average pooling to 2x2, or less where there is less, and the number of cells left.
+
+    Adaptive pooling computes the same, but its backward pass is not deterministic on a GPU.
+    """
+    kernel = (height - height // 2, width - width // 2)
+    pool = nn.AvgPool2d(kernel, stride=(max(1, height // 2), max(1, width // 2)))
+    return pool, min(2, height) * min(2, width)
+
+
 def check_fits(model: str, input_shape: tuple[int, int, int], num_labels: int) -> None:
-    """Refuse a model that cannot take images of this shape.
+    """Refuse a model that cannot take images of this shape, or whose client segment varies.
 
     Raises
     ------
     UserError
-        With the shape, if the layers shrink the image to nothing or it does not pass through, or if
-        the client segment is not a deterministic function.
+        With the shape, if the images do not pass through; with the layer, if the client segment is
+        not a deterministic function.
     """
-    network = MODELS.get(model)(input_shape, num_labels)
-    whole, (client, _) = network.whole().eval(), network.segments()
-    for name, layer in client.named_modules():
-        if isinstance(layer, (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)):
-            raise UserError(
-                f"model={model!r} has {type(layer).__name__} ({name}) on the client's side of the "
-                "cut; a client segment must be a deterministic function (no dropout, no batch norm)"
-            )
     try:
-        with torch.no_grad():
-            logits = whole(torch.zeros(1, *input_shape))
-    except RuntimeError as error:
+        with seeded(0), torch.no_grad():
+            network = MODELS.get(model)(input_shape, num_labels)
+            client, _ = network.segments()
+            # Of two images, in training mode: batch norm refuses too few values only then.
+            logits = network.whole()(torch.rand(2, *input_shape))
+    except UserError:
+        raise
+    except Exception as error:  # a stranger's layers may raise anything
         raise UserError(
             f"model={model!r} cannot take images of shape {input_shape}: {error}"
         ) from error
-    if tuple(logits.shape) != (1, num_labels) or not math.isfinite(logits.sum().item()):
+    if tuple(logits.shape) != (2, num_labels) or not logits.isfinite().all():
         raise UserError(f"model={model!r} does not answer with {num_labels} finite logits an image")
+    _check_deterministic(model, client, input_shape)
+
+
+def _check_deterministic(
+    model: str, client: nn.Sequential, input_shape: tuple[int, int, int]
+) -> None:
+    """Refuse a client segment that draws random numbers or keeps statistics."""
+    culprits = [
+        f"{type(layer).__name__} ({name})"
+        for name, layer in client.named_modules()
+        if isinstance(layer, (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd))
+    ]
+    images = torch.ones(2, *input_shape)
+    with torch.no_grad():
+        with seeded(1):
+            first = client(images)
+        with seeded(2):
+            again = client(images)
+    if culprits or not torch.equal(first, again):
+        raise UserError(
+            f"model={model!r} has {culprits[0] if culprits else 'a random layer'} on the client's "
+            "side of the cut; a client segment must be a deterministic function (no dropout, no "
+            "batch norm)"
+        )

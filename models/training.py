@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +52,8 @@ class TrainingSettings:
     def fix_kernels(self) -> None:
         """Make this process compute the same bits every time: threads and kernels."""
         torch.set_num_threads(self.threads)
+        # Read when CUDA's linear algebra starts; without it that has no deterministic kernels.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         # Asking is cheap, setting takes milliseconds.
         if not torch.are_deterministic_algorithms_enabled():
             torch.use_deterministic_algorithms(True)

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from models.split import Network
+from models.split import Network, pool_to_quarters
 
 
 def vgg(input_shape: tuple[int, int, int], num_labels: int) -> Network:
@@ -24,7 +24,8 @@ def vgg(input_shape: tuple[int, int, int], num_labels: int) -> Network:
         which the paper's transmission times fit. Batch norm and dropout are on the server only
         (Sec. 4.2.1: "solely by the server, ensuring client model determinism").
     """
-    channels = input_shape[0]
+    channels, height, width = input_shape
+    pool, cells = pool_to_quarters(height // 16, width // 16)
     return Network(
         OrderedDict(
             conv1=nn.Sequential(nn.Conv2d(channels, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
@@ -32,9 +33,9 @@ def vgg(input_shape: tuple[int, int, int], num_labels: int) -> Network:
             conv3=_convolutions(64, 128),
             conv4=_convolutions(128, 256),
             classifier=nn.Sequential(
-                nn.AdaptiveAvgPool2d(2),
+                pool,
                 nn.Flatten(),
-                nn.Linear(256 * 4, 256),
+                nn.Linear(256 * cells, 256),
                 nn.ReLU(),
                 nn.Dropout(0.5),
                 nn.Linear(256, num_labels),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -20,6 +19,9 @@ from unlearning.request import Request, parse_requests
 
 Value = bool | int | float | str
 
+# TOML's integers end here, and so do seeds and ids; a larger number is a slip of the finger.
+_TOO_LARGE = 2**63
+
 # Registries look their values up themselves, entry points included; these keys only need a name.
 _ANY_NAME = "a name that `split-unlearning list` shows"
 
@@ -33,11 +35,19 @@ def _key(
 
 
 def _positive(value: float) -> bool:
-    return math.isfinite(value) and value > 0
+    return 0 < value < _TOO_LARGE
 
 
 def _not_negative(value: float) -> bool:
-    return math.isfinite(value) and value >= 0
+    return 0 <= value < _TOO_LARGE
+
+
+_RESERVED = "a number from 0 to 1, or a whole number"
+
+
+def _reservable(value: float) -> bool:
+    """Say whether Ray can reserve so much: it shares one unit, but not several."""
+    return _not_negative(value) and (value <= 1 or value == int(value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +103,10 @@ class RunConfig:
         16.0, "largest upload in one message, 10^6 bytes", "0 < x <= 1000", lambda v: 0 < v <= 1000
     )
     server_num_cpus: float = _key(
-        0.0, "CPUs that Ray reserves for the server segment", "a number >= 0", _not_negative
+        0.0, "CPUs that Ray reserves for the server segment", _RESERVED, _reservable
     )
     server_num_gpus: float = _key(
-        0.0, "GPUs that Ray reserves for the server segment", "a number >= 0", _not_negative
+        0.0, "GPUs that Ray reserves for the server segment", _RESERVED, _reservable
     )
     threads: int = _key(
         1, "threads of each segment; they change the last bits", "an integer >= 1", _positive
@@ -199,7 +209,7 @@ class RunConfig:
 
 def _as_type(name: str, value: object, wanted: type, allowed: str) -> Value:
     """Return `value` as the type of the key's default; an integer may stand for a number."""
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+    if wanted is float and type(value) is int and abs(value) < _TOO_LARGE:
         return float(value)
     if type(value) is not wanted:
         kind = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}[wanted]

@@ -223,6 +223,9 @@ def _superlink(folder: Path, environment: Mapping[str, str]) -> Iterator[bool]:
                 process = subprocess.Popen(
                     [*command, "--host", _HOST, "--port", str(port)],
                     env=environment,
+                    # Ray's workers import from where the driver stands before they import from the
+                    # app: a folder `models` of the user's must not be taken for ours.
+                    cwd=folder,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,

@@ -120,9 +120,8 @@ def _resolve(
 ) -> Forgetting:
     """Work out which samples a request means, of those that clients still hold."""
     if request.client is not None and request.client not in held:
-        key = "forget" if request.text.startswith("client:") else "forget-client"
-        value = request.text if key == "forget" else request.client
-        raise refuse(key, value, f"a client from 0 to {len(held) - 1} (num-supernodes={len(held)})")
+        allowed = f"a client from 0 to {len(held) - 1} (num-supernodes={len(held)})"
+        raise refuse("forget", request.text, allowed)
     selected = {
         client: request.select(client, ids, dataset.y_train[ids], dataset.class_names, config.seed)
         for client, ids in held.items()

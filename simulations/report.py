@@ -33,8 +33,17 @@ def render(result: dict[str, Any]) -> str:
         f"({config['distribution']}, {result['clients']} clients, seed {config['seed']})"
     )
     sink = StringIO()
-    console = Console(file=sink, width=_WIDTH, no_color=True)
-    console.print(heading, markup=False, highlight=False)
+    # What a user wrote is printed as it is: neither markup nor emoji, whatever the terminal.
+    console = Console(
+        file=sink,
+        width=_WIDTH,
+        color_system=None,
+        force_terminal=False,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+    console.print(heading)
     console.print(_accuracy_table(result["phases"]))
     console.print(_cost_table(result["phases"], config["bandwidth-mbps"]))
     return "\n".join(line.rstrip() for line in sink.getvalue().splitlines())
@@ -83,7 +92,7 @@ def _means(clients: Sequence[dict[str, Any]]) -> list[str]:
         f"{mean('train_seconds'):.3f} s",
         _size(mean("bytes_up")),
         _size(mean("bytes_down")),
-        f"{mean('messages'):.4g}",
+        f"{mean('messages'):.1f}".removesuffix(".0"),
         f"{mean('transmission_seconds'):.4f} s",
     ]
 
@@ -104,8 +113,8 @@ def _percent(share: float | None) -> str:
 
 def _size(size: float) -> str:
     """Word a size in bytes, with the prefixes of 1000."""
-    for unit in ("B", "kB", "MB"):
-        if abs(size) < 1000:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.95:
             return f"{size:.4g} {unit}"
         size /= 1000
-    return f"{size:.4g} GB"
+    return f"{size:,.4g} TB"

@@ -84,15 +84,16 @@ class ServerSegment:
         Raises
         ------
         ValueError
-            If shapes, lengths or chunk numbers do not fit.
+            If shapes, lengths, labels or chunk numbers do not fit, or a value is not finite.
         """
-        self._cache.add(
-            client,
-            chunk,
-            self._checked(torch.tensor(smashed)),
-            torch.tensor(labels),
-            ids.astype(np.int64),
-        )
+        activations = self._checked(torch.tensor(smashed))
+        if not activations.isfinite().all():
+            raise ValueError(
+                f"client {client} sent smashed data that is not finite: its pre-training diverged; "
+                "a lower learning-rate may mend it"
+            )
+        checked = self._checked_labels(torch.tensor(labels), len(activations))
+        self._cache.add(client, chunk, activations, checked, ids.astype(np.int64))
 
     def train_on_cache(self, epoch: int) -> None:
         """Train for one epoch on everything that is cached (Algorithm 1, lines 15-17)."""
@@ -171,7 +172,10 @@ class ServerSegment:
         """
         if set(tensors) != {"smashed", "labels"}:
             raise ValueError(f"a batch is 'smashed' and 'labels', not {sorted(tensors)}")
-        smashed = self._checked(tensors["smashed"]).to(self._device)
+        # Detached: the gradient is left in a tensor of our own, not in the caller's.
+        smashed = self._checked(tensors["smashed"]).to(self._device).detach()
+        if not len(smashed):
+            raise ValueError("a batch of 0 samples cannot be learned from")
         labels = self._checked_labels(tensors["labels"], len(smashed)).to(self._device)
         with self._turn:
             started = time.perf_counter()
@@ -227,10 +231,10 @@ class ServerSegment:
 
     def _checked_labels(self, labels: torch.Tensor, samples: int) -> torch.Tensor:
         """Refuse labels that do not fit the batch."""
-        if labels.dtype != torch.int64 or tuple(labels.shape) != (samples,) or samples == 0:
+        if labels.dtype != torch.int64 or tuple(labels.shape) != (samples,):
             raise ValueError(
                 f"labels are {labels.dtype} of shape {tuple(labels.shape)} for {samples} samples"
             )
-        if int(labels.min()) < 0 or int(labels.max()) >= self._num_labels:
+        if samples and (int(labels.min()) < 0 or int(labels.max()) >= self._num_labels):
             raise ValueError(f"labels are outside 0..{self._num_labels - 1}")
         return labels

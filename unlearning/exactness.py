@@ -8,6 +8,7 @@ or by what else is there.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -33,7 +34,7 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
     int
         Between 0 and 2**63 - 1.
     """
-    text = "/".join([str(seed), *map(str, purpose)])
+    text = json.dumps([seed, *purpose])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 

@@ -17,7 +17,14 @@ class Retrain(UnlearningMethod):
     name = "retrain"
 
 
+def _complaint(value: object) -> str | None:
+    """Say why `value` cannot be an unlearning method."""
+    if not (isinstance(value, type) and issubclass(value, UnlearningMethod)):
+        return "an unlearning method is a subclass of UnlearningMethod"
+    return None
+
+
 METHODS: Registry[type[UnlearningMethod]] = Registry(
-    "unlearning", group="split_unlearning.unlearning"
+    "unlearning", group="split_unlearning.unlearning", check=_complaint
 )
 METHODS.register("retrain", "unlearning.methods:Retrain")

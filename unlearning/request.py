@@ -63,8 +63,10 @@ class Request:
             raise refuse(
                 "forget", self.text, f"a file of sample ids, one a line ({error})"
             ) from error
-        if not ids or ids[0] < 0:
-            raise refuse("forget", self.text, "a file of at least one sample id, none negative")
+        if not ids or ids[0] < 0 or ids[-1] >= 2**63:
+            raise refuse(
+                "forget", self.text, "a file of at least one sample id, from 0 to 2^63 - 1"
+            )
         return replace(self, ids=tuple(ids), ids_file="")
 
     def to_field(self) -> str:

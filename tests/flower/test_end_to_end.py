@@ -37,6 +37,13 @@ def settings(**values):
     return words
 
 
+def assert_equals_one_process(result, local):
+    """Clients one at a time in one process give the same bits as on Ray."""
+    for ray_phase, local_phase in zip(result["phases"], local.phases, strict=True):
+        assert ray_phase["digests"] == local_phase["digests"]
+        assert ray_phase["accuracy"] == local_phase["accuracy"]
+
+
 def test_the_main_job(tmp_path):
     done = split_unlearning("run", folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -51,15 +58,15 @@ def test_the_main_job(tmp_path):
     for word in ("forget class:2", "1 requesting", "4 other", "100.0 %"):
         assert word in done.stdout
     assert not (tmp_path / "results" / "log.txt").exists()
+    assert_equals_one_process(result, LocalRun(5))
 
 
 @pytest.mark.parametrize(
     ("clients", "client_cpus", "chosen"),
     [
-        (3, 1, {"strategy": "splitwiper", "pretrain_epochs": 2, "server_epochs": 3}),
+        # Two CPUs a client: one at a time on two cores. The main job runs them two at a time.
         (3, 2, {"strategy": "splitwiper", "pretrain_epochs": 2, "server_epochs": 3}),
         (2, 1, {"strategy": "vanilla", "server_epochs": 2, "momentum": 0.9}),
-        (12, 1, {"strategy": "vanilla", "server_epochs": 1, "client_sync": "handoff"}),
     ],
 )
 def test_on_ray_the_bits_are_those_of_one_process(tmp_path, clients, client_cpus, chosen):
@@ -70,13 +77,7 @@ def test_on_ray_the_bits_are_those_of_one_process(tmp_path, clients, client_cpus
     )
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "results" / "result.json").read_text())
-    local = LocalRun(clients, **chosen)
-    assert [phase["digests"] for phase in result["phases"]] == [
-        phase["digests"] for phase in local.phases
-    ]
-    assert [phase["accuracy"] for phase in result["phases"]] == [
-        phase["accuracy"] for phase in local.phases
-    ]
+    assert_equals_one_process(result, LocalRun(clients, **chosen))
 
 
 def test_what_does_not_fit_beside_the_clients_is_refused_with_the_numbers(tmp_path):

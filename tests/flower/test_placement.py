@@ -56,9 +56,9 @@ def test_it_takes_nothing_by_default_and_computes_what_one_process_computes(segm
 
 def test_it_takes_the_fraction_of_a_gpu_it_asks_for(segment):
     segment(0, 0.5)
-    segment(0, 1.5)
-    with pytest.raises(UserError, match=r"server-num-gpus=0.5 .*0 of 2 GPUs"):
-        segment(0, 0.5)
+    segment(0, 1)
+    with pytest.raises(UserError, match=r"server-num-gpus=1 .*0.5 of 2 GPUs"):
+        segment(0, 1)
 
 
 def test_what_can_never_be_scheduled_is_refused_with_the_numbers(segment):

@@ -184,7 +184,6 @@ def test_an_upload_that_does_not_fit_is_refused_and_the_shard_stays(take, smashe
     assert (server.predict(1).tolist(), server.cache_bytes()) == (predicted, size)
 
 
-@pytest.mark.xfail(strict=True, reason="labels of an upload are not checked")
 @pytest.mark.parametrize("label", [-100, -1, 10])
 def test_an_upload_with_a_label_outside_is_refused(label):
     smashed, labels, ids = upload(4)

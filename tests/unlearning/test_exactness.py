@@ -1,6 +1,7 @@
 """What exact unlearning rests on."""
 
 import hashlib
+import json
 
 import numpy as np
 import pytest
@@ -119,10 +120,10 @@ def test_no_samples_are_no_batches():
 
 
 PINNED = {
-    (0,): 2033344993903900207,
-    (0, "a", 1, 2): 7501077092547964780,
-    (0, "a", 12): 1436615123379797262,
-    (7, "order", 3, 4): 7734275345580728790,
+    (0,): 1999793380834467432,
+    (0, "a", 1, 2): 2448980644878576902,
+    (0, "a", 12): 1065069539796818815,
+    (7, "order", 3, 4): 9052349119131838963,
 }
 
 
@@ -135,7 +136,7 @@ def test_derived_seeds_stay_what_they_are(purpose, seed):
 @settings(deadline=None)
 @given(st.integers(0, 2**40), st.lists(st.integers(0, 99) | st.text("abc-", min_size=1)))
 def test_a_derived_seed_is_63_bits_of_sha_256(seed, purpose):
-    text = "/".join(str(part) for part in (seed, *purpose))
+    text = json.dumps((seed, *purpose))
     hashed = hashlib.sha256(text.encode()).digest()
     assert derive_seed(seed, *purpose) == int.from_bytes(hashed[:8], "little") // 2
     assert 0 <= derive_seed(seed, *purpose) < 2**63

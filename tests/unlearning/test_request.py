@@ -237,7 +237,6 @@ def test_a_file_that_is_not_there_or_is_a_folder_is_refused(tmp_path):
         assert repr(f"ids:{path}") in refusal(request.loaded)
 
 
-@pytest.mark.xfail(strict=True, raises=OverflowError, reason="an id beyond 64 bits is read")
 def test_an_id_that_no_sample_can_have_is_refused(tmp_path):
     path = tmp_path / "ids.txt"
     path.write_text(f"{2**63}\n")
