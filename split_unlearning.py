@@ -9,7 +9,8 @@ from clients.state import ClientState
 from models.errors import UserError
 from models.split import Network
 from models.training import TrainingSettings, train_batch
-from strategies.base import Question, Reply, Script, SplitStrategy, StrategySetting
+from strategies.base import SplitStrategy, StrategySetting
+from strategies.script import Question, Reply, Script
 from transport.grpc_link import connect
 from transport.link import Endpoint, Link
 from transport.message import Message

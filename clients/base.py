@@ -15,6 +15,8 @@ from flwr.common import Scalar
 from torch import nn
 
 from clients.state import ClientState
+from models.errors import UserError
+from models.registry import load_object
 from models.split import build_client_segment, empty_client_segment
 from models.training import TrainingSettings, device
 from transport.message import Array, Message
@@ -298,3 +300,17 @@ class SplitClient(NumPyClient):
                 "samples": json.dumps(np.bincount(labels, minlength=self.num_labels).tolist()),
             },
         )
+
+
+def load_client(path: str) -> type[SplitClient]:
+    """Return the client class that a strategy names.
+
+    Raises
+    ------
+    UserError
+        If the path does not import, or names something else.
+    """
+    named = load_object("client", path)
+    if not (isinstance(named, type) and issubclass(named, SplitClient)):
+        raise UserError(f"client={path!r} does not fit: a client is a subclass of SplitClient")
+    return named

@@ -103,7 +103,7 @@ def list_names() -> None:
         from simulations.config import RunConfig
         from simulations.data import DATASETS
         from simulations.partition import DISTRIBUTIONS
-        from strategies.base import STRATEGIES
+        from strategies.registry import STRATEGIES
         from unlearning.methods import METHODS
 
         _print_table("Strategies (strategy)", _describe(STRATEGIES))

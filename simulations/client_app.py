@@ -9,12 +9,11 @@ from flwr.app import ConfigRecord, Context
 from flwr.client import Client
 from flwr.clientapp import ClientApp
 
-from clients.base import ClientSetting, Holding
+from clients.base import ClientSetting, Holding, load_client
 from clients.state import ClientState
-from models.registry import load_object
 from simulations.config import RunConfig, Value
 from simulations.plan import deal
-from strategies.base import STRATEGIES
+from strategies.registry import STRATEGIES
 
 _RECORD = "split-unlearning"
 
@@ -68,7 +67,7 @@ def _holding(config: RunConfig, num_clients: int, client: int) -> Holding:
 def client_fn(context: Context) -> Client:
     """Make the client that answers one message."""
     config = _read(tuple(sorted(context.run_config.items())))
-    client_class = load_object("client", STRATEGIES.get(config.strategy).client)
+    client_class = load_client(STRATEGIES.get(config.strategy).client)
     setting = ClientSetting(
         properties=context.node_config,
         holding=partial(_holding, config, int(str(context.node_config["num-partitions"]))),
@@ -77,8 +76,7 @@ def client_fn(context: Context) -> Client:
         upload_chunk_bytes=int(config.upload_chunk_mb * 1e6),
         options=config.plugin_options(),
     )
-    client: Client = client_class(setting, ClientState(ContextStore(context))).to_client()
-    return client
+    return client_class(setting, ClientState(ContextStore(context))).to_client()
 
 
 app = ClientApp(client_fn)

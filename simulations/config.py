@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from clients.base import load_client
 from models.errors import UserError, refuse
 from models.split import MODELS
 from models.training import TrainingSettings
 from simulations.partition import DISTRIBUTIONS
-from strategies.base import STRATEGIES
+from strategies.registry import STRATEGIES
 from unlearning.methods import METHODS
 from unlearning.request import Request, parse_requests
 
@@ -158,7 +159,7 @@ class RunConfig:
         UserError
             For a name that no registry knows, or a text that does not parse.
         """
-        STRATEGIES.get(self.strategy)
+        load_client(STRATEGIES.get(self.strategy).client)
         METHODS.get(self.unlearning)
         MODELS.get(self.model)
         parse_requests(self.forget, self.forget_client)

@@ -33,7 +33,8 @@ from flwr.server.client_manager import SimpleClientManager
 from flwr.server.client_proxy import ClientProxy
 from flwr.serverapp import Grid
 
-from strategies.base import ClientFailureError, Script, SplitStrategy
+from strategies.base import ClientFailureError, SplitStrategy
+from strategies.script import Script
 from transport.ledger import Ledger
 
 Answer = TypeVar("Answer", FitRes, EvaluateRes)

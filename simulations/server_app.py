@@ -14,8 +14,9 @@ from simulations.partition import plan_table
 from simulations.plan import Preparation, prepare
 from simulations.report import render
 from simulations.result import Recorder, write_result
-from strategies.base import STRATEGIES, SplitStrategy, StrategySetting
+from strategies.base import SplitStrategy, StrategySetting
 from strategies.placement import place, release
+from strategies.registry import STRATEGIES
 from strategies.server_segment import ServerSegment
 from transport.ledger import Ledger
 

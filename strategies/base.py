@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from flwr.common import (
@@ -28,39 +28,11 @@ from flwr.server.client_manager import ClientManager
 from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import Strategy
 
-from models.registry import Registry
 from models.training import TrainingSettings
+from strategies.script import Question, Reply, Script
 from strategies.server_segment import ServerSegment
 from transport.message import Message
 from unlearning.request import Request
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a script asks: one message to each of some clients, answered together.
-
-    Parameters
-    ----------
-    messages : dict of int to Message
-        What each client is asked.
-    kind : "fit" or "evaluate"
-        Which method of the NumPyClient answers.
-    """
-
-    messages: Mapping[int, Message]
-    kind: Literal["fit", "evaluate"] = "fit"
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One client's answer."""
-
-    client: int
-    message: Message
-
-
-Script = Generator[Question, list[Reply], None]
-"""Yields questions, is sent the replies, sorted by client."""
 
 
 class ClientFailureError(RuntimeError):
@@ -331,24 +303,3 @@ class SplitStrategy(Strategy):
     ) -> tuple[float, dict[str, Scalar]] | None:
         """Return None: the server holds no test data."""
         return None
-
-
-def _complaint(value: object) -> str | None:
-    """Say why `value` cannot be a strategy."""
-    if not (isinstance(value, type) and issubclass(value, SplitStrategy)):
-        return "a strategy is a subclass of split_unlearning.SplitStrategy"
-    missing = [
-        name for name in ("learn", "unlearn", "changed_by") if name in value.__abstractmethods__
-    ]
-    if missing:
-        return f"it does not define {', '.join(missing)}"
-    if not isinstance(getattr(value, "client", None), str) or ":" not in value.client:
-        return "it does not name its client class: client = 'package.module:Class'"
-    return None
-
-
-STRATEGIES: Registry[type[SplitStrategy]] = Registry(
-    "strategy", group="split_unlearning.strategies", check=_complaint
-)
-STRATEGIES.register("splitwiper", "strategies.splitwiper:SplitWiper")
-STRATEGIES.register("vanilla", "strategies.vanilla:Vanilla")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from strategies.base import Script, SplitStrategy
+from strategies.base import SplitStrategy
+from strategies.script import Script
 from unlearning.request import Request
 
 

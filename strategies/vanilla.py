@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from strategies.base import Question, Script, SplitStrategy
+from strategies.base import SplitStrategy
+from strategies.script import Question, Script
 from transport.message import Array, Message
 from unlearning.exactness import derive_seed
 from unlearning.request import Request

@@ -10,7 +10,8 @@ import models.registry
 from models.cnn import cnn
 from models.errors import UserError, refuse
 from models.registry import Registry, load_object
-from strategies.base import STRATEGIES, SplitStrategy
+from strategies.base import SplitStrategy
+from strategies.registry import STRATEGIES
 
 
 @pytest.fixture

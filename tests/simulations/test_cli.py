@@ -21,7 +21,7 @@ from simulations.console import FAILURE, PROGRESS
 from simulations.data import DATASETS
 from simulations.launch import Outcome
 from simulations.partition import DISTRIBUTIONS
-from strategies.base import STRATEGIES
+from strategies.registry import STRATEGIES
 from unlearning.methods import METHODS
 
 

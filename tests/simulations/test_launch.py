@@ -170,7 +170,7 @@ def test_a_superlink_that_does_not_start_is_tried_again(
     program = tmp_path / "flower-superlink"
     program.write_text(f"#!/bin/sh\necho once >> {attempts}\necho address already in use\nexit 1\n")
     program.chmod(0o755)
-    monkeypatch.setattr(launch, "_search_path", lambda: str(tmp_path))
+    monkeypatch.setattr("simulations.superlink._search_path", lambda: str(tmp_path))
     (tmp_path / "flwr").symlink_to(program)
     outcome, lines = _run(tiny)
     assert not outcome.succeeded

@@ -15,7 +15,8 @@ from flwr.server.client_manager import SimpleClientManager
 from flwr.server.client_proxy import ClientProxy
 
 from models.training import TrainingSettings
-from strategies.base import ClientFailureError, Question, SplitStrategy, StrategySetting
+from strategies.base import ClientFailureError, SplitStrategy, StrategySetting
+from strategies.script import Question
 from transport.message import Message
 
 OK = Status(Code.OK, "")

@@ -1,0 +1,27 @@
+"""Strategies by name."""
+
+from __future__ import annotations
+
+from models.registry import Registry
+from strategies.base import SplitStrategy
+
+
+def _complaint(value: object) -> str | None:
+    """Say why `value` cannot be a strategy."""
+    if not (isinstance(value, type) and issubclass(value, SplitStrategy)):
+        return "a strategy is a subclass of split_unlearning.SplitStrategy"
+    missing = [
+        name for name in ("learn", "unlearn", "changed_by") if name in value.__abstractmethods__
+    ]
+    if missing:
+        return f"it does not define {', '.join(missing)}"
+    if not isinstance(getattr(value, "client", None), str) or ":" not in value.client:
+        return "it does not name its client class: client = 'package.module:Class'"
+    return None
+
+
+STRATEGIES: Registry[type[SplitStrategy]] = Registry(
+    "strategy", group="split_unlearning.strategies", check=_complaint
+)
+STRATEGIES.register("splitwiper", "strategies.splitwiper:SplitWiper")
+STRATEGIES.register("vanilla", "strategies.vanilla:Vanilla")

@@ -1,0 +1,37 @@
+"""What a script yields and is sent: questions to clients, and their replies."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from transport.message import Message
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a script asks: one message to each of some clients, answered together.
+
+    Parameters
+    ----------
+    messages : dict of int to Message
+        What each client is asked.
+    kind : "fit" or "evaluate"
+        Which method of the NumPyClient answers.
+    """
+
+    messages: Mapping[int, Message]
+    kind: Literal["fit", "evaluate"] = "fit"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One client's answer."""
+
+    client: int
+    message: Message
+
+
+Script = Generator[Question, list[Reply], None]
+"""Yields questions, is sent the replies, sorted by client."""
