@@ -11,7 +11,7 @@ from models.errors import UserError
 from strategies.server_segment import ServerSegment
 
 # Starting a process and importing torch takes seconds; beyond this nothing is coming.
-_START_SECONDS = 120.0
+_START_SECONDS = 60.0
 
 
 class _SegmentActor(ServerSegment):
@@ -72,7 +72,7 @@ def place(num_cpus: float, num_gpus: float, **segment: Any) -> ServerSegment:
     ready, _ = ray.wait([actor.digest.remote()], timeout=_START_SECONDS)
     if not ready:
         ray.kill(actor)
-        raise _fits_no_node(num_cpus, num_gpus)
+        raise _no_room(num_cpus, num_gpus)
     ray.get(ready[0])
     return cast(ServerSegment, HostedSegment(actor))
 
@@ -92,36 +92,29 @@ def link_host() -> str:
 
 
 def _check_room(num_cpus: float, num_gpus: float) -> None:
-    """Refuse at once what does not fit beside the client pool."""
-    free = ray.available_resources()
-    for key, wanted, resource in (
-        ("server-num-cpus", num_cpus, "CPU"),
-        ("server-num-gpus", num_gpus, "GPU"),
-    ):
-        if wanted > free.get(resource, 0.0):
-            raise UserError(
-                f"{key}={wanted:g} does not fit beside the clients; free are {_free()}. Flower "
-                "gives its clients every CPU and GPU they can use: lower what a client takes, set "
-                f"{key}=0, or add a node that clients cannot use (ray start --num-cpus=0)"
-            )
+    """Refuse at once what no node has, and what the client pool has left nothing for."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not any(
         node.get("CPU", 0.0) >= num_cpus and node.get("GPU", 0.0) >= num_gpus for node in nodes
     ):
-        raise _fits_no_node(num_cpus, num_gpus)
+        raise UserError(
+            f"server-num-cpus={num_cpus:g} and server-num-gpus={num_gpus:g} are more than any node "
+            f"of this cluster has; it has {_resources(ray.cluster_resources())} in all"
+        )
+    free = ray.available_resources()
+    if num_cpus > free.get("CPU", 0.0) or num_gpus > free.get("GPU", 0.0):
+        raise _no_room(num_cpus, num_gpus)
 
 
-def _fits_no_node(num_cpus: float, num_gpus: float) -> UserError:
+def _no_room(num_cpus: float, num_gpus: float) -> UserError:
     return UserError(
-        f"server-num-cpus={num_cpus:g} and server-num-gpus={num_gpus:g} fit no single node beside "
-        f"the clients; free in the whole cluster are {_free()}"
+        f"server-num-cpus={num_cpus:g} and server-num-gpus={num_gpus:g} do not fit beside the "
+        f"clients; of {_resources(ray.cluster_resources())} in the cluster, "
+        f"{_resources(ray.available_resources())} are free. Flower gives its clients every CPU and "
+        "GPU they can use: ask for less, let clients take more each, or add a node that clients "
+        "cannot use (ray start --num-cpus=0)"
     )
 
 
-def _free() -> str:
-    """Say what no actor has reserved."""
-    free, total = ray.available_resources(), ray.cluster_resources()
-    return " and ".join(
-        f"{free.get(resource, 0.0):g} of {total.get(resource, 0.0):g} {resource}s"
-        for resource in ("CPU", "GPU")
-    )
+def _resources(amounts: dict[str, float]) -> str:
+    return f"{amounts.get('CPU', 0.0):g} CPUs and {amounts.get('GPU', 0.0):g} GPUs"

@@ -12,6 +12,7 @@ from tests.local_grid import LocalRun
 
 pytestmark = pytest.mark.flower
 
+RAY_WAS_TOO_SLOW = "Timed out waiting for file"
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -19,15 +20,20 @@ def split_unlearning(*arguments, folder, **environment):
     """Run the command line of this checkout, in a folder of the user's."""
     command = [sys.executable, "-c", "from simulations.cli import main; main()", *arguments]
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    return subprocess.run(
-        command,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **environment},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    for _ in range(2):
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **environment},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        # Ray gives its own start 30 seconds, which a busy machine can take: once more, then.
+        if RAY_WAS_TOO_SLOW not in done.stderr:
+            break
+    return done
 
 
 def settings(**values):
@@ -80,13 +86,12 @@ def test_on_ray_the_bits_are_those_of_one_process(tmp_path, clients, client_cpus
     assert_equals_one_process(result, LocalRun(clients, **chosen))
 
 
-def test_what_does_not_fit_beside_the_clients_is_refused_with_the_numbers(tmp_path):
-    done = split_unlearning("run", *settings(server_num_gpus=1), folder=tmp_path)
+def test_what_the_clients_left_nothing_for_is_refused_with_the_numbers(tmp_path):
+    done = split_unlearning("run", *settings(server_num_cpus=1), folder=tmp_path)
     assert done.returncode == 1
     (line,) = done.stderr.strip().splitlines()
-    assert "server-num-gpus=1 does not fit beside the clients" in line
-    assert "0 of 0 GPUs" in line
-    assert not (tmp_path / "results" / "result.json").exists()
+    assert "server-num-cpus=1 and server-num-gpus=0 do not fit beside the clients" in line
+    assert "0 CPUs and 0 GPUs are free" in line
 
 
 def test_a_plug_in_by_dotted_path_runs_and_its_failure_is_told_in_one_line(tmp_path):

@@ -1,5 +1,7 @@
 """The server segment as a Ray actor, with pretended GPUs and several pretended machines."""
 
+import time
+
 import pytest
 import ray
 import torch
@@ -11,6 +13,8 @@ from strategies.placement import place, release
 from strategies.server_segment import ServerSegment
 from transport.grpc_link import connect
 from transport.link import Endpoint
+
+RAY_WAS_TOO_SLOW = "Timed out waiting for file"
 
 pytestmark = pytest.mark.flower
 
@@ -25,12 +29,23 @@ SEGMENT = {
 @pytest.fixture(scope="module")
 def cluster():
     """A node for clients, and one with two pretended GPUs."""
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 0})
+    nodes = start_cluster()
     nodes.add_node(num_cpus=0, num_gpus=2)
     ray.init(address=nodes.address, log_to_driver=False)
     yield nodes
     ray.shutdown()
     nodes.shutdown()
+
+
+def start_cluster():
+    head = {"num_cpus": 2, "num_gpus": 0}
+    try:
+        return Cluster(initialize_head=True, head_node_args=head)
+    except RuntimeError as error:
+        # Ray gives its own start 30 seconds, which a busy machine can take.
+        if RAY_WAS_TOO_SLOW not in str(error):
+            raise
+        return Cluster(initialize_head=True, head_node_args=head)
 
 
 @pytest.fixture
@@ -45,32 +60,44 @@ def segment(cluster):
     yield make
     for server in placed:
         release(server)
+    wait_for_free(cpus=2, gpus=2)
+
+
+def wait_for_free(cpus, gpus):
+    """Wait until Ray's view of what is free, which lags behind, has come to this."""
+    deadline = time.monotonic() + 30
+    while True:
+        free = ray.available_resources()
+        if (free.get("CPU", 0), free.get("GPU", 0)) == (cpus, gpus):
+            return
+        assert time.monotonic() < deadline, free
+        time.sleep(0.05)
 
 
 def test_it_takes_nothing_by_default_and_computes_what_one_process_computes(segment):
-    free = ray.available_resources()
     server = segment(0, 0)
-    assert ray.available_resources().get("CPU") == free.get("CPU")
+    wait_for_free(cpus=2, gpus=2)
     assert server.digest() == ServerSegment(**SEGMENT).digest()
 
 
 def test_it_takes_the_fraction_of_a_gpu_it_asks_for(segment):
     segment(0, 0.5)
+    wait_for_free(cpus=2, gpus=1.5)
     segment(0, 1)
-    with pytest.raises(UserError, match=r"server-num-gpus=1 .*0.5 of 2 GPUs"):
+    wait_for_free(cpus=2, gpus=0.5)
+    with pytest.raises(UserError, match=r"server-num-gpus=1 do not fit .*2 CPUs and 0.5 GPUs are"):
         segment(0, 1)
 
 
-def test_what_can_never_be_scheduled_is_refused_with_the_numbers(segment):
-    with pytest.raises(UserError, match=r"server-num-cpus=3 .*of 2 CPUs"):
-        segment(3, 0)
-    with pytest.raises(UserError, match=r"server-num-gpus=4 .*of 2 GPUs"):
-        segment(0, 4)
-
-
-def test_what_no_single_node_has_is_refused(segment):
-    with pytest.raises(UserError, match="no single node"):
-        segment(1, 1)
+@pytest.mark.parametrize("wanted", [(3, 0), (0, 4), (1, 1)])
+def test_what_can_never_be_scheduled_is_refused_with_the_numbers(segment, wanted):
+    cpus, gpus = wanted
+    with pytest.raises(
+        UserError,
+        match=rf"server-num-cpus={cpus} and server-num-gpus={gpus} are more than any node .*"
+        "it has 2 CPUs and 2 GPUs",
+    ):
+        segment(cpus, gpus)
 
 
 def test_its_link_serves_a_client_on_loopback_when_all_is_on_one_machine(segment):
