@@ -29,7 +29,7 @@ def trained_without_what(run):
         )
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     distribution=st.sampled_from(
         ["heterogeneous-labels", "homogeneous-labels", "partial-overlap", "iid"]
