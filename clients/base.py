@@ -17,7 +17,7 @@ from torch import nn
 from clients.state import ClientState
 from models.errors import UserError
 from models.registry import load_object
-from models.split import build_client_segment, empty_client_segment
+from models.split import build_client_segment, client_segment_with
 from models.training import TrainingSettings, device
 from transport.message import Array, Message
 from unlearning.exactness import Ids, derive_seed, digest
@@ -115,6 +115,7 @@ class SplitClient(NumPyClient):
         self.state = state
         self.client = -1
         self.phase = ""
+        self.left_out: int | None = None
         self.waited = 0.0
         """Seconds of this message spent waiting for the server, which are not the client's."""
 
@@ -122,7 +123,8 @@ class SplitClient(NumPyClient):
 
     def get_properties(self, config: dict[str, Scalar]) -> dict[str, Scalar]:
         """Say who this node is."""
-        return dict(self.setting.properties)
+        # Not all of what the operator told the node: that may be anything.
+        return {key: self.setting.properties[key] for key in ("partition-id", "num-partitions")}
 
     def fit(
         self, parameters: list[Array], config: dict[str, Scalar]
@@ -148,6 +150,8 @@ class SplitClient(NumPyClient):
         started = time.perf_counter()
         answer = self._method(message.action)(message)
         answer.fields["seconds"] = time.perf_counter() - started - self.waited
+        if self.left_out is not None:
+            answer.fields["left-out"] = self.left_out
         return answer, len(self.holding.ids)
 
     def _method(self, name: str) -> Callable[[Message], Message]:
@@ -180,9 +184,8 @@ class SplitClient(NumPyClient):
         weights = self.state.load("segment")
         if weights is None:
             raise ValueError(f"client {self.client} has no segment yet")
-        segment = empty_client_segment(self.setting.model, self.input_shape, self.num_labels)
-        segment.load_state_dict(weights, assign=True)
-        return segment.to(device())
+        parts = (self.setting.model, self.input_shape, self.num_labels)
+        return client_segment_with(*parts, weights).to(device())
 
     def keep_segment(self, segment: nn.Module) -> str:
         """Keep the client segment for the messages to come.
@@ -210,26 +213,29 @@ class SplitClient(NumPyClient):
     # Forgetting, on the client's own data.
 
     def forget_samples(self, message: Message) -> None:
-        """Leave out, from now on, what the message's request means; this client selects it."""
+        """Leave out, from now on, what the message's request means; this client selects it.
+
+        A request that arrives again is not selected again: its share would be drawn from what is
+        left. The answer says how many samples it was.
+        """
         request = Request.from_field(str(message.fields["request"]))
-        selected = request.select(
-            self.client,
-            self.holding.ids,
-            self.holding.y.numpy(),
-            self.holding.class_names,
-            self.training.seed,
-        )
-        forgotten = np.concatenate([self._forgotten(), selected])
-        self.state.save("forgotten", {"ids": torch.from_numpy(forgotten)})
+        known = self.state.load("forgotten") or {}
+        if str(request.number) not in known:
+            selected = request.select(
+                self.client,
+                self.holding.ids,
+                self.holding.y.numpy(),
+                self.holding.class_names,
+                self.training.seed,
+            )
+            known[str(request.number)] = torch.from_numpy(selected)
+            self.state.save("forgotten", known)
+        self.left_out = len(known[str(request.number)])
         self.holding = self._retained()
 
-    def _forgotten(self) -> Ids:
-        kept = self.state.load("forgotten")
-        return np.empty(0, dtype=np.int64) if kept is None else kept["ids"].numpy()
-
     def _retained(self) -> Holding:
-        forgotten = self._forgotten()
-        return self.whole.without(forgotten) if len(forgotten) else self.whole
+        known = self.state.load("forgotten")
+        return self.whole.without(torch.cat(list(known.values())).numpy()) if known else self.whole
 
     # Uploads and scores.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import nn
@@ -14,7 +16,8 @@ from torch import nn
 from models.errors import UserError
 from models.registry import Registry
 
-_GLOBAL_GENERATOR = threading.Lock()
+# A model or a step may seed a part of its own inside a seeded block.
+_GLOBAL_GENERATOR = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -102,15 +105,22 @@ def build_client_segment(
         return MODELS.get(model)(input_shape, num_labels).segments()[0]
 
 
-def empty_client_segment(
-    model: str, input_shape: tuple[int, int, int], num_labels: int
+def client_segment_with(
+    model: str,
+    input_shape: tuple[int, int, int],
+    num_labels: int,
+    weights: Mapping[str, torch.Tensor],
 ) -> nn.Sequential:
-    """Return a client segment without memory, to be given weights with ``assign=True``.
+    """Return a client segment with these weights; other parameters as in `build_client_segment`."""
+    segment = copy.deepcopy(_template(model, input_shape, num_labels))
+    segment.load_state_dict(dict(weights))
+    return segment
 
-    Drawing first weights for a whole network only to overwrite them costs more than a small turn.
-    """
-    with torch.device("meta"):
-        return MODELS.get(model)(input_shape, num_labels).segments()[0]
+
+# Drawing first weights for a whole network only to overwrite them costs more than a small turn.
+@lru_cache(maxsize=4)
+def _template(model: str, input_shape: tuple[int, int, int], num_labels: int) -> nn.Sequential:
+    return build_client_segment(model, input_shape, num_labels, seed=0)
 
 
 def build_server_segment(
@@ -152,7 +162,7 @@ def check_fits(model: str, input_shape: tuple[int, int, int], num_labels: int) -
     try:
         with seeded(0), torch.no_grad():
             network = MODELS.get(model)(input_shape, num_labels)
-            client, _ = network.segments()
+            client, server = network.segments()
             # Of two images, in training mode: batch norm refuses too few values only then.
             logits = network.whole()(torch.rand(2, *input_shape))
     except UserError:
@@ -163,6 +173,12 @@ def check_fits(model: str, input_shape: tuple[int, int, int], num_labels: int) -
         ) from error
     if tuple(logits.shape) != (2, num_labels) or not logits.isfinite().all():
         raise UserError(f"model={model!r} does not answer with {num_labels} finite logits an image")
+    for side, segment in (("client", client), ("server", server)):
+        if not any(True for _ in segment.parameters()):
+            raise UserError(
+                f"model={model!r} leaves the {side}'s side of the cut={network.cut!r} nothing to "
+                "learn; allowed: a cut with parameters on both sides"
+            )
     _check_deterministic(model, client, input_shape)
 
 

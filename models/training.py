@@ -73,8 +73,17 @@ def train_batch(
     """Take one step on the cross entropy of ``segment(x)`` against the labels `y`.
 
     Where `x` requires a gradient, it is left in ``x.grad``: what goes back through the cut.
+
+    Raises
+    ------
+    ValueError
+        If the loss is not finite: nothing that follows would mean anything.
     """
     optimiser.zero_grad(set_to_none=True)
     loss = F.cross_entropy(segment(x), y)
+    if not loss.isfinite():
+        raise ValueError(
+            "training diverged: the loss is not finite; a lower learning-rate may mend it"
+        )
     loss.backward()
     optimiser.step()

@@ -42,6 +42,9 @@ _RUN_FAILED, _BAD_ARGUMENTS, _INTERRUPTED = 1, 2, 130
 def main() -> None:
     """Run the command line; being told to end cleans up as Ctrl-C does."""
     for number in (signal.SIGTERM, signal.SIGHUP):
+        # Under nohup it is ignored, and stays so.
+        if signal.getsignal(number) is signal.SIG_IGN:
+            continue
         signal.signal(number, lambda received, _: sys.exit(128 + received))
     app()
 
@@ -73,8 +76,10 @@ def run(
         folder = Path(config.out)
         _check_numbers(clients, client_cpus, client_gpus)
         _check_writable(folder)
-        _check_plan(config, clients)
+        plan = _plan(config, clients)
         _empty(folder)
+        if not verbose:
+            typer.echo(plan)
         start = time.monotonic()
         with _progress(verbose) as on_line:
             outcome = launch.run_app(
@@ -127,6 +132,8 @@ def _one_line_errors() -> Iterator[None]:
         yield
     except UserError as error:
         _end(f"error: {error}", _BAD_ARGUMENTS)
+    except OSError as error:
+        _end(f"error: {error}", _RUN_FAILED)
     except KeyboardInterrupt:
         _end("interrupted; all that was started has ended", _INTERRUPTED)
 
@@ -177,6 +184,15 @@ def _check_numbers(clients: int, client_cpus: int, client_gpus: float) -> None:
         raise refuse("--client-cpus", client_cpus, "an integer >= 1")
     if not (math.isfinite(client_gpus) and client_gpus >= 0):
         raise refuse("--client-gpus", client_gpus, "a number >= 0")
+    # What another cluster has is known only there.
+    if not os.environ.get("RAY_ADDRESS"):
+        import torch
+
+        cpus, gpus = os.cpu_count() or 1, torch.cuda.device_count()
+        if client_cpus > cpus:
+            raise refuse("--client-cpus", client_cpus, f"at most {cpus}, what this machine has")
+        if client_gpus > gpus:
+            raise refuse("--client-gpus", client_gpus, f"at most {gpus}, what this machine has")
 
 
 def _check_writable(folder: Path) -> None:
@@ -190,11 +206,13 @@ def _check_writable(folder: Path) -> None:
         raise refuse("out", str(folder), "a folder that you can write to")
 
 
-def _check_plan(config: RunConfig, clients: int) -> None:
-    """Refuse what the data or the number of clients make impossible."""
+def _plan(config: RunConfig, clients: int) -> str:
+    """Refuse what the data or the number of clients make impossible; return who holds what."""
+    from simulations.partition import plan_table
     from simulations.plan import prepare
 
-    prepare(config, clients)
+    prepared = prepare(config, clients)
+    return plan_table(prepared.plan, prepared.dataset)
 
 
 def _empty(folder: Path) -> None:

@@ -110,7 +110,10 @@ class RunConfig:
         0.0, "GPUs that Ray reserves for the server segment", _RESERVED, _reservable
     )
     threads: int = _key(
-        1, "threads of each segment; they change the last bits", "an integer >= 1", _positive
+        1,
+        "threads of each segment; they change the last bits",
+        "an integer from 1 to 1024",
+        lambda value: 1 <= value <= 1024,
     )
     options: str = _key("", "a plug-in's own settings", "'name=value name=value'")
     out: str = _key(
@@ -159,8 +162,16 @@ class RunConfig:
         UserError
             For a name that no registry knows, or a text that does not parse.
         """
-        load_client(STRATEGIES.get(self.strategy).client)
+        strategy = STRATEGIES.get(self.strategy)
+        load_client(strategy.client)
         METHODS.get(self.unlearning)
+        if self.unlearning not in strategy.methods:
+            allowed = f"{', '.join(sorted(strategy.methods))} (with strategy={self.strategy!r})"
+            raise refuse("unlearning", self.unlearning, allowed)
+        for key in strategy.ignores:
+            value, default = (one.as_mapping()[key] for one in (self, RunConfig()))
+            if value != default:
+                raise refuse(key, value, f"{default!r} (strategy={self.strategy!r} ignores it)")
         MODELS.get(self.model)
         parse_requests(self.forget, self.forget_client)
         self.plugin_options()

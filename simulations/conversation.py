@@ -134,6 +134,8 @@ class Conversation:
                 )
             if not strangers:
                 time.sleep(0.05)
+        if sorted(known) != list(range(expected)):
+            raise ClientFailureError(f"clients call themselves {sorted(known)}, not 0 and so on")
         for client, node_id in sorted(known.items()):
             self._manager.register(NodeProxy(client, node_id))
         return expected
@@ -150,6 +152,10 @@ class Conversation:
             if isinstance(reply, str):
                 raise ClientFailureError(f"a client does not say who it is: {reply}")
             answer = recorddict_compat.recorddict_to_getpropertiesres(reply)
+            if answer.status.code is not Code.OK:
+                raise ClientFailureError(
+                    f"a client does not say who it is: {answer.status.message}"
+                )
             client = int(str(answer.properties["partition-id"]))
             self._ledger.record(client, "setup", up=_size(reply), down=down, messages=1)
             introduced.append((node_id, dict(answer.properties)))
@@ -253,6 +259,8 @@ class Conversation:
             if not isinstance(reply, str):
                 answer = read(reply)
                 if answer.status.code is Code.OK:
+                    spent = float(answer.metrics.get("seconds", 0.0))
+                    self._ledger.record(proxy.client, phase, client_seconds=spent)
                     results.append((proxy, answer))
                     continue
                 trouble = answer.status.message

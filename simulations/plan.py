@@ -39,6 +39,11 @@ class Forgetting:
         """The clients whose samples are to be forgotten, in order."""
         return sorted(self.samples)
 
+    @property
+    def requests(self) -> dict[int, Request]:
+        """The request as each of those clients is told it."""
+        return {client: self.request.meant_for(ids) for client, ids in self.samples.items()}
+
     def covers(self, client: int, label: int) -> bool:
         """Return whether a client's test samples of a label stand for what is forgotten.
 
@@ -70,6 +75,10 @@ def deal(config: RunConfig, num_clients: int) -> tuple[Dataset, Plan]:
         If the data cannot be read, or cannot be dealt like that.
     """
     dataset = load(config.dataset)
+    # Dealing takes time and memory by the client: what cannot be is not worked out.
+    if num_clients > len(dataset.y_train):
+        allowed = f"at most {len(dataset.y_train)}, the number of train samples"
+        raise refuse("num-supernodes", num_clients, allowed)
     labels = {request.label_index(dataset.class_names) for request in config.requests()}
     plan = make_plan(
         dataset.y_train,

@@ -44,15 +44,16 @@ class Recorder:
     ) -> None:
         self._prepared, self._strategy = prepared, strategy
         self._conversation, self._ledger = conversation, ledger
-        self._forgotten: list[Forgetting] = []
         self._phases: list[dict[str, Any]] = []
-        self._client_seconds: dict[int, float] = {}
+        self._setup = [
+            {"client": client, **self._traffic(ledger.account(client, "setup"))}
+            for client in strategy.clients
+        ]
         self._timing: dict[str, Any] = {}
 
     def note_cost(self) -> None:
         """Read the clocks of the script that just ended, before the evaluation restarts them."""
         strategy = self._strategy
-        self._client_seconds = dict(strategy.client_seconds)
         self._timing = {
             "questions": {
                 action: asdict(asked) for action, asked in self._conversation.take_asked().items()
@@ -74,11 +75,7 @@ class Recorder:
         strategy = self._strategy
         self._ledger.merge(strategy.server.take_ledger())
         self._conversation.take_asked()
-        if forgetting is None:
-            asking = self._prepared.forgettings
-        else:
-            self._forgotten.append(forgetting)
-            asking = (forgetting,)
+        asking = self._prepared.forgettings if forgetting is None else (forgetting,)
         requested = {client for one in asking for client in one.clients}
         self._phases.append(
             {
@@ -124,6 +121,7 @@ class Recorder:
                 "server_device": self._strategy.server.device_name(),
                 **{name: version(name) for name in ("flwr", "ray", "torch", "numpy")},
             },
+            "setup": {"clients": self._setup},
             "phases": self._phases,
         }
 
@@ -132,7 +130,7 @@ class Recorder:
         return {
             "client": client,
             "requested": requested,
-            "train_seconds": self._client_seconds.get(client, 0.0),
+            "train_seconds": self._ledger.account(client, phase).client_seconds,
             **self._traffic(self._ledger.account(client, phase)),
             "evaluation": self._traffic(self._ledger.account(client, "evaluate")),
         }
@@ -154,7 +152,11 @@ class Recorder:
         }
 
     def _accuracy(self, asking: tuple[Forgetting, ...]) -> dict[str, Any]:
-        """Return accuracies; a share without a single test sample is None."""
+        """Return accuracies; a share without a single test sample is None.
+
+        ``unlearned`` is over the labels and clients of the requests `asking`; ``retained`` is over
+        what no request of the run names, so that it means the same in every phase.
+        """
         names = self._prepared.dataset.class_names
         clients = self._strategy.clients
         counts = np.zeros((2, len(clients), len(names)), dtype=np.int64)
@@ -164,14 +166,16 @@ class Recorder:
 
         # Which (client, label) cells of the counts belong to what.
         everything = np.ones(counts.shape[1:], dtype=bool)
-        unlearned, gone = ~everything, ~everything
+        unlearned, named = ~everything, ~everything
         for row, client in enumerate(clients):
             for label in range(len(names)):
                 unlearned[row, label] = any(one.covers(client, label) for one in asking)
-                gone[row, label] = any(one.covers(client, label) for one in self._forgotten)
+                named[row, label] = any(
+                    one.covers(client, label) for one in self._prepared.forgettings
+                )
         return {
             "unlearned": _share(counts, unlearned),
-            "retained": _share(counts, ~(unlearned | gone)),
+            "retained": _share(counts, ~named),
             "per_label": {
                 name: _share(counts[:, :, [label]], everything[:, [label]])
                 for label, name in enumerate(names)

@@ -11,10 +11,10 @@ from simulations import console
 from simulations.config import RunConfig
 from simulations.conversation import Conversation
 from simulations.partition import plan_table
-from simulations.plan import Preparation, prepare
+from simulations.plan import Forgetting, Preparation, prepare
 from simulations.report import render
 from simulations.result import Recorder, write_result
-from strategies.base import SplitStrategy, StrategySetting
+from strategies.base import ClientFailureError, SplitStrategy, StrategySetting
 from strategies.placement import place, release
 from strategies.registry import STRATEGIES
 from strategies.server_segment import ServerSegment
@@ -101,7 +101,8 @@ def run(
     for forgetting in prepared.forgettings:
         clients = forgetting.clients
         console.progress(f"{config.strategy}: forget {forgetting.request.text} of {clients}")
-        conversation.hold(strategy, strategy.unlearn(forgetting.request, clients), "unlearn")
+        conversation.hold(strategy, strategy.unlearn(forgetting.requests), "unlearn")
+        _check_left_out(strategy, forgetting)
         recorder.note_cost()
         conversation.hold(strategy, strategy.score(strategy.changed_by(clients)), "evaluate")
         recorder.note_phase("unlearn", forgetting)
@@ -110,3 +111,13 @@ def run(
         write_result(result, config.out)
     console.show(render(result))
     return strategy, result
+
+
+def _check_left_out(strategy: SplitStrategy, forgetting: Forgetting) -> None:
+    """Compare what clients say that they left out with what the plan says that was meant."""
+    for client, ids in forgetting.samples.items():
+        if strategy.left_out.get(client) != len(ids):
+            raise ClientFailureError(
+                f"client {client} was to forget {len(ids)} samples at {forgetting.request.text!r} "
+                f"and says that it left out {strategy.left_out.get(client, 'none')}"
+            )

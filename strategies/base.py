@@ -9,7 +9,7 @@ methods take the next question from it and hand it the answers. A protocol is th
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -71,10 +71,13 @@ class SplitStrategy(Strategy):
     """Base of every protocol.
 
     A protocol writes `learn` and `unlearn` as scripts and names who answers it in `client`, as
-    ``package.module:Class``, a subclass of ``clients.base.SplitClient``.
+    ``package.module:Class``, a subclass of ``clients.base.SplitClient``. In `methods` it names the
+    unlearning methods it can do, in `ignores` the run-config keys that mean nothing to it.
     """
 
     client: ClassVar[str]
+    methods: ClassVar[frozenset[str]] = frozenset({"retrain"})
+    ignores: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, setting: StrategySetting) -> None:
         self.clients = list(setting.clients)
@@ -85,7 +88,7 @@ class SplitStrategy(Strategy):
         self.phase = "setup"
         self.progress = setting.report
         self.client_digests: dict[int, str] = {}
-        self.client_seconds: dict[int, float] = {}
+        self.left_out: dict[int, int] = {}
         self.batches = 0
         self.batch_seconds = 0.0
         self.scores: dict[int, Message] = {}
@@ -100,8 +103,8 @@ class SplitStrategy(Strategy):
         """Learn from every client's data."""
 
     @abstractmethod
-    def unlearn(self, request: Request, clients: Sequence[int]) -> Script:
-        """Forget what `request` means; `clients` are those whose samples it names."""
+    def unlearn(self, requests: Mapping[int, Request]) -> Script:
+        """Forget what the requests mean, each said by the client that holds the samples."""
 
     @abstractmethod
     def changed_by(self, clients: Sequence[int]) -> Sequence[int]:
@@ -114,30 +117,31 @@ class SplitStrategy(Strategy):
         named = {name.replace("_", "-"): value for name, value in fields.items()}
         return Question({client: Message(action, dict(named)) for client in clients})
 
-    def collect(self, question: Question) -> Generator[Question, list[Reply], list[Reply]]:
-        """Ask, and go on asking whoever has more chunks to send.
+    def ask_to_forget(self, requests: Mapping[int, Request], action: str) -> Question:
+        """Ask each client to act on its request, which it reads with ``forget_samples``."""
+        return Question(
+            {
+                client: Message(action, {"request": request.to_field()})
+                for client, request in requests.items()
+            }
+        )
 
-        Use as ``replies = yield from self.collect(self.ask(clients, "pretrain"))``. Each chunk is
-        handed to `receive` as it arrives, so that no more than one chunk a client is in memory.
+    def collect(self, question: Question) -> Script:
+        """Ask for an upload, and go on asking whoever has more chunks to send.
 
-        Returns
-        -------
-        list of Reply
-            The first answers, with their first chunk.
+        Use as ``yield from self.collect(self.ask(clients, "pretrain"))``. Each chunk goes to the
+        server segment as it arrives, so that no more than one chunk a client is in memory here.
         """
-        first = yield question
-        replies, chunk = first, 0
+        replies = yield question
+        chunk = 0
         while replies:
             self._receive(replies)
             chunk += 1
             unfinished = [
                 reply.client for reply in replies if reply.message.integer("chunks") > chunk
             ]
-            if not unfinished:
-                break
-            what = str(first[0].message.fields["upload"])
+            what = str(replies[0].message.fields["upload"])
             replies = yield self.ask(unfinished, "upload", upload=what, chunk=chunk)
-        return first
 
     def _receive(self, replies: list[Reply]) -> None:
         """Hand one chunk of each client to the server segment."""
@@ -155,8 +159,8 @@ class SplitStrategy(Strategy):
         """Measure accuracy on each client's own test split, with Concat(F^k, F^s).
 
         Clients whose segment changed upload their test activations; the server predicts from what
-        it has of every client; each client that is there scores its own predictions. Test labels
-        stay with the clients.
+        it has of every client; each client that is there scores its own predictions. A test
+        label stays with its client; counts of samples and of hits by label are its answer.
 
         Parameters
         ----------
@@ -189,7 +193,7 @@ class SplitStrategy(Strategy):
             Under which the ledger counts it.
         """
         self._script, self.phase = script, phase
-        self.client_seconds = {}
+        self.left_out = {}
         self.batches, self.batch_seconds = 0, 0.0
         self._advance(None)
 
@@ -232,8 +236,8 @@ class SplitStrategy(Strategy):
             fields = reply.message.fields
             if "digest" in fields:
                 self.client_digests[reply.client] = str(fields["digest"])
-            spent = float(fields.get("seconds", 0.0))
-            self.client_seconds[reply.client] = self.client_seconds.get(reply.client, 0.0) + spent
+            if "left-out" in fields:
+                self.left_out[reply.client] = reply.message.integer("left-out")
             self.batches += int(fields.get("batches", 0))
             self.batch_seconds += float(fields.get("batch-seconds", 0.0))
         self._advance(sorted(replies, key=lambda reply: reply.client))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import ray
+from ray.exceptions import RayTaskError
 
 from models.errors import UserError
 from strategies.server_segment import ServerSegment
@@ -32,7 +33,11 @@ class HostedSegment:
         method = getattr(self.actor, name)
 
         def call(*arguments: Any, **named: Any) -> Any:
-            return ray.get(method.remote(*arguments, **named))
+            try:
+                return ray.get(method.remote(*arguments, **named))
+            except RayTaskError as error:
+                # What the segment raised, not Ray's picture of the stack that it was raised in.
+                raise error.cause from None
 
         return call
 
@@ -67,22 +72,29 @@ def place(num_cpus: float, num_gpus: float, **segment: Any) -> ServerSegment:
                 "Ray, and this run has none; allowed: 0"
             )
         return ServerSegment(**segment)
+    segment["on_gpu"] = num_gpus > 0
     _check_room(num_cpus, num_gpus)
     actor: Any = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus)(_SegmentActor).remote(**segment)
     ready, _ = ray.wait([actor.digest.remote()], timeout=_START_SECONDS)
     if not ready:
         ray.kill(actor)
-        raise _no_room(num_cpus, num_gpus)
+        raise UserError(
+            f"the server segment did not start within {_START_SECONDS:.0f} seconds: either the "
+            f"machine is too busy, or server-num-cpus={num_cpus:g} and server-num-gpus="
+            f"{num_gpus:g} are free on different nodes only"
+        )
     ray.get(ready[0])
     return cast(ServerSegment, HostedSegment(actor))
 
 
 def release(server: ServerSegment) -> None:
     """End a server segment: close its link and give its resources back."""
-    server.close_link()
     hosted: object = server
-    if isinstance(hosted, HostedSegment):
-        ray.kill(hosted.actor)
+    try:
+        server.close_link()
+    finally:
+        if isinstance(hosted, HostedSegment):
+            ray.kill(hosted.actor)
 
 
 def link_host() -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from models.split import build_server_segment, seeded, smashed_shape
-from models.training import TrainingSettings, device, train_batch
+from models.training import TrainingSettings, train_batch
 from transport.grpc_link import LinkServer
 from transport.ledger import Ledger, Row
 from transport.link import Caller
@@ -39,6 +39,8 @@ class ServerSegment:
         What both sides agree on.
     host : str
         Address the link binds to.
+    on_gpu : bool
+        Whether to compute on the GPU that this process was given.
     """
 
     def __init__(
@@ -48,11 +50,12 @@ class ServerSegment:
         num_labels: int,
         training: TrainingSettings,
         host: str = "127.0.0.1",
+        on_gpu: bool = False,
     ) -> None:
         self._model, self._input_shape, self._num_labels = model, input_shape, num_labels
         self._smashed_shape = smashed_shape(model, input_shape, num_labels)
         self._training, self._host = training, host
-        self._device = device()
+        self._device = torch.device("cuda" if on_gpu else "cpu")
         self._cache = ActivationCache()
         self._test_cache = ActivationCache()
         self._ledger = Ledger()
@@ -105,7 +108,7 @@ class ServerSegment:
             y = labels[visited[batch]].to(self._device)
             with self._next_step():
                 train_batch(self._segment, self._optimiser, x, y)
-        self._seconds += time.perf_counter() - started
+        self._seconds += self._elapsed(started)
 
     def cache_bytes(self) -> int:
         """Return the size of the cached training activations and labels, in bytes."""
@@ -186,7 +189,9 @@ class ServerSegment:
                 train_batch(self._segment, self._optimiser, smashed, labels)
             assert smashed.grad is not None
             gradient = smashed.grad.cpu()
-            self._seconds += time.perf_counter() - started
+            spent = self._elapsed(started)
+            self._seconds += spent
+        self._ledger.record(caller.client, caller.phase, server_seconds=spent)
         return {"gradient": gradient}, {}
 
     # What a result asks.
@@ -213,6 +218,12 @@ class ServerSegment:
         if self._device.type == "cuda":
             return torch.cuda.get_device_name(self._device)
         return "cpu"
+
+    def _elapsed(self, started: float) -> float:
+        """Return the seconds since `started`, with all that a GPU still had to do."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter() - started
 
     def _next_step(self) -> AbstractContextManager[None]:
         """Give dropout its own numbers, which follow from the number of the step."""

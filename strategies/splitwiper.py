@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from strategies.base import SplitStrategy
 from strategies.script import Script
@@ -19,15 +19,16 @@ class SplitWiper(SplitStrategy):
     """
 
     client = "clients.splitwiper:SplitWiperClient"
+    ignores = frozenset({"client-sync", "options"})
 
     def learn(self) -> Script:
         """Algorithm 1."""
         yield from self.collect(self.ask(self.clients, "pretrain"))
         self.train_server()
 
-    def unlearn(self, request: Request, clients: Sequence[int]) -> Script:
+    def unlearn(self, requests: Mapping[int, Request]) -> Script:
         """Algorithm 2: the other clients are not sent one message."""
-        yield from self.collect(self.ask(clients, "forget", request=request.to_field()))
+        yield from self.collect(self.ask_to_forget(requests, "forget"))
         self.train_server()
 
     def changed_by(self, clients: Sequence[int]) -> Sequence[int]:

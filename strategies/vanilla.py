@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -22,15 +22,16 @@ class Vanilla(SplitStrategy):
     """
 
     client = "clients.vanilla:VanillaClient"
+    ignores = frozenset({"options"})
 
     def learn(self) -> Script:
         """Train for M epochs; within an epoch each client has one turn."""
         yield self.ask(self.clients, "start", shared=self.hands_on)
         yield from self.train()
 
-    def unlearn(self, request: Request, clients: Sequence[int]) -> Script:
+    def unlearn(self, requests: Mapping[int, Request]) -> Script:
         """Leave the forgotten samples out and train again, with every client."""
-        yield self.ask(clients, "leave-out", request=request.to_field())
+        yield self.ask_to_forget(requests, "leave-out")
         yield from self.learn()
 
     def changed_by(self, clients: Sequence[int]) -> Sequence[int]:

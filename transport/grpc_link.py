@@ -89,6 +89,8 @@ class LinkServer:
                 ("grpc.so_reuseport", 0),
                 # Clients ask whether it is still there (see `connect`), by default too often.
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                # A client machine that vanishes sends no goodbye, and holds a thread until then.
+                ("grpc.keepalive_time_ms", 30_000),
             ],
         )
         serve = grpc.stream_stream_rpc_method_handler(self._serve)

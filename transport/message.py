@@ -40,7 +40,18 @@ class Message:
     tensors: dict[str, Array] = field(default_factory=dict)
 
     def pack(self) -> tuple[list[Array], dict[str, Scalar]]:
-        """Return the message as a NumPyClient takes and gives it: arrays without names, scalars."""
+        """Return the message as a NumPyClient takes and gives it: arrays without names, scalars.
+
+        Raises
+        ------
+        ValueError
+            If a name would be lost on the way.
+        """
+        if any("," in name for name in self.tensors) or {_ACTION, _TENSORS} & self.fields.keys():
+            raise ValueError(
+                f"a message has no tensor with a comma in its name and no field {_ACTION!r} or "
+                f"{_TENSORS!r}; it has {[*self.tensors, *self.fields]}"
+            )
         names = ",".join(self.tensors)
         return list(self.tensors.values()), {**self.fields, _ACTION: self.action, _TENSORS: names}
 

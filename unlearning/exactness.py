@@ -1,8 +1,8 @@
 """What makes retraining exact: seeds, orders and batches that no other sample has a say in.
 
 Exact unlearning means that forgetting gives, bit for bit, what training from scratch without the
-forgotten samples gives. So every random draw is named by what it is for, never by when it happens
-or by what else is there.
+forgotten samples gives. So every random draw is named by what it is for (a client, an epoch, a
+step), never by whether this is learning or forgetting.
 """
 
 from __future__ import annotations

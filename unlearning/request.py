@@ -23,7 +23,7 @@ class Request:
     Parameters
     ----------
     text : str
-        The request as the user wrote it.
+        The request as the user wrote it; it stays where the request was made.
     client : int or None
         Who asks; None when the ids say it.
     label : str
@@ -34,6 +34,8 @@ class Request:
         Ids of the samples meant; empty for all.
     ids_file : str
         Where `ids` is to be read from by `loaded`; empty once they are read.
+    number : int
+        Which request of the run it is: one that arrives twice is acted upon once.
     """
 
     text: str
@@ -42,6 +44,7 @@ class Request:
     share: float = 1.0
     ids: tuple[int, ...] = ()
     ids_file: str = ""
+    number: int = 0
 
     def loaded(self) -> Request:
         """Return the request with its sample ids read from the file that it names.
@@ -69,9 +72,13 @@ class Request:
             )
         return replace(self, ids=tuple(ids), ids_file="")
 
+    def meant_for(self, ids: Ids) -> Request:
+        """Return the request for a client of which it names these samples: none of anybody else."""
+        return replace(self, ids=tuple(ids.tolist())) if self.ids else self
+
     def to_field(self) -> str:
         """Return the request as one text that travels in an instruction."""
-        return json.dumps(asdict(self))
+        return json.dumps({**asdict(self), "text": ""})
 
     @classmethod
     def from_field(cls, text: str) -> Request:
@@ -152,7 +159,11 @@ def parse_requests(text: str, forget_client: int) -> list[Request]:
     UserError
         With the part that cannot be read and what is allowed.
     """
-    return [_parse_request(part.strip(), forget_client) for part in text.split(";") if part.strip()]
+    parts = [part.strip() for part in text.split(";") if part.strip()]
+    return [
+        replace(_parse_request(part, forget_client), number=number)
+        for number, part in enumerate(parts)
+    ]
 
 
 def _parse_request(text: str, forget_client: int) -> Request:

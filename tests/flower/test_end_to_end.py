@@ -61,7 +61,7 @@ def test_the_main_job(tmp_path):
     others = [client for client in unlearn["clients"] if not client["requested"]]
     assert len(others) == 4
     assert all(client["messages"] == 0 for client in others)
-    for word in ("forget class:2", "1 requesting", "4 other", "100.0 %"):
+    for word in ("forget class:2", "1 requesting", "4 other", "100.0 %", "1442  355"):
         assert word in done.stdout
     assert not (tmp_path / "results" / "log.txt").exists()
     assert_equals_one_process(result, LocalRun(5))
@@ -106,8 +106,8 @@ def test_a_plug_in_by_dotted_path_runs_and_its_failure_is_told_in_one_line(tmp_p
         "    client = 'my_plugin:Client'\n"
         "    def learn(self):\n"
         "        yield self.ask([1], 'greet')\n"
-        "    def unlearn(self, request, clients):\n"
-        "        yield self.ask(clients, 'greet')\n"
+        "    def unlearn(self, requests):\n"
+        "        yield self.ask_to_forget(requests, 'greet')\n"
         "    def changed_by(self, clients):\n"
         "        return clients\n"
     )

@@ -2,6 +2,7 @@
 
 import time
 
+import numpy as np
 import pytest
 import ray
 import torch
@@ -112,3 +113,12 @@ def test_its_link_serves_a_client_on_loopback_when_all_is_on_one_machine(segment
     ((client, phase, account),) = server.take_ledger()
     assert (client, phase, account.messages) == (3, "learn", 1)
     assert server.take_seconds() > 0
+
+
+def test_what_the_segment_raises_arrives_as_it_was_raised(segment):
+    server = segment(0, 0)
+    with pytest.raises(ValueError, match=r"^client 3 sent chunk 1 after 0 chunks$"):
+        server.cache(
+            3, 1, np.ones((2, 8, 4, 4), np.float32), np.arange(2), np.arange(2, dtype=np.int64)
+        )
+    assert server.cache_bytes() == 0

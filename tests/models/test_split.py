@@ -4,6 +4,7 @@ import sys
 import threading
 from collections import OrderedDict
 from types import ModuleType
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from models.split import (
     build_client_segment,
     build_server_segment,
     check_fits,
-    empty_client_segment,
+    client_segment_with,
     seeded,
     smashed_shape,
 )
@@ -158,18 +159,67 @@ def test_two_threads_draw_what_they_would_draw_alone():
 
 
 @pytest.mark.parametrize("model", SHAPES)
-def test_an_empty_client_segment_takes_the_weights_it_is_given(model):
-    source = build_client_segment(model, SHAPES[model], 4, seed=2)
+def test_a_client_segment_takes_the_weights_it_is_given_and_keeps_them_apart(model):
+    source, other = (build_client_segment(model, SHAPES[model], 4, seed=seed) for seed in (2, 3))
     before = torch.default_generator.get_state()
-    empty = empty_client_segment(model, SHAPES[model], 4)
-    assert all(parameter.is_meta for parameter in empty.parameters())
+    given = client_segment_with(model, SHAPES[model], 4, source.state_dict())
+    again = client_segment_with(model, SHAPES[model], 4, other.state_dict())
     assert torch.equal(torch.default_generator.get_state(), before)
-
-    empty.load_state_dict(source.state_dict(), assign=True)
-    assert digest(empty.state_dict()) == digest(source.state_dict())
+    assert digest(given.state_dict()) == digest(source.state_dict())
+    assert digest(again.state_dict()) == digest(other.state_dict())
     x = torch.randn(2, *SHAPES[model], generator=torch.Generator().manual_seed(1))
-    assert torch.equal(empty(x), source(x))
-    assert all(parameter.requires_grad for parameter in empty.parameters())
+    assert torch.equal(given(x), source(x))
+    assert all(parameter.requires_grad for parameter in given.parameters())
+
+
+def test_tied_weights_stay_tied_and_buffers_that_are_not_saved_stay_there():
+    class Doubled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Conv2d(1, 1, 1)
+            self.second = self.first
+            self.register_buffer("twice", torch.tensor(2.0), persistent=False)
+
+        def forward(self, x):
+            return self.twice * self.second(self.first(x))
+
+    def tied(input_shape, num_labels):
+        layers = OrderedDict(
+            tied=Doubled(), rest=nn.Sequential(nn.Flatten(), nn.Linear(64, num_labels))
+        )
+        return Network(layers, cut="tied")
+
+    with patch.dict(MODELS._built_in, {"tied": tied}):
+        source = build_client_segment("tied", (1, 8, 8), 4, seed=2)
+        given = client_segment_with("tied", (1, 8, 8), 4, source.state_dict())
+    assert len(list(given.parameters())) == 2
+    x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(given(x), source(x))
+
+
+def test_a_side_of_the_cut_with_nothing_to_learn_is_refused():
+    def bare(input_shape, num_labels):
+        layers = OrderedDict(
+            pool=nn.AvgPool2d(2), rest=nn.Sequential(nn.Flatten(), nn.Linear(16, num_labels))
+        )
+        return Network(layers, cut="pool")
+
+    with (
+        patch.dict(MODELS._built_in, {"bare": bare}),
+        pytest.raises(UserError, match="client's side of the cut='pool' nothing to learn"),
+    ):
+        check_fits("bare", (1, 8, 8), 4)
+
+
+def test_a_seeded_block_may_stand_in_another():
+    with seeded(1):
+        with seeded(2):
+            inner = torch.rand(3)
+        outer = torch.rand(3)
+    with seeded(2):
+        assert torch.equal(torch.rand(3), inner)
+    with seeded(1):
+        assert torch.equal(torch.rand(3), outer)
 
 
 @pytest.mark.parametrize(

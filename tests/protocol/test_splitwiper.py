@@ -1,14 +1,18 @@
 """SplitWiper forgets exactly: the same bits as if the samples had never been there."""
 
 import dataclasses
+import json
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simulations import client_app
 from simulations.partition import Plan
-from tests.local_grid import LocalRun, dealt
+from strategies.base import ClientFailureError
+from tests.local_grid import LocalRun, client_of, dealt, node_of
 
 SHORT = {"strategy": "splitwiper", "pretrain_epochs": 2, "server_epochs": 2}
 
@@ -143,3 +147,48 @@ def test_no_weights_and_no_test_labels_leave_a_client():
                 assert fields["tensors"] == "smashed"
             elif name == "fitres.metrics":
                 assert fields["tensors"] == "smashed,labels,ids"
+
+
+def test_a_request_that_arrives_twice_is_acted_upon_once():
+    run = LocalRun(3, forget="samples:0.5@class:2", **SHORT)
+    once = run.digests["clients"]["0"]
+    (forgetting,) = run.prepared.forgettings
+    context = run.grid.contexts[node_of(0)]
+    client = client_app.client_fn(context).numpy_client
+    message = run.strategy.ask_to_forget(forgetting.requests, "forget").messages[0]
+    message.fields |= {"client": 0, "phase": "unlearn"}
+    _, samples, fields = client.fit(*message.pack())
+    assert fields["digest"] == once
+    assert fields["left-out"] == len(forgetting.samples[0])
+    assert samples == len(run.prepared.plan.train[0]) - len(forgetting.samples[0])
+
+
+def test_a_client_is_told_of_its_own_samples_only(tmp_path):
+    (tmp_path / "ids.txt").write_text("\n".join(map(str, range(0, 1442, 30))))
+    run = LocalRun(5, forget=f"ids:{tmp_path / 'ids.txt'}", **SHORT)
+    (forgetting,) = run.prepared.forgettings
+    assert len(forgetting.clients) == 5
+    told = {
+        client_of(node_id): json.loads(content.config_records["fitins.config"]["request"])
+        for node_id, content, _ in run.grid.sent
+        if "request" in content.config_records.get("fitins.config", {})
+    }
+    for client, request in told.items():
+        assert request["ids"] == forgetting.samples[client].tolist()
+        assert str(tmp_path) not in str(request)
+
+
+def test_a_client_that_leaves_out_something_else_is_found_out():
+    def forget_nothing(client, message):
+        client.left_out = 0
+
+    with (
+        patch("clients.base.SplitClient.forget_samples", forget_nothing),
+        pytest.raises(ClientFailureError, match=r"client 0 was to forget 142 samples .* says .* 0"),
+    ):
+        LocalRun(5, forget="class:2", **SHORT)
+
+
+def test_diverging_training_is_refused_with_what_may_mend_it():
+    with pytest.raises((ClientFailureError, ValueError), match="a lower learning-rate may mend it"):
+        LocalRun(2, forget="", learning_rate=1e6, **SHORT)

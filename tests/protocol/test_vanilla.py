@@ -34,13 +34,13 @@ def large_digits(tmp_path_factory):
     return f"npz:{path}"
 
 
-def unsplit(model, dataset, epochs, batch_size, **optimiser):
+def unsplit(model, dataset, epochs, batch_size, owner=0, **optimiser):
     """Train the whole network in plain PyTorch on the batches that the protocol visits."""
     data = load(dataset)
     ids = np.arange(len(data.y_train))
     x, y = data.train(ids)
     parts = (model, data.input_shape, data.num_classes)
-    client = build_client_segment(*parts, derive_seed(SEED, "client-segment", 0))
+    client = build_client_segment(*parts, derive_seed(SEED, "client-segment", owner))
     server = build_server_segment(*parts, derive_seed(SEED, "server-segment"))
     network = nn.Sequential(client, server).train()
     steps = torch.optim.SGD(network.parameters(), **optimiser)
@@ -81,15 +81,12 @@ def test_one_client_equals_the_unsplit_network(client_sync, momentum, weight_dec
         batch_size=batch_size,
         seed=SEED,
     )
-    client, server = unsplit(
-        "cnn", "digits", 3, batch_size, lr=0.05, momentum=momentum, weight_decay=weight_decay
-    )
-    if client_sync == "none":
-        assert same_bits(run.client_state(0), client)
-        assert same_bits(run.server_state, server)
-    else:
-        # One segment for all clients starts from weights of its own.
-        assert not same_bits(run.client_state(0), client)
+    # The segment that is handed on starts from weights that are nobody's own.
+    owner = 0 if client_sync == "none" else "shared"
+    settings = {"lr": 0.05, "momentum": momentum, "weight_decay": weight_decay}
+    client, server = unsplit("cnn", "digits", 3, batch_size, owner, **settings)
+    assert same_bits(run.client_state(0), client)
+    assert same_bits(run.server_state, server)
 
 
 def test_one_client_equals_the_unsplit_network_with_batch_norm_and_dropout(large_digits):

@@ -94,6 +94,11 @@ def _write_images(path: Path) -> None:
         (["--client-cpus", "0"], "--client-cpus"),
         (["--client-gpus", "-1"], "--client-gpus"),
         (["--client-gpus", "nan"], "--client-gpus"),
+        (["--client-cpus", "100000"], "--client-cpus"),
+        (["--client-gpus", "1000"], "--client-gpus"),
+        (["--clients", "2000000"], "num-supernodes"),
+        (["--set", "threads=4294967297"], "threads"),
+        (["--set", "client-sync=handoff"], "client-sync"),
     ],
 )
 def test_bad_input_is_one_line_and_starts_nothing(
@@ -122,11 +127,17 @@ def test_typers_own_bad_arguments_exit_with_2(flower: Run) -> None:
     assert flower.asked == []
 
 
-def test_done_prints_progress_and_tables(flower: Run, tmp_path: Path) -> None:
+def test_done_prints_progress_and_tables(
+    flower: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What another cluster has is not asked of this machine.
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     result = _invoke("run", "--clients", "3", "--client-gpus", "0.5", "--strategy", "vanilla")
     assert result.exit_code == 0
     assert result.stderr == ""
     assert "learn\n" in result.stdout
+    assert "client" in result.stdout
+    assert "1442" in result.stdout
     assert "noise" not in result.stdout
     assert "shown once" not in result.stdout
     assert "tables of {'fresh': True}" in result.stdout

@@ -1,5 +1,7 @@
 """Requests: what they mean, and how the ones that mean nothing are refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -109,7 +111,8 @@ TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
 def test_a_request_survives_its_journey_in_an_instruction(request):
     field = request.to_field()
     assert isinstance(field, str)
-    assert Request.from_field(field) == request
+    # But for the user's own words, which may name a path of the server's.
+    assert Request.from_field(field) == replace(request, text="")
 
 
 @pytest.mark.parametrize(
