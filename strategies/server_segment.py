@@ -55,7 +55,8 @@ class ServerSegment:
         self._model, self._input_shape, self._num_labels = model, input_shape, num_labels
         self._smashed_shape = smashed_shape(model, input_shape, num_labels)
         self._training, self._host = training, host
-        self._device = torch.device("cuda" if on_gpu else "cpu")
+        # Ray can pretend to have a GPU; the result names the device that was really used.
+        self._device = torch.device("cuda" if on_gpu and torch.cuda.is_available() else "cpu")
         self._cache = ActivationCache()
         self._test_cache = ActivationCache()
         self._ledger = Ledger()
