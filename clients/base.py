@@ -17,7 +17,7 @@ from torch import nn
 from clients.state import ClientState
 from models.errors import UserError
 from models.registry import load_object
-from models.split import build_client_segment, client_segment_with
+from models.split import Part, build_segment, segment_with
 from models.training import TrainingSettings, device
 from transport.message import Array, Message
 from unlearning.exactness import Ids, derive_seed, digest
@@ -162,30 +162,44 @@ class SplitClient(NumPyClient):
 
     # The client segment.
 
-    def fresh_segment(self, *, shared: bool = False) -> nn.Sequential:
-        """Return a freshly initialised client segment, on the device.
+    def fresh_segment(self, *, shared: bool = False) -> nn.Module:
+        """Return what the client holds of the network, freshly initialised, on the device.
 
         Parameters
         ----------
         shared : bool
             Whether all clients start from the same weights, else each from its own.
         """
-        owner = "shared" if shared else self.client
-        segment = build_client_segment(
-            self.setting.model,
-            self.input_shape,
-            self.num_labels,
-            derive_seed(self.training.seed, "client-segment", owner),
-        )
-        return segment.to(device())
+        return self.fresh_part("client", shared=shared).to(device())
 
-    def kept_segment(self) -> nn.Sequential:
-        """Return the client segment as this client last kept it."""
+    def kept_segment(self) -> nn.Module:
+        """Return what the client holds of the network as it last kept it."""
+        return self.part_with("client", self.kept_weights()).to(device())
+
+    def bottom(self, segment: nn.Module) -> nn.Module:
+        """Return the part of a segment that images enter and smashed data leave."""
+        return segment
+
+    def fresh_part(self, part: Part, *, shared: bool = False) -> nn.Sequential:
+        """Return a freshly initialised stretch of the network; weights as in `fresh_segment`."""
+        owner = "shared" if shared else self.client
+        seed = derive_seed(self.training.seed, f"{part}-segment", owner)
+        return build_segment(part, *self._network, seed)
+
+    def part_with(self, part: Part, weights: Mapping[str, torch.Tensor]) -> nn.Sequential:
+        """Return a stretch of the network with these weights."""
+        return segment_with(part, *self._network, weights)
+
+    def kept_weights(self) -> dict[str, torch.Tensor]:
+        """Return the weights that the client last kept, by name."""
         weights = self.state.load("segment")
         if weights is None:
             raise ValueError(f"client {self.client} has no segment yet")
-        parts = (self.setting.model, self.input_shape, self.num_labels)
-        return client_segment_with(*parts, weights).to(device())
+        return weights
+
+    @property
+    def _network(self) -> tuple[str, tuple[int, int, int], int]:
+        return self.setting.model, self.input_shape, self.num_labels
 
     def keep_segment(self, segment: nn.Module) -> str:
         """Keep the client segment for the messages to come.
@@ -269,12 +283,13 @@ class SplitClient(NumPyClient):
         """
         testing = what == "test"
         x = self.holding.test_x if testing else self.holding.x
-        one = self.smashed(segment, torch.zeros(1, *self.input_shape), 0, 1)
+        bottom = self.bottom(segment)
+        one = self.smashed(bottom, torch.zeros(1, *self.input_shape), 0, 1)
         # A label and an id, 8 bytes each, travel with a training sample.
         sample_bytes = one.nbytes + (0 if testing else 16)
         samples = max(1, self.setting.upload_chunk_bytes // sample_bytes)
         start, stop = chunk * samples, min((chunk + 1) * samples, len(x))
-        tensors: dict[str, Array] = {"smashed": self.smashed(segment, x, start, stop).numpy()}
+        tensors: dict[str, Array] = {"smashed": self.smashed(bottom, x, start, stop).numpy()}
         if not testing:
             tensors["labels"] = self.holding.y[start:stop].numpy()
             tensors["ids"] = self.holding.ids[start:stop]
@@ -288,6 +303,10 @@ class SplitClient(NumPyClient):
             self.kept_segment(), str(message.fields["upload"]), message.integer("chunk")
         )
 
+    def predicted(self, message: Message) -> Array:
+        """Return the predicted label of each test sample, from what the server sent."""
+        return message.tensors["predictions"]
+
     @action
     def score(self, message: Message) -> Message:
         """Compare the server's predictions with this client's test labels.
@@ -298,7 +317,7 @@ class SplitClient(NumPyClient):
             ``correct`` and ``samples``: counts by label, each a JSON list.
         """
         labels = self.holding.test_y.numpy()
-        hits = labels[message.tensors["predictions"] == labels]
+        hits = labels[self.predicted(message) == labels]
         return Message(
             "score",
             {

@@ -35,7 +35,7 @@ class SplitWiperClient(SplitClient):
 
 
 def pretrain(
-    segment: nn.Sequential,
+    segment: nn.Module,
     holding: Holding,
     training: TrainingSettings,
     client: int,
@@ -49,7 +49,7 @@ def pretrain(
 
     Parameters
     ----------
-    segment : nn.Sequential
+    segment : nn.Module
         Trained in place; on a client without samples it stays as it is.
     holding : Holding
         What the client holds and has not forgotten.

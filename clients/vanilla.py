@@ -7,7 +7,7 @@ import time
 import torch
 from torch import nn
 
-from clients.base import Holding, SplitClient, action
+from clients.base import SplitClient, action
 from models.training import device
 from transport.grpc_link import connect
 from transport.link import Endpoint, Link
@@ -44,19 +44,41 @@ class VanillaClient(SplitClient):
         )
         started = time.perf_counter()
         with connect(Endpoint.from_fields(message.fields), self.client, self.phase) as link:
-            train_epoch(segment, optimiser, link, self.holding, visited, self.training.batch_size)
+            for rows in self.batches(visited):
+                x, y = self.holding.x[rows].to(device()), self.holding.y[rows].to(device())
+                self.step(segment, optimiser, link, x, y)
             self.waited = link.seconds_waiting
         batch_seconds = time.perf_counter() - started
         momentum = _momentum(optimiser, segment)
         self.state.save("momentum", momentum)
         fields: dict[str, Scalar] = {
             "digest": self.keep_segment(segment),
-            "batches": len(list(batches(len(visited), self.training.batch_size))),
+            "batches": len(self.batches(visited)),
             "batch-seconds": batch_seconds,
         }
         # A segment that stays with its client never leaves it.
         handed_on = _carried(segment.state_dict(), momentum) if message.fields["hand-on"] else {}
         return Message("train", fields, handed_on)
+
+    def step(
+        self,
+        segment: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        link: Link,
+        x: torch.Tensor,
+        y: torch.Tensor,
+    ) -> None:
+        """Take one step: smashed data and labels up, the gradient at the cut down."""
+        smashed = segment(x)
+        reply, _ = link.exchange({"smashed": smashed.detach().cpu(), "labels": y.cpu()})
+        optimiser.zero_grad(set_to_none=True)
+        smashed.backward(reply["gradient"].to(smashed.device))
+        optimiser.step()
+
+    def batches(self, visited: Ids) -> list[torch.Tensor]:
+        """Return the positions of each batch's samples, in the order in which they are visited."""
+        rows = torch.from_numpy(visited)
+        return [rows[batch] for batch in batches(len(rows), self.training.batch_size)]
 
     @action
     def take(self, message: Message) -> Message:
@@ -70,42 +92,6 @@ class VanillaClient(SplitClient):
         if weights:
             self.state.save("segment", weights)
             self.state.save("momentum", _part(message.tensors, "momentum"))
-
-
-def train_epoch(
-    segment: nn.Sequential,
-    optimiser: torch.optim.Optimizer,
-    link: Link,
-    holding: Holding,
-    visited: Ids,
-    batch_size: int,
-) -> None:
-    """Train a client segment for one epoch: smashed data and labels up, a gradient down.
-
-    Parameters
-    ----------
-    segment : nn.Sequential
-        Trained in place.
-    optimiser : torch.optim.Optimizer
-        Over the segment's parameters.
-    link : Link
-        To the server segment, which answers each batch with the gradient at the cut.
-    holding : Holding
-        What the client holds and has not forgotten.
-    visited : array of int, shape (n,)
-        Positions in `holding`, in the order in which they are visited.
-    batch_size : int
-        Samples a batch.
-    """
-    rows = torch.from_numpy(visited)
-    for batch in batches(len(rows), batch_size):
-        smashed = segment(holding.x[rows[batch]].to(device()))
-        reply, _ = link.exchange(
-            {"smashed": smashed.detach().cpu(), "labels": holding.y[rows[batch]]}
-        )
-        optimiser.zero_grad(set_to_none=True)
-        smashed.backward(reply["gradient"].to(smashed.device))
-        optimiser.step()
 
 
 def _momentum(optimiser: torch.optim.Optimizer, segment: nn.Module) -> dict[str, torch.Tensor]:

@@ -29,7 +29,8 @@ def cnn(input_shape: tuple[int, int, int], num_labels: int) -> Network:
             block1=nn.Sequential(nn.Conv2d(channels, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
             block2=nn.Sequential(nn.Conv2d(8, 32, 3, padding=1), nn.ReLU()),
             block3=nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-            classifier=nn.Sequential(pool, nn.Flatten(), nn.Linear(32 * cells, num_labels)),
+            pool=nn.Sequential(pool, nn.Flatten()),
+            head=nn.Linear(32 * cells, num_labels),
         ),
         cut="block1",
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import torch
 from torch import nn
@@ -18,6 +19,11 @@ from models.registry import Registry
 
 # A model or a step may seed a part of its own inside a seeded block.
 _GLOBAL_GENERATOR = threading.RLock()
+
+
+Part = Literal["client", "server", "trunk", "head"]
+"""A stretch of a network: the `client` segment, and behind the cut the `server` segment; U-shaped
+split learning cuts that once more, into the server's `trunk` and the client's `head`."""
 
 
 @dataclass(frozen=True)
@@ -30,32 +36,44 @@ class Network:
         The layers by name, in the order in which data passes them.
     cut : str
         Name of the last layer that a client holds: the cut layer.
+    head : str
+        Name of the first layer that a client holds again when the cut is U-shaped; by default the
+        last.
     """
 
     layers: OrderedDict[str, nn.Module]
     cut: str
+    head: str = ""
 
     def whole(self) -> nn.Sequential:
         """Return the network without a cut."""
         return nn.Sequential(self.layers)
 
-    def segments(self) -> tuple[nn.Sequential, nn.Sequential]:
-        """Return the client segment and the server segment; they share the layers' parameters.
+    def segment(self, part: Part) -> nn.Sequential:
+        """Return one stretch of the network; it shares the layers' parameters.
 
         Raises
         ------
         UserError
-            If there is no layer of that name, or nothing behind it.
+            If there is no layer of the cut's name, or nothing behind it; for the `trunk` and the
+            `head`, if they would be empty.
         """
         names = list(self.layers)
-        if self.cut not in names[:-1]:
-            raise UserError(f"cut={self.cut!r} is not possible; allowed: {', '.join(names[:-1])}")
-        border = names.index(self.cut) + 1
-        return _stretch(self.layers, names[:border]), _stretch(self.layers, names[border:])
+        cut = self._position("cut", self.cut, names[:-1]) + 1
+        if part == "client":
+            return self._stretch(names[:cut])
+        if part == "server":
+            return self._stretch(names[cut:])
+        head = self._position("head", self.head or names[-1], names[cut + 1 :]) + cut + 1
+        return self._stretch(names[cut:head] if part == "trunk" else names[head:])
 
+    def _position(self, key: str, name: str, allowed: Sequence[str]) -> int:
+        if name not in allowed:
+            raise UserError(f"{key}={name!r} is not possible; allowed: {', '.join(allowed)}")
+        return allowed.index(name)
 
-def _stretch(layers: OrderedDict[str, nn.Module], names: Sequence[str]) -> nn.Sequential:
-    return nn.Sequential(OrderedDict((name, layers[name]) for name in names))
+    def _stretch(self, names: Sequence[str]) -> nn.Sequential:
+        return nn.Sequential(OrderedDict((name, self.layers[name]) for name in names))
 
 
 Architecture = Callable[[tuple[int, int, int], int], Network]
@@ -85,13 +103,15 @@ def seeded(seed: int) -> Iterator[None]:
             torch.default_generator.set_state(before)
 
 
-def build_client_segment(
-    model: str, input_shape: tuple[int, int, int], num_labels: int, seed: int
+def build_segment(
+    part: Part, model: str, input_shape: tuple[int, int, int], num_labels: int, seed: int
 ) -> nn.Sequential:
-    """Return a freshly initialised client segment.
+    """Return a freshly initialised segment.
 
     Parameters
     ----------
+    part : Part
+        Which stretch of the network.
     model : str
         A name in `MODELS`.
     input_shape : tuple of int
@@ -102,40 +122,35 @@ def build_client_segment(
         The weights follow from it and from the architecture alone.
     """
     with seeded(seed):
-        return MODELS.get(model)(input_shape, num_labels).segments()[0]
+        return MODELS.get(model)(input_shape, num_labels).segment(part)
 
 
-def client_segment_with(
+def segment_with(
+    part: Part,
     model: str,
     input_shape: tuple[int, int, int],
     num_labels: int,
     weights: Mapping[str, torch.Tensor],
 ) -> nn.Sequential:
-    """Return a client segment with these weights; other parameters as in `build_client_segment`."""
-    segment = copy.deepcopy(_template(model, input_shape, num_labels))
+    """Return a segment with these weights; other parameters as in `build_segment`."""
+    segment = copy.deepcopy(_template(part, model, input_shape, num_labels))
     segment.load_state_dict(dict(weights))
     return segment
 
 
 # Drawing first weights for a whole network only to overwrite them costs more than a small turn.
-@lru_cache(maxsize=4)
-def _template(model: str, input_shape: tuple[int, int, int], num_labels: int) -> nn.Sequential:
-    return build_client_segment(model, input_shape, num_labels, seed=0)
-
-
-def build_server_segment(
-    model: str, input_shape: tuple[int, int, int], num_labels: int, seed: int
+@lru_cache(maxsize=8)
+def _template(
+    part: Part, model: str, input_shape: tuple[int, int, int], num_labels: int
 ) -> nn.Sequential:
-    """Return a freshly initialised server segment; parameters as in `build_client_segment`."""
-    with seeded(seed):
-        return MODELS.get(model)(input_shape, num_labels).segments()[1]
+    return build_segment(part, model, input_shape, num_labels, seed=0)
 
 
 def smashed_shape(
     model: str, input_shape: tuple[int, int, int], num_labels: int
 ) -> tuple[int, ...]:
     """Return the shape of one image's smashed data, without the batch dimension."""
-    segment = build_client_segment(model, input_shape, num_labels, seed=0)
+    segment = build_segment("client", model, input_shape, num_labels, seed=0)
     with torch.no_grad():
         return tuple(segment(torch.zeros(1, *input_shape)).shape[1:])
 
@@ -162,7 +177,7 @@ def check_fits(model: str, input_shape: tuple[int, int, int], num_labels: int) -
     try:
         with seeded(0), torch.no_grad():
             network = MODELS.get(model)(input_shape, num_labels)
-            client, server = network.segments()
+            client, server = network.segment("client"), network.segment("server")
             # Of two images, in training mode: batch norm refuses too few values only then.
             logits = network.whole()(torch.rand(2, *input_shape))
     except UserError:

@@ -77,13 +77,25 @@ def train_batch(
     Raises
     ------
     ValueError
-        If the loss is not finite: nothing that follows would mean anything.
+        As `finite_loss`.
     """
     optimiser.zero_grad(set_to_none=True)
-    loss = F.cross_entropy(segment(x), y)
+    loss = finite_loss(segment(x), y)
+    loss.backward()
+    optimiser.step()
+
+
+def finite_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the mean cross entropy.
+
+    Raises
+    ------
+    ValueError
+        If it is not finite: nothing that follows would mean anything.
+    """
+    loss = F.cross_entropy(logits, labels)
     if not loss.isfinite():
         raise ValueError(
             "training diverged: the loss is not finite; a lower learning-rate may mend it"
         )
-    loss.backward()
-    optimiser.step()
+    return loss

@@ -32,14 +32,10 @@ def vgg(input_shape: tuple[int, int, int], num_labels: int) -> Network:
             conv2=_convolutions(8, 64),
             conv3=_convolutions(64, 128),
             conv4=_convolutions(128, 256),
-            classifier=nn.Sequential(
-                pool,
-                nn.Flatten(),
-                nn.Linear(256 * cells, 256),
-                nn.ReLU(),
-                nn.Dropout(0.5),
-                nn.Linear(256, num_labels),
+            hidden=nn.Sequential(
+                pool, nn.Flatten(), nn.Linear(256 * cells, 256), nn.ReLU(), nn.Dropout(0.5)
             ),
+            head=nn.Linear(256, num_labels),
         ),
         cut="conv1",
     )

@@ -50,6 +50,7 @@ def main(grid: Grid, context: Context) -> None:
             input_shape=prepared.dataset.input_shape,
             num_labels=prepared.dataset.num_classes,
             training=config.training(),
+            part=STRATEGIES.get(config.strategy).server_part,
         )
         try:
             run(prepared, server, conversation, ledger)

@@ -28,10 +28,11 @@ from flwr.server.client_manager import ClientManager
 from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import Strategy
 
+from models.split import Part
 from models.training import TrainingSettings
 from strategies.script import Question, Reply, Script
 from strategies.server_segment import ServerSegment
-from transport.message import Message
+from transport.message import Array, Message
 from unlearning.request import Request
 
 
@@ -76,6 +77,7 @@ class SplitStrategy(Strategy):
     """
 
     client: ClassVar[str]
+    server_part: ClassVar[Part] = "server"
     methods: ClassVar[frozenset[str]] = frozenset({"retrain"})
     ignores: ClassVar[frozenset[str]] = frozenset()
 
@@ -173,12 +175,16 @@ class SplitStrategy(Strategy):
         self.scores = {}
         replies = yield Question(
             {
-                client: Message("score", tensors={"predictions": self.server.predict(client)})
+                client: Message("score", tensors=self.predictions_for(client))
                 for client in (self.clients if present is None else present)
             },
             kind="evaluate",
         )
         self.scores = {reply.client: reply.message for reply in replies}
+
+    def predictions_for(self, client: int) -> dict[str, Array]:
+        """Return what a client scores: the label that the server predicts for each test sample."""
+        return {"predictions": self.server.predict(client)}
 
     # How a script is run: by Flower's methods, one question at a time.
 

@@ -24,4 +24,5 @@ STRATEGIES: Registry[type[SplitStrategy]] = Registry(
     "strategy", group="split_unlearning.strategies", check=_complaint
 )
 STRATEGIES.register("splitwiper", "strategies.splitwiper:SplitWiper")
+STRATEGIES.register("u-shaped", "strategies.ushaped:UShaped")
 STRATEGIES.register("vanilla", "strategies.vanilla:Vanilla")

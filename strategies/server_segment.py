@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from models.split import build_server_segment, seeded, smashed_shape
+from models.split import Part, build_segment, seeded, smashed_shape
 from models.training import TrainingSettings, train_batch
 from transport.grpc_link import LinkServer
 from transport.ledger import Ledger, Row
@@ -41,6 +42,8 @@ class ServerSegment:
         Address the link binds to.
     on_gpu : bool
         Whether to compute on the GPU that this process was given.
+    part : Part
+        What of the network the server holds: all behind the cut, or the trunk of a U shape.
     """
 
     def __init__(
@@ -51,8 +54,10 @@ class ServerSegment:
         training: TrainingSettings,
         host: str = "127.0.0.1",
         on_gpu: bool = False,
+        part: Part = "server",
     ) -> None:
-        self._model, self._input_shape, self._num_labels = model, input_shape, num_labels
+        self._shape = (part, model, input_shape, num_labels)
+        self._num_labels = num_labels
         self._smashed_shape = smashed_shape(model, input_shape, num_labels)
         self._training, self._host = training, host
         # Ray can pretend to have a GPU; the result names the device that was really used.
@@ -70,10 +75,11 @@ class ServerSegment:
     def initialise(self) -> None:
         """Start from fresh weights and a fresh optimiser; they follow from the seed alone."""
         seed = derive_seed(self._training.seed, "server-segment")
-        segment = build_server_segment(self._model, self._input_shape, self._num_labels, seed)
+        segment = build_segment(*self._shape, seed)
         self._segment: nn.Sequential = segment.to(self._device).train()
         self._optimiser = self._training.optimiser(self._segment)
         self._steps = 0
+        self._open: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     # SplitWiper: the cache.
 
@@ -123,18 +129,30 @@ class ServerSegment:
         nothing = torch.zeros(len(tensor), dtype=torch.int64)
         self._test_cache.add(client, chunk, tensor, nothing, nothing.numpy())
 
-    def predict(self, client: int) -> NDArray[np.int64]:
-        """Return the predicted label of each of a client's test samples, in upload order."""
+    def outputs(self, client: int) -> NDArray[np.float32]:
+        """Return what the segment makes of each of a client's test samples, in upload order.
+
+        Returns
+        -------
+        array of float32, shape (n, ...)
+            Logits; of a trunk, the features that its client's head takes.
+        """
         smashed = self._test_cache.smashed(client)
         self._segment.eval()
         with torch.no_grad():
-            logits = [
+            chunks = [
                 self._segment(smashed[start : start + 512].to(self._device)).cpu()
-                for start in range(0, len(smashed), 512)
+                # One empty chunk for an empty upload, for the shape of its nothing.
+                for start in range(0, max(1, len(smashed)), 512)
             ]
         self._segment.train()
-        predictions = [chunk.argmax(dim=1).numpy() for chunk in logits]
-        return np.concatenate([np.empty(0, dtype=np.int64), *predictions])
+        outputs: NDArray[np.float32] = torch.cat(chunks).numpy()
+        return outputs
+
+    def predict(self, client: int) -> NDArray[np.int64]:
+        """Return the predicted label of each of a client's test samples, in upload order."""
+        predictions: NDArray[np.int64] = self.outputs(client).argmax(axis=1)
+        return predictions
 
     # Vanilla: every batch over the link.
 
@@ -153,47 +171,84 @@ class ServerSegment:
     def answer(
         self, caller: Caller, tensors: dict[str, torch.Tensor], fields: dict[str, str]
     ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-        """Take one step on a client's batch and return the gradient at the cut.
+        """Answer one frame of a client's: what it holds says which step it asks for.
 
         Parameters
         ----------
         caller : Caller
-            Who sends the batch.
+            Who sends the frame.
         tensors : dict
-            ``smashed``, float32, shape (n, ...), and ``labels``, int64, shape (n,).
+            ``smashed``, float32, shape (n, ...), and ``labels``, int64, shape (n,): a whole step,
+            answered with the ``gradient`` at the cut. In a U shape ``smashed`` alone, answered with
+            the ``features`` that leave the trunk, and then ``feature-gradient``, answered with the
+            ``gradient`` at the cut.
         fields : dict
             Unused.
-
-        Returns
-        -------
-        dict, dict
-            ``gradient``, float32, of the shape of the smashed data; no fields.
 
         Raises
         ------
         ValueError
-            If a tensor is missing or does not fit the segment.
+            If tensors are missing, do not fit the segment, or come out of turn.
         """
-        if set(tensors) != {"smashed", "labels"}:
-            raise ValueError(f"a batch is 'smashed' and 'labels', not {sorted(tensors)}")
-        # Detached: the gradient is left in a tensor of our own, not in the caller's.
-        smashed = self._checked(tensors["smashed"]).to(self._device).detach()
-        if not len(smashed):
-            raise ValueError("a batch of 0 samples cannot be learned from")
-        labels = self._checked_labels(tensors["labels"], len(smashed)).to(self._device)
+        steps: dict[tuple[str, ...], Callable[..., dict[str, torch.Tensor]]]
+        if self._shape[0] == "trunk":
+            steps = {("smashed",): self._forward, ("feature-gradient",): self._backward}
+        else:
+            steps = {("labels", "smashed"): self._step}
+        step = steps.get(tuple(sorted(tensors)))
+        if step is None:
+            known = " or ".join(map(str, map(list, steps)))
+            raise ValueError(f"a frame holds {known} here, not {sorted(tensors)}")
         with self._turn:
             started = time.perf_counter()
             # Each stream is answered by a thread of its own, which inherits no number of threads.
             self._training.fix_kernels()
-            smashed.requires_grad_()
-            with self._next_step():
-                train_batch(self._segment, self._optimiser, smashed, labels)
-            assert smashed.grad is not None
-            gradient = smashed.grad.cpu()
+            reply = step(caller, **{name.replace("-", "_"): one for name, one in tensors.items()})
             spent = self._elapsed(started)
             self._seconds += spent
         self._ledger.record(caller.client, caller.phase, server_seconds=spent)
-        return {"gradient": gradient}, {}
+        return {name: tensor.cpu() for name, tensor in reply.items()}, {}
+
+    def _step(
+        self, caller: Caller, smashed: torch.Tensor, labels: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Learn from a batch; return the gradient at the cut."""
+        x = self._received(smashed)
+        y = self._checked_labels(labels, len(x)).to(self._device)
+        with self._next_step():
+            train_batch(self._segment, self._optimiser, x, y)
+        return {"gradient": _gradient_of(x)}
+
+    def _forward(self, caller: Caller, smashed: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Take a batch through the trunk, and keep it for the gradient that will come back."""
+        x = self._received(smashed)
+        with self._next_step():
+            features = self._segment(x)
+        self._open[caller.client] = x, features
+        return {"features": features.detach()}
+
+    def _backward(self, caller: Caller, feature_gradient: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Step the trunk with the gradient that came back; return the gradient at the cut."""
+        if caller.client not in self._open:
+            raise ValueError(f"client {caller.client} sends a gradient before any smashed data")
+        x, features = self._open.pop(caller.client)
+        gradient = feature_gradient.to(self._device)
+        if gradient.dtype != features.dtype or gradient.shape != features.shape:
+            raise ValueError(
+                f"the gradient is {gradient.dtype} of shape {tuple(gradient.shape)}; the features "
+                f"were {features.dtype} of shape {tuple(features.shape)}"
+            )
+        self._optimiser.zero_grad(set_to_none=True)
+        features.backward(gradient)
+        self._optimiser.step()
+        return {"gradient": _gradient_of(x)}
+
+    def _received(self, smashed: torch.Tensor) -> torch.Tensor:
+        """Return a batch of smashed data, ready for a gradient of its own, not of the caller's."""
+        checked = self._checked(smashed)
+        if not len(checked):
+            raise ValueError("a batch of 0 samples cannot be learned from")
+        return checked.to(self._device).detach().requires_grad_()
 
     # What a result asks.
 
@@ -234,7 +289,8 @@ class ServerSegment:
 
     def _checked(self, smashed: torch.Tensor) -> torch.Tensor:
         """Refuse smashed data that does not fit the segment."""
-        if smashed.dtype != torch.float32 or tuple(smashed.shape[1:]) != self._smashed_shape:
+        fits = smashed.ndim and tuple(smashed.shape[1:]) == self._smashed_shape
+        if smashed.dtype != torch.float32 or not fits:
             raise ValueError(
                 f"smashed data is {smashed.dtype} of shape {tuple(smashed.shape)}; this server "
                 f"segment takes torch.float32 of shape {('n', *self._smashed_shape)}"
@@ -250,3 +306,8 @@ class ServerSegment:
         if samples and (int(labels.min()) < 0 or int(labels.max()) >= self._num_labels):
             raise ValueError(f"labels are outside 0..{self._num_labels - 1}")
         return labels
+
+
+def _gradient_of(x: torch.Tensor) -> torch.Tensor:
+    assert x.grad is not None
+    return x.grad

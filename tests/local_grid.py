@@ -25,6 +25,7 @@ from simulations.plan import prepare
 from simulations.server_app import run
 from strategies.base import SplitStrategy
 from strategies.placement import place, release
+from strategies.registry import STRATEGIES
 from transport.ledger import Ledger
 
 
@@ -128,6 +129,7 @@ class LocalRun:
             input_shape=dataset.input_shape,
             num_labels=dataset.num_classes,
             training=config.training(),
+            part=STRATEGIES.get(config.strategy).server_part,
         )
         try:
             self.strategy: SplitStrategy

@@ -15,11 +15,10 @@ from models.errors import UserError
 from models.split import (
     MODELS,
     Network,
-    build_client_segment,
-    build_server_segment,
+    build_segment,
     check_fits,
-    client_segment_with,
     seeded,
+    segment_with,
     smashed_shape,
 )
 from models.vgg import vgg
@@ -55,7 +54,7 @@ def test_every_built_in_model_is_listed_here():
 @pytest.mark.parametrize("cut", ["first", "second", "third"])
 def test_the_segments_one_after_the_other_are_the_whole_network(cut):
     network = Network(layers(), cut=cut)
-    client, server = network.segments()
+    client, server = map(network.segment, ("client", "server"))
     x = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
     smashed = client(x)
     assert torch.equal(server(smashed), network.whole()(x))
@@ -69,7 +68,7 @@ def test_a_built_in_model_is_cut_without_changing_what_it_computes(model):
     shape = SHAPES[model]
     network = MODELS.get(model)(shape, 7)
     whole = network.whole().eval()
-    client, server = network.segments()
+    client, server = map(network.segment, ("client", "server"))
     x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(1))
     assert torch.equal(server(client(x)), whole(x))
     assert whole(x).shape == (3, 7)
@@ -81,10 +80,25 @@ def test_a_built_in_model_is_cut_without_changing_what_it_computes(model):
 @pytest.mark.parametrize("cut", ["last", "fifth", ""])
 def test_a_wrong_cut_lists_the_possible_ones(cut):
     with pytest.raises(UserError) as refused:
-        Network(layers(), cut=cut).segments()
+        Network(layers(), cut=cut).segment("server")
     message = str(refused.value)
     assert f"cut={cut!r}" in message
     assert message.endswith("allowed: first, second, third")
+
+
+@pytest.mark.parametrize("head", ["third", "last", ""])
+def test_behind_the_cut_a_u_shape_cuts_once_more(head):
+    network = Network(layers(), cut="first", head=head)
+    client, trunk, tail = map(network.segment, ("client", "trunk", "head"))
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(tail(trunk(client(x))), network.whole()(x))
+    assert next(iter(tail._modules)) == (head or "last")
+
+
+@pytest.mark.parametrize("head", ["first", "second", "nowhere"])
+def test_a_head_that_leaves_no_trunk_lists_the_possible_ones(head):
+    with pytest.raises(UserError, match=f"head='{head}' is not possible; allowed: third, last"):
+        Network(layers(), cut="first", head=head).segment("trunk")
 
 
 def test_seeded_draws_by_its_seed_and_leaves_the_global_generator_as_it_was():
@@ -106,11 +120,11 @@ def test_seeded_restores_the_generator_and_lets_go_when_the_block_raises():
         pass
 
 
-@pytest.mark.parametrize("build", [build_client_segment, build_server_segment])
+@pytest.mark.parametrize("part", ["client", "server", "trunk", "head"])
 @pytest.mark.parametrize("model", SHAPES)
-def test_weights_follow_from_the_seed_alone(build, model):
+def test_weights_follow_from_the_seed_alone(part, model):
     def weights(seed):
-        return digest(build(model, SHAPES[model], 4, seed=seed).state_dict())
+        return digest(build_segment(part, model, SHAPES[model], 4, seed=seed).state_dict())
 
     first = weights(3)
     torch.rand(7)
@@ -121,8 +135,8 @@ def test_weights_follow_from_the_seed_alone(build, model):
 def test_both_sides_of_one_seed_are_the_two_parts_of_one_network():
     with seeded(9):
         whole = cnn((1, 8, 8), 10).whole()
-    client = build_client_segment("cnn", (1, 8, 8), 10, seed=9)
-    server = build_server_segment("cnn", (1, 8, 8), 10, seed=9)
+    client = build_segment("client", "cnn", (1, 8, 8), 10, seed=9)
+    server = build_segment("server", "cnn", (1, 8, 8), 10, seed=9)
     assert digest({**client.state_dict(), **server.state_dict()}) == digest(whole.state_dict())
 
 
@@ -160,10 +174,10 @@ def test_two_threads_draw_what_they_would_draw_alone():
 
 @pytest.mark.parametrize("model", SHAPES)
 def test_a_client_segment_takes_the_weights_it_is_given_and_keeps_them_apart(model):
-    source, other = (build_client_segment(model, SHAPES[model], 4, seed=seed) for seed in (2, 3))
+    source, other = (build_segment("client", model, SHAPES[model], 4, seed=seed) for seed in (2, 3))
     before = torch.default_generator.get_state()
-    given = client_segment_with(model, SHAPES[model], 4, source.state_dict())
-    again = client_segment_with(model, SHAPES[model], 4, other.state_dict())
+    given = segment_with("client", model, SHAPES[model], 4, source.state_dict())
+    again = segment_with("client", model, SHAPES[model], 4, other.state_dict())
     assert torch.equal(torch.default_generator.get_state(), before)
     assert digest(given.state_dict()) == digest(source.state_dict())
     assert digest(again.state_dict()) == digest(other.state_dict())
@@ -190,8 +204,8 @@ def test_tied_weights_stay_tied_and_buffers_that_are_not_saved_stay_there():
         return Network(layers, cut="tied")
 
     with patch.dict(MODELS._built_in, {"tied": tied}):
-        source = build_client_segment("tied", (1, 8, 8), 4, seed=2)
-        given = client_segment_with("tied", (1, 8, 8), 4, source.state_dict())
+        source = build_segment("client", "tied", (1, 8, 8), 4, seed=2)
+        given = segment_with("client", "tied", (1, 8, 8), 4, source.state_dict())
     assert len(list(given.parameters())) == 2
     x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     assert torch.equal(given(x), source(x))
@@ -242,7 +256,7 @@ def test_as_many_numbers_cross_the_cut_as_the_design_counts():
 @pytest.mark.parametrize("model", SHAPES)
 def test_built_in_client_segments_are_deterministic_functions(model):
     check_fits(model, SHAPES[model], 10)
-    client, server = MODELS.get(model)(SHAPES[model], 10).segments()
+    client, server = map(MODELS.get(model)(SHAPES[model], 10).segment, ("client", "server"))
     kinds = {type(layer) for layer in client.modules()}
     assert kinds == {nn.Sequential, nn.Conv2d, nn.ReLU, nn.MaxPool2d}
     # A client segment without buffers, and the same in both modes.

@@ -26,13 +26,13 @@ def test_a_client_that_raises_is_named_with_phase_and_action():
 
 def test_smashed_data_that_does_not_fit_is_refused_with_its_shape():
     with (
-        patch("clients.vanilla.train_epoch", send_nonsense),
+        patch("clients.vanilla.VanillaClient.step", send_nonsense),
         pytest.raises(ClientFailureError, match=r"client 0 .*'train'.*shape \(3, 7\)"),
     ):
         LocalRun(1, strategy="vanilla", forget="", **SHORT)
 
 
-def send_nonsense(segment, optimiser, link, holding, visited, batch_size):
+def send_nonsense(client, segment, optimiser, link, x, y):
     link.exchange({"smashed": torch.zeros(3, 7), "labels": torch.zeros(3, dtype=torch.int64)})
 
 

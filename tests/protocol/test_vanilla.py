@@ -6,7 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from models.split import build_client_segment, build_server_segment, seeded
+from models.split import build_segment, seeded
 from simulations.data import load
 from simulations.partition import Plan
 from simulations.plan import prepare
@@ -40,8 +40,8 @@ def unsplit(model, dataset, epochs, batch_size, owner=0, **optimiser):
     ids = np.arange(len(data.y_train))
     x, y = data.train(ids)
     parts = (model, data.input_shape, data.num_classes)
-    client = build_client_segment(*parts, derive_seed(SEED, "client-segment", owner))
-    server = build_server_segment(*parts, derive_seed(SEED, "server-segment"))
+    client = build_segment("client", *parts, derive_seed(SEED, "client-segment", owner))
+    server = build_segment("server", *parts, derive_seed(SEED, "server-segment"))
     network = nn.Sequential(client, server).train()
     steps = torch.optim.SGD(network.parameters(), **optimiser)
     step = 0
@@ -112,8 +112,8 @@ def test_handoff_equals_one_network_that_visits_the_clients_in_turn():
     run = LocalRun(3, strategy="vanilla", forget="", client_sync="handoff", **settings)
     data, plan = run.prepared.dataset, run.prepared.plan
     parts = ("cnn", data.input_shape, data.num_classes)
-    client = build_client_segment(*parts, derive_seed(SEED, "client-segment", "shared"))
-    server = build_server_segment(*parts, derive_seed(SEED, "server-segment"))
+    client = build_segment("client", *parts, derive_seed(SEED, "client-segment", "shared"))
+    server = build_segment("server", *parts, derive_seed(SEED, "server-segment"))
     network = nn.Sequential(client, server)
     steps = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
     for epoch in range(2):

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from models.cnn import cnn
+from models.split import build_segment
 from models.training import TrainingSettings, device
 from models.vgg import vgg
 from strategies.server_segment import ServerSegment
@@ -21,8 +22,8 @@ TRAINING = TrainingSettings(
 CALLER = Caller(client=0, phase="learn")
 
 
-def segment(training=TRAINING, model="cnn", input_shape=(1, 8, 8)):
-    return ServerSegment(model, input_shape, 10, training)
+def segment(training=TRAINING, model="cnn", input_shape=(1, 8, 8), part="server"):
+    return ServerSegment(model, input_shape, 10, training, part=part)
 
 
 def whole(architecture=cnn, input_shape=(1, 8, 8), seed=TRAINING.seed):
@@ -152,7 +153,7 @@ GOOD = batch(4)
         ({"smashed": GOOD["smashed"]}, "'labels'"),
         ({"labels": GOOD["labels"]}, "'smashed'"),
         ({**GOOD, "weights": GOOD["labels"]}, "weights"),
-        ({}, "'smashed' and 'labels'"),
+        ({}, r"holds \['labels', 'smashed'\] here, not \[\]"),
     ],
 )
 def test_a_batch_that_does_not_fit_is_refused_and_leaves_no_trace(tensors, complaint):
@@ -317,3 +318,42 @@ def test_seconds_of_training_add_up_and_are_handed_out_once(monkeypatch):
     server.predict(0)
     assert server.take_seconds() == 3
     assert server.take_seconds() == 0
+
+
+def test_a_trunk_equals_autograd_through_the_unsplit_network():
+    server = segment(part="trunk")
+    trunk = build_segment(
+        "trunk", "cnn", (1, 8, 8), 10, derive_seed(TRAINING.seed, "server-segment")
+    )
+    steps = TRAINING.optimiser(trunk)
+    for salt in range(3):
+        smashed = batch(8, salt=salt)["smashed"]
+        reply, _ = server.answer(CALLER, {"smashed": smashed}, {})
+        x = smashed.clone().requires_grad_()
+        features = trunk(x)
+        assert torch.equal(reply["features"], features)
+        gradient = torch.randn(features.shape, generator=torch.Generator().manual_seed(salt))
+        reply, _ = server.answer(CALLER, {"feature-gradient": gradient}, {})
+        steps.zero_grad()
+        features.backward(gradient)
+        steps.step()
+        assert torch.equal(reply["gradient"], x.grad)
+    assert server.digest() == digest(trunk.state_dict())
+
+
+def test_a_trunk_refuses_what_comes_out_of_turn_or_does_not_fit():
+    server = segment(part="trunk")
+    before = server.digest()
+    gradient = torch.zeros(4, 128)
+    for tensors, complaint in (
+        ({"feature-gradient": gradient}, "before any smashed data"),
+        (GOOD, r"not \['labels', 'smashed'\]"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            server.answer(CALLER, tensors, {})
+    server.answer(CALLER, {"smashed": GOOD["smashed"]}, {})
+    with pytest.raises(ValueError, match=r"shape \(4, 7\); the features were .*\(4, 128\)"):
+        server.answer(CALLER, {"feature-gradient": torch.zeros(4, 7)}, {})
+    with pytest.raises(ValueError, match="client 4 sends a gradient before"):
+        server.answer(Caller(4, "learn"), {"feature-gradient": gradient}, {})
+    assert server.digest() == before

@@ -1,0 +1,21 @@
+"""U-shaped split learning: labels stay home."""
+
+from __future__ import annotations
+
+from strategies.vanilla import Vanilla
+from transport.message import Array
+
+
+class UShaped(Vanilla):
+    """Clients hold both ends of the network; the server sees neither images nor labels.
+
+    Turns, hand-off and forgetting are vanilla's. A step takes two exchanges: smashed data up and
+    features down, the features' gradient up and the gradient at the cut down.
+    """
+
+    client = "clients.ushaped:UShapedClient"
+    server_part = "trunk"
+
+    def predictions_for(self, client: int) -> dict[str, Array]:
+        """Return the features that leave the trunk; the client's head makes labels of them."""
+        return {"features": self.server.outputs(client)}

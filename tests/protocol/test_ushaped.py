@@ -1,0 +1,128 @@
+"""U-shaped split learning is the unsplit network, cut twice; labels stay home."""
+
+from contextlib import ExitStack, contextmanager
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from models.split import build_segment, seeded
+from simulations.data import load
+from tests.local_grid import LocalRun
+from tests.protocol.test_vanilla import SEED, large_digits, same_bits
+from transport.link import Link
+from unlearning.exactness import batches, derive_seed, order
+
+__all__ = ["large_digits"]
+
+
+def unsplit(model, dataset, epochs, batch_size, owner, **optimiser):
+    """Train the whole network in plain PyTorch on the batches that the protocol visits."""
+    data = load(dataset)
+    ids = np.arange(len(data.y_train))
+    x, y = data.train(ids)
+    parts = (model, data.input_shape, data.num_classes)
+    bottom = build_segment("client", *parts, derive_seed(SEED, "client-segment", owner))
+    trunk = build_segment("trunk", *parts, derive_seed(SEED, "server-segment"))
+    head = build_segment("head", *parts, derive_seed(SEED, "head-segment", owner))
+    network = nn.Sequential(bottom, trunk, head).train()
+    steps = torch.optim.SGD(network.parameters(), **optimiser)
+    step = 0
+    for epoch in range(epochs):
+        visited = torch.from_numpy(order(ids, derive_seed(SEED, "order", 0, epoch)))
+        for batch in batches(len(visited), batch_size):
+            rows = visited[batch]
+            steps.zero_grad()
+            with seeded(derive_seed(SEED, "server-step", step)):
+                loss = nn.functional.cross_entropy(network(x[rows]), y[rows])
+            loss.backward()
+            steps.step()
+            step += 1
+    ends = nn.ModuleDict({"bottom": bottom, "head": head})
+    return ends.state_dict(), trunk.state_dict()
+
+
+@pytest.mark.parametrize("client_sync", ["none", "handoff"])
+@pytest.mark.parametrize("model", ["cnn", "vgg"])
+def test_one_client_equals_the_unsplit_network(large_digits, client_sync, model):
+    dataset = "digits" if model == "cnn" else large_digits
+    settings = {"momentum": 0.9, "weight_decay": 0.01}
+    run = LocalRun(
+        1,
+        strategy="u-shaped",
+        model=model,
+        dataset=dataset,
+        forget="",
+        client_sync=client_sync,
+        server_epochs=2,
+        batch_size=64,
+        learning_rate=0.02,
+        seed=SEED,
+        **settings,
+    )
+    owner = 0 if client_sync == "none" else "shared"
+    ends, trunk = unsplit(model, dataset, 2, 64, owner, lr=0.02, **settings)
+    assert same_bits(run.client_state(0), ends)
+    assert same_bits(run.server_state, trunk)
+
+
+def test_learns_and_forgets():
+    run = LocalRun(5, strategy="u-shaped", server_epochs=12, forget="class:2")
+    before, after = (phase["accuracy"] for phase in run.phases)
+    assert before["unlearned"] > 0.9
+    assert after["unlearned"] == 0
+    assert before["retained"] > 0.9
+    assert after["retained"] > 0.9
+
+
+@contextmanager
+def overheard():
+    """Yield a list that fills with every frame that crosses a link, either way."""
+    frames = []
+    originals = {kind: kind._send for kind in Link.__subclasses__()}
+
+    def recorded(link, request):
+        reply = originals[type(link)](link, request)
+        frames.extend([request, reply])
+        return reply
+
+    with ExitStack() as patches:
+        for kind in originals:
+            patches.enter_context(patch.object(kind, "_send", recorded))
+        yield frames
+
+
+def labels_by_batch(run, client, kind):
+    """Yield the labels of each whole batch of a client's first turn, as bytes of a type."""
+    ids = run.prepared.plan.train[client]
+    visited = ids[order(ids, derive_seed(0, "order", client, 0))]
+    for start in range(0, len(visited) - 32, 32):
+        yield run.prepared.dataset.y_train[visited[start : start + 32]].astype(kind).tobytes()
+
+
+def test_no_label_crosses_the_link_nor_travels_in_an_upload():
+    with overheard() as frames:
+        run = LocalRun(2, strategy="u-shaped", forget="class:2", server_epochs=1)
+    assert len(frames) > 100
+    arrays = [
+        array.data
+        for _, content, answer in run.grid.sent
+        for record in (content, answer)
+        for named in record.array_records.values()
+        for array in named.values()
+    ]
+    crossed = b"".join([*frames, *arrays])
+    assert b"labels" not in crossed
+    for client in range(2):
+        for kind in (np.int64, np.int32, np.int16, np.uint8, np.float32):
+            assert not any(labels in crossed for labels in labels_by_batch(run, client, kind))
+
+
+def test_the_same_search_finds_the_labels_of_vanilla():
+    with overheard() as frames:
+        run = LocalRun(2, strategy="vanilla", forget="", server_epochs=1)
+    crossed = b"".join(frames)
+    assert b"labels" in crossed
+    assert all(labels in crossed for labels in labels_by_batch(run, 1, np.int64))
