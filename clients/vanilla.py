@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -55,9 +56,11 @@ class VanillaClient(SplitClient):
             "digest": self.keep_segment(segment),
             "batches": len(self.batches(visited)),
             "batch-seconds": batch_seconds,
+            "samples": len(self.holding.ids),
         }
         # A segment that stays with its client never leaves it.
-        handed_on = _carried(segment.state_dict(), momentum) if message.fields["hand-on"] else {}
+        held = {"segment": segment.state_dict(), "momentum": momentum}
+        handed_on = _carried({part: held[part] for part in str(message.fields["hand-on"]).split()})
         return Message("train", fields, handed_on)
 
     def step(
@@ -114,11 +117,8 @@ def _load_momentum(
             optimiser.state[parameter]["momentum_buffer"] = momentum[name].to(parameter.device)
 
 
-def _carried(
-    weights: dict[str, torch.Tensor], momentum: dict[str, torch.Tensor]
-) -> dict[str, Array]:
-    """Return a segment and its optimiser's state as the tensors of one message."""
-    parts = {"segment": weights, "momentum": momentum}
+def _carried(parts: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, Array]:
+    """Return a segment, or it and its optimiser's state, as the tensors of one message."""
     return {
         f"{part}/{name}": tensor.detach().cpu().numpy()
         for part, tensors in parts.items()

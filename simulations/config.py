@@ -96,6 +96,12 @@ class RunConfig:
         "none, handoff",
         lambda value: value in ("none", "handoff"),
     )
+    splitfed_version: int = _key(
+        1,
+        "SplitFed: a copy of the server segment for each client, or one for all",
+        "1, 2",
+        lambda value: value in (1, 2),
+    )
     bandwidth_mbps: float = _key(
         100.0, "for transmission seconds; never slept", "a number > 0", _positive
     )

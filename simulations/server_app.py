@@ -89,6 +89,7 @@ def run(
             server=server,
             training=config.training(),
             client_sync=config.client_sync,
+            splitfed_version=config.splitfed_version,
             options=config.plugin_options(),
             report=console.Ticker(),
         )

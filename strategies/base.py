@@ -54,6 +54,8 @@ class StrategySetting:
         What both sides agree on.
     client_sync : "none" or "handoff"
         Whether clients keep their segment or hand it on (vanilla).
+    splitfed_version : 1 or 2
+        Whether each client trains a copy of the server segment, or all train one (SplitFed).
     options : mapping
         A plug-in's own settings.
     report : callable
@@ -64,6 +66,7 @@ class StrategySetting:
     server: ServerSegment
     training: TrainingSettings
     client_sync: str = "none"
+    splitfed_version: int = 1
     options: Mapping[str, str] = field(default_factory=dict)
     report: Callable[[str], None] = lambda _: None
 
@@ -86,6 +89,7 @@ class SplitStrategy(Strategy):
         self.server = setting.server
         self.training = setting.training
         self.client_sync = setting.client_sync
+        self.splitfed_version = setting.splitfed_version
         self.options = setting.options
         self.phase = "setup"
         self.progress = setting.report

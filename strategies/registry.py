@@ -23,6 +23,7 @@ def _complaint(value: object) -> str | None:
 STRATEGIES: Registry[type[SplitStrategy]] = Registry(
     "strategy", group="split_unlearning.strategies", check=_complaint
 )
+STRATEGIES.register("splitfed", "strategies.splitfed:SplitFed")
 STRATEGIES.register("splitwiper", "strategies.splitwiper:SplitWiper")
 STRATEGIES.register("u-shaped", "strategies.ushaped:UShaped")
 STRATEGIES.register("vanilla", "strategies.vanilla:Vanilla")

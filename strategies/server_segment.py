@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from models.averaging import weighted_average
 from models.split import Part, build_segment, seeded, smashed_shape
 from models.training import TrainingSettings, train_batch
 from transport.grpc_link import LinkServer
@@ -20,6 +23,16 @@ from transport.link import Caller
 from transport.message import Array
 from unlearning.activation_cache import ActivationCache, epoch_order
 from unlearning.exactness import batches, derive_seed, digest
+
+
+@dataclass
+class _Copy:
+    """One set of weights in training, and what its random draws are named by."""
+
+    segment: nn.Sequential
+    optimiser: torch.optim.SGD
+    name: tuple[str | int, ...] = ()
+    steps: int = 0
 
 
 class ServerSegment:
@@ -76,9 +89,9 @@ class ServerSegment:
         """Start from fresh weights and a fresh optimiser; they follow from the seed alone."""
         seed = derive_seed(self._training.seed, "server-segment")
         segment = build_segment(*self._shape, seed)
-        self._segment: nn.Sequential = segment.to(self._device).train()
-        self._optimiser = self._training.optimiser(self._segment)
-        self._steps = 0
+        segment.to(self._device).train()
+        self._main = _Copy(segment, self._training.optimiser(segment))
+        self._copies: dict[int, _Copy] = {}
         self._open: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     # SplitWiper: the cache.
@@ -113,8 +126,8 @@ class ServerSegment:
         for batch in batches(len(visited), self._training.batch_size):
             x = smashed[visited[batch]].to(self._device)
             y = labels[visited[batch]].to(self._device)
-            with self._next_step():
-                train_batch(self._segment, self._optimiser, x, y)
+            with self._next_step(self._main):
+                train_batch(self._main.segment, self._main.optimiser, x, y)
         self._seconds += self._elapsed(started)
 
     def cache_bytes(self) -> int:
@@ -138,14 +151,14 @@ class ServerSegment:
             Logits; of a trunk, the features that its client's head takes.
         """
         smashed = self._test_cache.smashed(client)
-        self._segment.eval()
+        segment = self._main.segment.eval()
         with torch.no_grad():
             chunks = [
-                self._segment(smashed[start : start + 512].to(self._device)).cpu()
+                segment(smashed[start : start + 512].to(self._device)).cpu()
                 # One empty chunk for an empty upload, for the shape of its nothing.
                 for start in range(0, max(1, len(smashed)), 512)
             ]
-        self._segment.train()
+        segment.train()
         outputs: NDArray[np.float32] = torch.cat(chunks).numpy()
         return outputs
 
@@ -167,6 +180,19 @@ class ServerSegment:
         if self._link is not None:
             self._link.stop()
             self._link = None
+
+    def branch(self, clients: Sequence[int], epoch: int) -> None:
+        """Give each of some clients a copy of the segment to train, with a fresh optimiser."""
+        for client in clients:
+            segment = copy.deepcopy(self._main.segment)
+            optimiser = self._training.optimiser(segment)
+            self._copies[client] = _Copy(segment, optimiser, (client, epoch))
+
+    def merge(self, weights: Mapping[int, float]) -> None:
+        """Take the weighted mean of the clients' copies, and end them."""
+        states = [self._copies[client].segment.state_dict() for client in weights]
+        self._main.segment.load_state_dict(weighted_average(states, list(weights.values())))
+        self._copies = {}
 
     def answer(
         self, caller: Caller, tensors: dict[str, torch.Tensor], fields: dict[str, str]
@@ -215,15 +241,17 @@ class ServerSegment:
         """Learn from a batch; return the gradient at the cut."""
         x = self._received(smashed)
         y = self._checked_labels(labels, len(x)).to(self._device)
-        with self._next_step():
-            train_batch(self._segment, self._optimiser, x, y)
+        trained = self._copy_of(caller)
+        with self._next_step(trained):
+            train_batch(trained.segment, trained.optimiser, x, y)
         return {"gradient": _gradient_of(x)}
 
     def _forward(self, caller: Caller, smashed: torch.Tensor) -> dict[str, torch.Tensor]:
         """Take a batch through the trunk, and keep it for the gradient that will come back."""
         x = self._received(smashed)
-        with self._next_step():
-            features = self._segment(x)
+        trained = self._copy_of(caller)
+        with self._next_step(trained):
+            features = trained.segment(x)
         self._open[caller.client] = x, features
         return {"features": features.detach()}
 
@@ -238,9 +266,10 @@ class ServerSegment:
                 f"the gradient is {gradient.dtype} of shape {tuple(gradient.shape)}; the features "
                 f"were {features.dtype} of shape {tuple(features.shape)}"
             )
-        self._optimiser.zero_grad(set_to_none=True)
+        optimiser = self._copy_of(caller).optimiser
+        optimiser.zero_grad(set_to_none=True)
         features.backward(gradient)
-        self._optimiser.step()
+        optimiser.step()
         return {"gradient": _gradient_of(x)}
 
     def _received(self, smashed: torch.Tensor) -> torch.Tensor:
@@ -254,11 +283,13 @@ class ServerSegment:
 
     def digest(self) -> str:
         """Return the SHA-256 of the segment's weights and buffers."""
-        return digest(self._segment.state_dict())
+        return digest(self._main.segment.state_dict())
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return a copy of the segment's weights and buffers, on the CPU."""
-        return {name: value.cpu().clone() for name, value in self._segment.state_dict().items()}
+        return {
+            name: value.cpu().clone() for name, value in self._main.segment.state_dict().items()
+        }
 
     def take_seconds(self) -> float:
         """Return the seconds spent training since the last call."""
@@ -281,10 +312,14 @@ class ServerSegment:
             torch.cuda.synchronize(self._device)
         return time.perf_counter() - started
 
-    def _next_step(self) -> AbstractContextManager[None]:
-        """Give dropout its own numbers, which follow from the number of the step."""
-        seed = derive_seed(self._training.seed, "server-step", self._steps)
-        self._steps += 1
+    def _copy_of(self, caller: Caller) -> _Copy:
+        """Return the weights that a client trains: its own copy if it was given one."""
+        return self._copies.get(caller.client, self._main)
+
+    def _next_step(self, trained: _Copy) -> AbstractContextManager[None]:
+        """Give dropout its own numbers, which follow from the copy and the number of the step."""
+        seed = derive_seed(self._training.seed, "server-step", *trained.name, trained.steps)
+        trained.steps += 1
         return seeded(seed)
 
     def _checked(self, smashed: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ class SplitWiper(SplitStrategy):
     """
 
     client = "clients.splitwiper:SplitWiperClient"
-    ignores = frozenset({"client-sync", "options"})
+    ignores = frozenset({"client-sync", "options", "splitfed-version"})
 
     def learn(self) -> Script:
         """Algorithm 1."""

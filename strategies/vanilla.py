@@ -22,11 +22,11 @@ class Vanilla(SplitStrategy):
     """
 
     client = "clients.vanilla:VanillaClient"
-    ignores = frozenset({"options"})
+    ignores = frozenset({"options", "splitfed-version"})
 
     def learn(self) -> Script:
         """Train for M epochs; within an epoch each client has one turn."""
-        yield self.ask(self.clients, "start", shared=self.hands_on)
+        yield self.ask(self.clients, "start", shared=self.starts_shared)
         yield from self.train()
 
     def unlearn(self, requests: Mapping[int, Request]) -> Script:
@@ -37,6 +37,11 @@ class Vanilla(SplitStrategy):
     def changed_by(self, clients: Sequence[int]) -> Sequence[int]:
         """Return all clients: everybody trains again."""
         return self.clients
+
+    @property
+    def starts_shared(self) -> bool:
+        """Whether all clients start from the same weights."""
+        return self.hands_on
 
     @property
     def hands_on(self) -> bool:
@@ -51,7 +56,15 @@ class Vanilla(SplitStrategy):
         for epoch in range(self.training.server_epochs):
             self.progress(f"epoch {epoch + 1} of {self.training.server_epochs}")
             for client in self.turns(epoch):
-                turn = Message("train", {"epoch": epoch, "hand-on": self.hands_on, **link}, carried)
+                turn = Message(
+                    "train",
+                    {
+                        "epoch": epoch,
+                        "hand-on": "segment momentum" if self.hands_on else "",
+                        **link,
+                    },
+                    carried,
+                )
                 replies = yield Question({client: turn})
                 if self.hands_on:
                     carried = replies[0].message.tensors
