@@ -53,18 +53,11 @@ class Vanilla(SplitStrategy):
         self.server.initialise()
         link = self.server.open_link()
         carried: dict[str, Array] = {}
+        handed_on = "segment momentum" if self.hands_on else ""
         for epoch in range(self.training.server_epochs):
             self.progress(f"epoch {epoch + 1} of {self.training.server_epochs}")
             for client in self.turns(epoch):
-                turn = Message(
-                    "train",
-                    {
-                        "epoch": epoch,
-                        "hand-on": "segment momentum" if self.hands_on else "",
-                        **link,
-                    },
-                    carried,
-                )
+                turn = Message("train", {"epoch": epoch, "hand-on": handed_on, **link}, carried)
                 replies = yield Question({client: turn})
                 if self.hands_on:
                     carried = replies[0].message.tensors
