@@ -76,7 +76,8 @@ class SplitStrategy(Strategy):
 
     A protocol writes `learn` and `unlearn` as scripts and names who answers it in `client`, as
     ``package.module:Class``, a subclass of ``clients.base.SplitClient``. In `methods` it names the
-    unlearning methods it can do, in `ignores` the run-config keys that mean nothing to it.
+    unlearning methods it can do, in `ignores` the run-config keys that mean nothing to it, in
+    `server_part` what of the network the server holds.
     """
 
     client: ClassVar[str]
@@ -100,7 +101,6 @@ class SplitStrategy(Strategy):
         self.scores: dict[int, Message] = {}
         self._script: Script | None = None
         self._question: Question | None = None
-        self._replies: list[Reply] = []
 
     # What a protocol writes.
 

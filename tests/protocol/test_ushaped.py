@@ -5,43 +5,13 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
-from models.split import build_segment, seeded
-from simulations.data import load
 from tests.local_grid import LocalRun
-from tests.protocol.test_vanilla import SEED, large_digits, same_bits
+from tests.protocol.test_vanilla import SEED, large_digits, same_bits, unsplit
 from transport.link import Link
-from unlearning.exactness import batches, derive_seed, order
+from unlearning.exactness import derive_seed, order
 
 __all__ = ["large_digits"]
-
-
-def unsplit(model, dataset, epochs, batch_size, owner, **optimiser):
-    """Train the whole network in plain PyTorch on the batches that the protocol visits."""
-    data = load(dataset)
-    ids = np.arange(len(data.y_train))
-    x, y = data.train(ids)
-    parts = (model, data.input_shape, data.num_classes)
-    bottom = build_segment("client", *parts, derive_seed(SEED, "client-segment", owner))
-    trunk = build_segment("trunk", *parts, derive_seed(SEED, "server-segment"))
-    head = build_segment("head", *parts, derive_seed(SEED, "head-segment", owner))
-    network = nn.Sequential(bottom, trunk, head).train()
-    steps = torch.optim.SGD(network.parameters(), **optimiser)
-    step = 0
-    for epoch in range(epochs):
-        visited = torch.from_numpy(order(ids, derive_seed(SEED, "order", 0, epoch)))
-        for batch in batches(len(visited), batch_size):
-            rows = visited[batch]
-            steps.zero_grad()
-            with seeded(derive_seed(SEED, "server-step", step)):
-                loss = nn.functional.cross_entropy(network(x[rows]), y[rows])
-            loss.backward()
-            steps.step()
-            step += 1
-    ends = nn.ModuleDict({"bottom": bottom, "head": head})
-    return ends.state_dict(), trunk.state_dict()
 
 
 @pytest.mark.parametrize("client_sync", ["none", "handoff"])
@@ -63,7 +33,10 @@ def test_one_client_equals_the_unsplit_network(large_digits, client_sync, model)
         **settings,
     )
     owner = 0 if client_sync == "none" else "shared"
-    ends, trunk = unsplit(model, dataset, 2, 64, owner, lr=0.02, **settings)
+    parts = ("client", "trunk", "head")
+    bottom, trunk, head = unsplit(model, dataset, 2, 64, owner, parts, lr=0.02, **settings)
+    ends = {f"bottom.{name}": value for name, value in bottom.items()}
+    ends |= {f"head.{name}": value for name, value in head.items()}
     assert same_bits(run.client_state(0), ends)
     assert same_bits(run.server_state, trunk)
 

@@ -34,15 +34,20 @@ def large_digits(tmp_path_factory):
     return f"npz:{path}"
 
 
-def unsplit(model, dataset, epochs, batch_size, owner=0, **optimiser):
-    """Train the whole network in plain PyTorch on the batches that the protocol visits."""
+def unsplit(model, dataset, epochs, batch_size, owner=0, parts=("client", "server"), **optimiser):
+    """Train the whole network in plain PyTorch on the batches that the protocol visits.
+
+    Returns the state of each part, after training them as one network.
+    """
     data = load(dataset)
     ids = np.arange(len(data.y_train))
     x, y = data.train(ids)
-    parts = (model, data.input_shape, data.num_classes)
-    client = build_segment("client", *parts, derive_seed(SEED, "client-segment", owner))
-    server = build_segment("server", *parts, derive_seed(SEED, "server-segment"))
-    network = nn.Sequential(client, server).train()
+    segments = []
+    for part in parts:
+        whose = ("server-segment",) if part in ("server", "trunk") else (f"{part}-segment", owner)
+        shape = (data.input_shape, data.num_classes)
+        segments.append(build_segment(part, model, *shape, derive_seed(SEED, *whose)))
+    network = nn.Sequential(*segments).train()
     steps = torch.optim.SGD(network.parameters(), **optimiser)
     step = 0
     for epoch in range(epochs):
@@ -57,7 +62,7 @@ def unsplit(model, dataset, epochs, batch_size, owner=0, **optimiser):
             loss.backward()
             steps.step()
             step += 1
-    return client.state_dict(), server.state_dict()
+    return [segment.state_dict() for segment in segments]
 
 
 def same_bits(left, right):

@@ -1,0 +1,40 @@
+"""What the README shows is true."""
+
+import re
+from pathlib import Path
+
+from tests.local_grid import LocalRun
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_strategy_of_the_readme_runs_by_dotted_path(tmp_path, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    package = tmp_path / "my_package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "protocol.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    said = []
+    monkeypatch.setattr("simulations.console.progress", said.append)
+    run = LocalRun(3, strategy="my_package.protocol:Counting", options="a=1 b=2")
+    assert run.strategy.options == {"a": "1", "b": "2"}
+    assert "1442 samples" in said
+    forgotten = len(run.prepared.forgettings[0].samples[0])
+    assert run.phases[1]["samples"] == forgotten
+    asked = [action for _, action in run.instructions("unlearn")]
+    assert asked == ["drop", "count", "count", "count"]
+
+
+def test_the_command_lines_of_the_readme_name_what_there_is():
+    from simulations.config import RunConfig, parse_setting
+
+    commands = re.findall(r"^split-unlearning run (.*)$", README, flags=re.MULTILINE)
+    assert len(commands) >= 3
+    for command in commands:
+        words = re.findall(r"--set (?:\"([^\"]*)\"|(\S+))", command)
+        settings = dict(parse_setting(quoted or plain) for quoted, plain in words)
+        strategy = re.search(r"--strategy (\S+)", command)
+        if strategy and ":" not in strategy[1]:
+            settings["strategy"] = strategy[1]
+        RunConfig.from_mapping(settings).check()
