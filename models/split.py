@@ -69,7 +69,8 @@ class Network:
 
     def _position(self, key: str, name: str, allowed: Sequence[str]) -> int:
         if name not in allowed:
-            raise UserError(f"{key}={name!r} is not possible; allowed: {', '.join(allowed)}")
+            possible = ", ".join(allowed) or "none, there are too few layers"
+            raise UserError(f"{key}={name!r} is not possible; allowed: {possible}")
         return allowed.index(name)
 
     def _stretch(self, names: Sequence[str]) -> nn.Sequential:
@@ -165,8 +166,20 @@ def pool_to_quarters(height: int, width: int) -> tuple[nn.AvgPool2d, int]:
     return pool, min(2, height) * min(2, width)
 
 
-def check_fits(model: str, input_shape: tuple[int, int, int], num_labels: int) -> None:
-    """Refuse a model that cannot take images of this shape, or whose client segment varies.
+def check_fits(
+    model: str,
+    input_shape: tuple[int, int, int],
+    num_labels: int,
+    server_part: Part = "server",
+) -> None:
+    """Refuse a model that cannot take images of this shape, or cannot be cut as it is to be cut.
+
+    Parameters
+    ----------
+    model, input_shape, num_labels
+        As in `build_segment`.
+    server_part : Part
+        What of the network the server is to hold.
 
     Raises
     ------
@@ -177,7 +190,7 @@ def check_fits(model: str, input_shape: tuple[int, int, int], num_labels: int) -
     try:
         with seeded(0), torch.no_grad():
             network = MODELS.get(model)(input_shape, num_labels)
-            client, server = network.segment("client"), network.segment("server")
+            client, server = network.segment("client"), network.segment(server_part)
             # Of two images, in training mode: batch norm refuses too few values only then.
             logits = network.whole()(torch.rand(2, *input_shape))
     except UserError:

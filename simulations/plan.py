@@ -12,6 +12,7 @@ from models.split import check_fits
 from simulations.config import RunConfig
 from simulations.data import Dataset, load
 from simulations.partition import Plan, make_plan
+from strategies.registry import STRATEGIES
 from unlearning.exactness import Ids
 from unlearning.request import Request
 
@@ -111,7 +112,8 @@ def prepare(config: RunConfig, num_clients: int) -> Preparation:
     """
     config.check()
     dataset, plan = deal(config, num_clients)
-    check_fits(config.model, dataset.input_shape, dataset.num_classes)
+    part = STRATEGIES.get(config.strategy).server_part
+    check_fits(config.model, dataset.input_shape, dataset.num_classes, part)
     held = dict(enumerate(plan.train))
     forgettings = []
     for request in config.requests():

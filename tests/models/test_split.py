@@ -225,6 +225,19 @@ def test_a_side_of_the_cut_with_nothing_to_learn_is_refused():
         check_fits("bare", (1, 8, 8), 4)
 
 
+def test_a_network_too_short_for_a_u_shape_is_refused_for_that_alone():
+    def short(input_shape, num_labels):
+        layers = OrderedDict(
+            first=nn.Conv2d(1, 2, 1), rest=nn.Sequential(nn.Flatten(), nn.Linear(128, num_labels))
+        )
+        return Network(layers, cut="first")
+
+    with patch.dict(MODELS._built_in, {"short": short}):
+        check_fits("short", (1, 8, 8), 4)
+        with pytest.raises(UserError, match="head='rest' is not possible"):
+            check_fits("short", (1, 8, 8), 4, "trunk")
+
+
 def test_a_seeded_block_may_stand_in_another():
     with seeded(1):
         with seeded(2):
