@@ -168,8 +168,9 @@ def _undisturbed() -> Iterator[None]:
 def _end_processes(folder: Path) -> None:
     """End everything that this run started, Ray's processes included."""
     asked: set[int] = set()
+    members: dict[int, str] = {}
     start = time.monotonic()
-    while members := _members(folder):
+    while members := _members(folder, members):
         waited = time.monotonic() - start
         if waited > 2 * _END_SECONDS:
             return
@@ -183,26 +184,32 @@ def _end_processes(folder: Path) -> None:
         time.sleep(0.05)
 
 
-def _members(folder: Path) -> set[int]:
-    """Return the live processes of this run: those with its mark, and their descendants.
+def _members(folder: Path, known: Mapping[int, str]) -> dict[int, str]:
+    """Return the live processes of this run, and when each started.
 
-    Flower and Ray put processes into sessions of their own, so that no process group holds all;
-    but all inherit the environment. Ray's workers overwrite theirs with their title. Where there
-    is no ``/proc`` this is empty; there Flower's and Ray's processes end when their parent has.
+    They are those with its mark, those ``known`` from an earlier look, and the descendants of
+    both. Flower and Ray put processes into sessions of their own, so that no process group holds
+    all; but all inherit the environment. Some of Ray's overwrite theirs with their title, and
+    outlive their parent by a moment: hence what is known. Where there is no ``/proc`` this is
+    empty; there Flower's and Ray's processes end when their parent has.
     """
     mark = f"FLWR_HOME={folder}".encode()
     parents: dict[int, int] = {}
+    starts: dict[int, str] = {}
     members: set[int] = set()
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            state, parent, *_ = (entry / "stat").read_text().rpartition(")")[2].split()
+            # proc(5): after the name come the state, the parent, ... and in place 20 the start.
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
             environment = (entry / "environ").read_bytes()
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
-        if state != "Z":
-            parents[int(entry.name)] = int(parent)
-            if mark in environment.split(b"\0"):
-                members.add(int(entry.name))
+        if fields[0] != "Z":
+            pid = int(entry.name)
+            parents[pid], starts[pid] = int(fields[1]), fields[19]
+            # A number may have been given to another process since.
+            if mark in environment.split(b"\0") or known.get(pid) == starts[pid]:
+                members.add(pid)
     while more := {pid for pid, parent in parents.items() if parent in members} - members:
         members |= more
-    return members
+    return {pid: starts[pid] for pid in members}

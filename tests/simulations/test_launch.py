@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import simulations
-from simulations import launch
+from simulations import launch, superlink
 from simulations.console import FAILURE, PROGRESS
 from simulations.launch import ROOMS, Outcome, as_toml, run_app, stage_app
 
@@ -240,6 +240,30 @@ def lives(pid: str) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_process_without_the_mark_ends_after_its_parent(tmp_path: Path) -> None:
+    child = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "print(1, flush=True); time.sleep(99)"
+    )
+    parent = (
+        "import subprocess, sys, time; "
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}], env={{}}, stdout=-1); "
+        "child.stdout.readline(); print(child.pid, flush=True); time.sleep(99)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", parent],
+        env={"FLWR_HOME": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    pid = process.stdout.readline().strip()
+    assert lives(pid)
+    superlink._end_processes(tmp_path)
+    assert not lives(pid)
+    assert process.wait() == -signal.SIGTERM
 
 
 @pytest.mark.flower
