@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from flwr.client import NumPyClient
 from flwr.common import Scalar
+from numpy.typing import NDArray
 from torch import nn
 
 from clients.state import ClientState
@@ -20,8 +21,11 @@ from models.registry import load_object
 from models.split import Part, build_segment, segment_with
 from models.training import TrainingSettings, device
 from transport.message import Array, Message
-from unlearning.exactness import Ids, derive_seed, digest
+from unlearning.exactness import Ids, batches, derive_seed, digest, order
+from unlearning.methods import StagedMethod, UnlearningMethod
+from unlearning.objectives import Batch
 from unlearning.request import Request
+from unlearning.stages import Stage, learning
 
 # Activations are computed in groups of this many samples, counted from the first, so that a chunk
 # of an upload holds the same bits as the whole.
@@ -53,7 +57,14 @@ class Holding:
 
     def without(self, forgotten: Ids) -> Holding:
         """Return what is left when some training samples are left out."""
-        kept = np.flatnonzero(~np.isin(self.ids, forgotten))
+        return self._at(~np.isin(self.ids, forgotten))
+
+    def only(self, meant: Ids) -> Holding:
+        """Return the training samples of these ids alone."""
+        return self._at(np.isin(self.ids, meant))
+
+    def _at(self, mask: NDArray[np.bool_]) -> Holding:
+        kept = np.flatnonzero(mask)
         rows = torch.from_numpy(kept)
         return Holding(
             self.ids[kept],
@@ -77,6 +88,8 @@ class ClientSetting:
         Returns the samples of a client by its number.
     training : TrainingSettings
         What both sides agree on.
+    method : UnlearningMethod
+        How to forget.
     model : str
         A name in ``models.split.MODELS``.
     upload_chunk_bytes : int
@@ -88,6 +101,7 @@ class ClientSetting:
     properties: Mapping[str, Scalar]
     holding: Callable[[int], Holding]
     training: TrainingSettings
+    method: UnlearningMethod
     model: str
     upload_chunk_bytes: int
     options: Mapping[str, str]
@@ -115,6 +129,7 @@ class SplitClient(NumPyClient):
         self.state = state
         self.client = -1
         self.phase = ""
+        self.kept = ""
         self.left_out: int | None = None
         self.waited = 0.0
         """Seconds of this message spent waiting for the server, which are not the client's."""
@@ -150,6 +165,8 @@ class SplitClient(NumPyClient):
         started = time.perf_counter()
         answer = self._method(message.action)(message)
         answer.fields["seconds"] = time.perf_counter() - started - self.waited
+        if self.kept:
+            answer.fields["digest"] = self.kept
         if self.left_out is not None:
             answer.fields["left-out"] = self.left_out
         return answer, len(self.holding.ids)
@@ -162,27 +179,31 @@ class SplitClient(NumPyClient):
 
     # The client segment.
 
-    def fresh_segment(self, *, shared: bool = False) -> nn.Module:
+    def fresh_segment(self, owner: int | str | None = None) -> nn.Module:
         """Return what the client holds of the network, freshly initialised, on the device.
 
         Parameters
         ----------
-        shared : bool
-            Whether all clients start from the same weights, else each from its own.
+        owner : int or str, optional
+            Whose weights: each owner has its own; by default the client's.
         """
-        return self.fresh_part("client", shared=shared).to(device())
+        return self.fresh_part("client", owner).to(device())
+
+    def segment_of(self, weights: Mapping[str, torch.Tensor]) -> nn.Module:
+        """Return what the client holds of the network, with these weights, on the device."""
+        return self.part_with("client", weights).to(device())
 
     def kept_segment(self) -> nn.Module:
         """Return what the client holds of the network as it last kept it."""
-        return self.part_with("client", self.kept_weights()).to(device())
+        return self.segment_of(self.kept_weights())
 
     def bottom(self, segment: nn.Module) -> nn.Module:
         """Return the part of a segment that images enter and smashed data leave."""
         return segment
 
-    def fresh_part(self, part: Part, *, shared: bool = False) -> nn.Sequential:
+    def fresh_part(self, part: Part, owner: int | str | None = None) -> nn.Sequential:
         """Return a freshly initialised stretch of the network; weights as in `fresh_segment`."""
-        owner = "shared" if shared else self.client
+        owner = self.client if owner is None else owner
         seed = derive_seed(self.training.seed, f"{part}-segment", owner)
         return build_segment(part, *self._network, seed)
 
@@ -201,17 +222,14 @@ class SplitClient(NumPyClient):
     def _network(self) -> tuple[str, tuple[int, int, int], int]:
         return self.setting.model, self.input_shape, self.num_labels
 
-    def keep_segment(self, segment: nn.Module) -> str:
-        """Keep the client segment for the messages to come.
+    def keep_segment(self, segment: nn.Module) -> None:
+        """Keep the client segment for the messages to come; the answer says its digest."""
+        self.keep_weights(segment.state_dict())
 
-        Returns
-        -------
-        str
-            Its digest.
-        """
-        weights = segment.state_dict()
+    def keep_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Keep the client segment of these weights, as `keep_segment`."""
         self.state.save("segment", weights)
-        return digest(weights)
+        self.kept = digest(weights)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -226,14 +244,19 @@ class SplitClient(NumPyClient):
 
     # Forgetting, on the client's own data.
 
-    def forget_samples(self, message: Message) -> None:
+    def forget_samples(self, message: Message) -> Request:
         """Leave out, from now on, what the message's request means; this client selects it.
 
         A request that arrives again is not selected again: its share would be drawn from what is
         left. The answer says how many samples it was.
+
+        Returns
+        -------
+        Request
+            As it was read from the message.
         """
         request = Request.from_field(str(message.fields["request"]))
-        known = self.state.load("forgotten") or {}
+        known = self._forgotten()
         if str(request.number) not in known:
             selected = request.select(
                 self.client,
@@ -246,9 +269,67 @@ class SplitClient(NumPyClient):
             self.state.save("forgotten", known)
         self.left_out = len(known[str(request.number)])
         self.holding = self._retained()
+        return request
+
+    @action
+    def leave_out(self, message: Message) -> Message:
+        """Remove the forgotten samples, and do nothing else yet."""
+        self.forget_samples(message)
+        return Message("leave-out")
+
+    def stage(self, message: Message) -> Stage:
+        """Return the stage that a message is about: learning, or one of the unlearning method's.
+
+        Raises
+        ------
+        ValueError
+            If there is none of that name.
+        """
+        named, method = str(message.fields["stage"]), self.setting.method
+        train = learning(self.training.server_epochs)
+        if named == train.name or not isinstance(method, StagedMethod):
+            return train
+        return method.stage(named)
+
+    def visit(self, stage: Stage, epoch: int, about: int) -> Iterator[tuple[torch.Tensor, Batch]]:
+        """Yield the batches of one epoch of a stage, in their seeded order.
+
+        Parameters
+        ----------
+        stage : Stage
+            Which samples it visits.
+        epoch : int
+            From 0.
+        about : int
+            The number of the request whose samples are the forgotten ones.
+
+        Yields
+        ------
+        tensor of float32, shape (n, channels, height, width); Batch
+            The images, on the device, and what is known of them.
+        """
+        forgotten = self._forgotten().get(str(about), torch.empty(0, dtype=torch.int64)).numpy()
+        if stage.samples == "retained":
+            visited = self.holding
+        elif stage.samples == "forgotten":
+            visited = self.whole.only(forgotten)
+        else:
+            visited = self.whole.only(np.union1d(self.holding.ids, forgotten))
+        seed = derive_seed(self.training.seed, "order", stage.name, self.client, epoch)
+        places = order(visited.ids, seed)
+        for batch in batches(len(places), self.training.batch_size):
+            rows = places[batch]
+            ids = visited.ids[rows]
+            mask = torch.from_numpy(np.isin(ids, forgotten))
+            known = Batch(ids, visited.y[torch.from_numpy(rows)], mask, self.num_labels)
+            yield visited.x[torch.from_numpy(rows)].to(device()), known
+
+    def _forgotten(self) -> dict[str, torch.Tensor]:
+        """Return the ids of the samples that each request meant, by its number."""
+        return self.state.load("forgotten") or {}
 
     def _retained(self) -> Holding:
-        known = self.state.load("forgotten")
+        known = self._forgotten()
         return self.whole.without(torch.cat(list(known.values())).numpy()) if known else self.whole
 
     # Uploads and scores.

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
 from clients.vanilla import VanillaClient
-from models.training import device, finite_loss
+from models.training import device, finite
 from transport.link import Link
 from transport.message import Array, Message
+from unlearning.objectives import Objective
 
 
 class UShapedClient(VanillaClient):
     """Holds both ends of the network, and its labels."""
 
-    def fresh_segment(self, *, shared: bool = False) -> nn.ModuleDict:
+    def fresh_segment(self, owner: int | str | None = None) -> nn.ModuleDict:
         """Return a freshly initialised bottom and head."""
         ends = {
-            "bottom": self.fresh_part("client", shared=shared),
-            "head": self.fresh_part("head", shared=shared),
+            "bottom": self.fresh_part("client", owner),
+            "head": self.fresh_part("head", owner),
         }
         return nn.ModuleDict(ends).to(device())
 
-    def kept_segment(self) -> nn.ModuleDict:
-        """Return the bottom and the head as this client last kept them."""
-        weights = self.kept_weights()
+    def segment_of(self, weights: Mapping[str, torch.Tensor]) -> nn.ModuleDict:
+        """Return a bottom and a head with these weights."""
 
         def of(end: str) -> dict[str, torch.Tensor]:
             prefix = f"{end}."
@@ -51,24 +53,32 @@ class UShapedClient(VanillaClient):
         optimiser: torch.optim.Optimizer,
         link: Link,
         x: torch.Tensor,
-        y: torch.Tensor,
+        objective: Objective,
+        targets: Mapping[str, torch.Tensor],
     ) -> None:
-        """Take one step in two exchanges; the labels `y` meet the loss here and go nowhere."""
+        """Take one step in two exchanges; the targets meet the loss here and go nowhere."""
         assert isinstance(segment, nn.ModuleDict)
         smashed = segment["bottom"](x)
         reply, _ = link.exchange({"smashed": smashed.detach().cpu()})
         features = reply["features"].to(smashed.device).requires_grad_()
         optimiser.zero_grad(set_to_none=True)
-        finite_loss(segment["head"](features), y).backward()
+        placed = {name: target.to(features.device) for name, target in targets.items()}
+        finite(objective.loss(segment["head"](features), placed)).backward()
         assert features.grad is not None
         reply, _ = link.exchange({"feature-gradient": features.grad.cpu()})
         smashed.backward(reply["gradient"].to(smashed.device))
         optimiser.step()
 
+    def finish(self, segment: nn.Module, outputs: torch.Tensor) -> torch.Tensor:
+        """Return what the head makes of the features that leave the trunk."""
+        assert isinstance(segment, nn.ModuleDict)
+        logits: torch.Tensor = segment["head"](outputs)
+        return logits
+
     def predicted(self, message: Message) -> Array:
         """Return the label that the head makes of the features of each test sample."""
-        head = self.kept_segment()["head"]
         features = torch.tensor(message.tensors["features"]).to(device())
         with torch.no_grad():
-            predictions: Array = head(features).argmax(dim=1).cpu().numpy()
+            logits = self.finish(self.kept_segment(), features)
+        predictions: Array = logits.argmax(dim=1).cpu().numpy()
         return predictions

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import nn
 
+from clients.alone import pretrain
 from clients.base import SplitClient, action
-from models.training import device
 from transport.grpc_link import connect
 from transport.link import Endpoint, Link
 from transport.message import Array, Message, Scalar
-from unlearning.exactness import Ids, batches, derive_seed, digest, order
+from unlearning.objectives import Objective
+from unlearning.stages import Stage
 
 
 class VanillaClient(SplitClient):
@@ -21,42 +23,69 @@ class VanillaClient(SplitClient):
 
     @action
     def start(self, message: Message) -> Message:
-        """Begin with a fresh segment and a fresh optimiser."""
-        segment = self.fresh_segment(shared=bool(message.fields["shared"]))
+        """Begin with a fresh segment, or SplitWiper's pre-trained one, and a fresh optimiser."""
+        if message.fields["pretrained"]:
+            segment = self._pretrained()
+        else:
+            segment = self.fresh_segment("shared" if message.fields["shared"] else None)
         self.state.forget("momentum")
-        return Message("start", {"digest": self.keep_segment(segment)})
+        self.keep_segment(segment)
+        return Message("start")
+
+    def _pretrained(self) -> nn.Module:
+        """Return a segment that begins as SplitWiper's does; trained anew only if it has to be."""
+        segment = self.fresh_segment()
+        bottom = self.bottom(segment)
+        kept = self.state.load("pretrained")
+        if kept is None:
+            pretrain(self, bottom)
+            self.state.save("pretrained", bottom.state_dict())
+        else:
+            bottom.load_state_dict(kept)
+        return segment
 
     @action
     def leave_out(self, message: Message) -> Message:
-        """Remove the forgotten samples."""
-        self.forget_samples(message)
-        return Message("leave-out")
+        """Remove the forgotten samples, and what was pre-trained with them."""
+        self.state.forget("pretrained")
+        return super().leave_out(message)
+
+    @action
+    def begin(self, message: Message) -> Message:
+        """Begin a stage with a fresh optimiser, and keep what its objective asks as a teacher."""
+        self.state.forget("momentum")
+        if "original" in self.stage(message).objective.teachers:
+            self.state.save("original", self.kept_weights())
+        return Message("begin")
 
     @action
     def train(self, message: Message) -> Message:
         """Take one turn: an epoch over the client's own data, every batch over the link."""
         self._take_over(message)
+        stage, epoch = self.stage(message), message.integer("epoch")
         segment = self.kept_segment()
         optimiser = self.training.optimiser(segment)
         _load_momentum(optimiser, segment, self.state.load("momentum"))
-        visited = order(
-            self.holding.ids,
-            derive_seed(self.training.seed, "order", self.client, message.integer("epoch")),
-        )
+        teachers = self._teachers(stage)
+        count, samples = 0, 0
         started = time.perf_counter()
         with connect(Endpoint.from_fields(message.fields), self.client, self.phase) as link:
-            for rows in self.batches(visited):
-                x, y = self.holding.x[rows].to(device()), self.holding.y[rows].to(device())
-                self.step(segment, optimiser, link, x, y)
+            for x, batch in self.visit(stage, epoch, message.integer("about")):
+                logits_of = partial(self._logits_of, link, teachers, x)
+                targets = stage.objective.targets(batch, logits_of)
+                self.step(segment, optimiser, link, x, stage.objective, targets)
+                count, samples = count + 1, samples + len(x)
             self.waited = link.seconds_waiting
         batch_seconds = time.perf_counter() - started
         momentum = _momentum(optimiser, segment)
         self.state.save("momentum", momentum)
+        self.keep_segment(segment)
+        if epoch == stage.epochs - 1:
+            self.state.forget("original")
         fields: dict[str, Scalar] = {
-            "digest": self.keep_segment(segment),
-            "batches": len(self.batches(visited)),
+            "batches": count,
             "batch-seconds": batch_seconds,
-            "samples": len(self.holding.ids),
+            "samples": samples,
         }
         # A segment that stays with its client never leaves it.
         held = {"segment": segment.state_dict(), "momentum": momentum}
@@ -69,31 +98,54 @@ class VanillaClient(SplitClient):
         optimiser: torch.optim.Optimizer,
         link: Link,
         x: torch.Tensor,
-        y: torch.Tensor,
+        objective: Objective,
+        targets: Mapping[str, torch.Tensor],
     ) -> None:
-        """Take one step: smashed data and labels up, the gradient at the cut down."""
+        """Take one step: smashed data and targets up, the gradient at the cut down."""
         smashed = segment(x)
-        reply, _ = link.exchange({"smashed": smashed.detach().cpu(), "labels": y.cpu()})
+        sent = {name: target.cpu() for name, target in targets.items()}
+        reply, _ = link.exchange({"smashed": smashed.detach().cpu(), **sent})
         optimiser.zero_grad(set_to_none=True)
         smashed.backward(reply["gradient"].to(smashed.device))
         optimiser.step()
 
-    def batches(self, visited: Ids) -> list[torch.Tensor]:
-        """Return the positions of each batch's samples, in the order in which they are visited."""
-        rows = torch.from_numpy(visited)
-        return [rows[batch] for batch in batches(len(rows), self.training.batch_size)]
+    def _teachers(self, stage: Stage) -> dict[str, nn.Module]:
+        """Return this side of the frozen networks that a stage's objective asks."""
+        segments = {
+            "original": lambda: self.segment_of(self.state.load("original") or {}),
+            "incompetent": lambda: self.fresh_segment("incompetent"),
+        }
+        return {name: segments[name]() for name in stage.objective.teachers}
+
+    def _logits_of(
+        self,
+        link: Link,
+        teachers: Mapping[str, nn.Module],
+        x: torch.Tensor,
+        name: str,
+        rows: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return what a teacher makes of some rows of a batch; its other side answers the link."""
+        with torch.no_grad():
+            smashed = self.bottom(teachers[name])(x[rows.to(x.device)])
+            reply, _ = link.exchange({"smashed": smashed.cpu()}, {"teacher": name})
+            return self.finish(teachers[name], reply["outputs"].to(x.device))
+
+    def finish(self, segment: nn.Module, outputs: torch.Tensor) -> torch.Tensor:
+        """Return the logits, given what the server's side of the network answers."""
+        return outputs
 
     @action
     def take(self, message: Message) -> Message:
         """Take over the segment that another client handed on."""
         self._take_over(message)
-        return Message("take", {"digest": digest(self.kept_segment().state_dict())})
+        return Message("take")
 
     def _take_over(self, message: Message) -> None:
         """Keep what the message carries, if it carries a segment."""
         weights = _part(message.tensors, "segment")
         if weights:
-            self.state.save("segment", weights)
+            self.keep_weights(weights)
             self.state.save("momentum", _part(message.tensors, "momentum"))
 
 

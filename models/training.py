@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,32 +68,33 @@ def device() -> torch.device:
 
 
 def train_batch(
-    segment: nn.Module, optimiser: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor
+    segment: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    x: torch.Tensor,
+    loss: Callable[[torch.Tensor], torch.Tensor],
 ) -> None:
-    """Take one step on the cross entropy of ``segment(x)`` against the labels `y`.
+    """Take one step on ``loss(segment(x))``.
 
     Where `x` requires a gradient, it is left in ``x.grad``: what goes back through the cut.
 
     Raises
     ------
     ValueError
-        As `finite_loss`.
+        As `finite`.
     """
     optimiser.zero_grad(set_to_none=True)
-    loss = finite_loss(segment(x), y)
-    loss.backward()
+    finite(loss(segment(x))).backward()
     optimiser.step()
 
 
-def finite_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the mean cross entropy.
+def finite(loss: torch.Tensor) -> torch.Tensor:
+    """Return the loss.
 
     Raises
     ------
     ValueError
         If it is not finite: nothing that follows would mean anything.
     """
-    loss = F.cross_entropy(logits, labels)
     if not loss.isfinite():
         raise ValueError(
             "training diverged: the loss is not finite; a lower learning-rate may mend it"

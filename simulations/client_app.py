@@ -72,6 +72,7 @@ def client_fn(context: Context) -> Client:
         properties=context.node_config,
         holding=partial(_holding, config, int(str(context.node_config["num-partitions"]))),
         training=config.training(),
+        method=config.method(),
         model=config.model,
         upload_chunk_bytes=int(config.upload_chunk_mb * 1e6),
         options=config.plugin_options(),

@@ -14,8 +14,9 @@ from models.errors import UserError, refuse
 from models.split import MODELS
 from models.training import TrainingSettings
 from simulations.partition import DISTRIBUTIONS
+from strategies.base import SplitStrategy
 from strategies.registry import STRATEGIES
-from unlearning.methods import METHODS
+from unlearning.methods import METHODS, UnlearningMethod, UnlearningSettings
 from unlearning.request import Request, parse_requests
 
 Value = bool | int | float | str
@@ -28,11 +29,26 @@ _ANY_NAME = "a name that `split-unlearning list` shows"
 
 
 def _key(
+    default: Value,
+    meaning: str,
+    allowed: str,
+    admits: Callable[[Any], bool] = lambda _: True,
+    shared: bool = True,
+) -> Any:
+    """Declare one run-config key.
+
+    One that is not `shared` means something only to the strategies and unlearning methods whose
+    ``uses`` name it.
+    """
+    metadata = {"meaning": meaning, "allowed": allowed, "admits": admits, "shared": shared}
+    return field(default=default, metadata=metadata)
+
+
+def _own(
     default: Value, meaning: str, allowed: str, admits: Callable[[Any], bool] = lambda _: True
 ) -> Any:
-    """Declare one run-config key."""
-    metadata = {"meaning": meaning, "allowed": allowed, "admits": admits}
-    return field(default=default, metadata=metadata)
+    """Declare a run-config key that only some strategies and unlearning methods read."""
+    return _key(default, meaning, allowed, admits, shared=False)
 
 
 def _positive(value: float) -> bool:
@@ -90,17 +106,44 @@ class RunConfig:
     learning_rate: float = _key(0.1, "step size of SGD", "a number > 0", _positive)
     momentum: float = _key(0.0, "momentum of SGD", "0 <= x < 1", lambda value: 0 <= value < 1)
     weight_decay: float = _key(0.0, "weight decay of SGD", "a number >= 0", _not_negative)
-    client_sync: str = _key(
+    client_sync: str = _own(
         "none",
-        "vanilla: each client keeps its segment, or hands it on",
+        "each client keeps its segment, or hands it on",
         "none, handoff",
         lambda value: value in ("none", "handoff"),
     )
-    splitfed_version: int = _key(
+    splitfed_version: int = _own(
         1,
-        "SplitFed: a copy of the server segment for each client, or one for all",
+        "a copy of the server segment for each client, or one for all",
         "1, 2",
         lambda value: value in (1, 2),
+    )
+    init_from: str = _own(
+        "fresh",
+        "what client segments start from: fresh weights, or SplitWiper's pre-trained ones",
+        "fresh, splitwiper",
+        lambda value: value in ("fresh", "splitwiper"),
+    )
+    fine_tune_epochs: int = _own(
+        6, "epochs of training on, without what is forgotten", "an integer >= 1", _positive
+    )
+    ascent_epochs: int = _own(
+        6, "epochs of gradient ascent, on what is forgotten", "an integer >= 1", _positive
+    )
+    ascent_bound: float = _own(
+        1.0, "how far ascent pushes a loss, in units of that of guessing", "a number > 0", _positive
+    )
+    distillation_epochs: int = _own(
+        6, "epochs of distillation, on everything", "an integer >= 1", _positive
+    )
+    distillation_alpha: float = _own(
+        0.5, "α, the weight of forgetting", "0 <= x <= 1", lambda value: 0 <= value <= 1
+    )
+    round_timeout: float = _key(
+        3600.0, "seconds that clients have for one answer", "a number > 0", _positive
+    )
+    skip_absent: bool = _own(
+        False, "an epoch goes on without a client that does not answer", "true, false"
     )
     bandwidth_mbps: float = _key(
         100.0, "for transmission seconds; never slept", "a number > 0", _positive
@@ -121,7 +164,7 @@ class RunConfig:
         "an integer from 1 to 1024",
         lambda value: 1 <= value <= 1024,
     )
-    options: str = _key("", "a plug-in's own settings", "'name=value name=value'")
+    options: str = _own("", "a plug-in's own settings", "'name=value name=value'")
     out: str = _key(
         "", "folder that result.json is written to", "an absolute path, or empty for none"
     )
@@ -170,19 +213,24 @@ class RunConfig:
         """
         strategy = STRATEGIES.get(self.strategy)
         load_client(strategy.client)
-        METHODS.get(self.unlearning)
-        if self.unlearning not in strategy.methods:
-            allowed = f"{', '.join(sorted(strategy.methods))} (with strategy={self.strategy!r})"
+        method = METHODS.get(self.unlearning)
+        if not issubclass(method, strategy.methods):
+            allowed = f"{', '.join(fitting(strategy))} (with strategy={self.strategy!r})"
             raise refuse("unlearning", self.unlearning, allowed)
-        for key in strategy.ignores:
-            value, default = (one.as_mapping()[key] for one in (self, RunConfig()))
-            if value != default:
-                raise refuse(key, value, f"{default!r} (strategy={self.strategy!r} ignores it)")
+        self._check_used(strategy.uses | method.uses)
         MODELS.get(self.model)
         parse_requests(self.forget, self.forget_client)
-        self.plugin_options()
+        self.method()
         if self.out and not Path(self.out).is_absolute():
             raise refuse("out", self.out, "an absolute path: a run has no current folder of yours")
+
+    def _check_used(self, used: frozenset[str]) -> None:
+        """Refuse a key that was set and that nothing reads."""
+        for declared in fields(self):
+            key, value = declared.name.replace("_", "-"), getattr(self, declared.name)
+            if not declared.metadata["shared"] and key not in used and value != declared.default:
+                readers = f"strategy={self.strategy!r} and unlearning={self.unlearning!r}"
+                raise refuse(key, value, f"{declared.default!r} ({readers} ignore it)")
 
     def as_mapping(self) -> dict[str, Value]:
         """Return every key, with dashes, and its value."""
@@ -208,6 +256,24 @@ class RunConfig:
             threads=self.threads,
         )
 
+    def method(self) -> UnlearningMethod:
+        """Return how to forget.
+
+        Raises
+        ------
+        UserError
+            As `plugin_options`; and whatever a plug-in says of its own settings.
+        """
+        settings = UnlearningSettings(
+            fine_tune_epochs=self.fine_tune_epochs,
+            ascent_epochs=self.ascent_epochs,
+            ascent_bound=self.ascent_bound,
+            distillation_epochs=self.distillation_epochs,
+            distillation_alpha=self.distillation_alpha,
+            options=self.plugin_options(),
+        )
+        return METHODS.get(self.unlearning)(settings)
+
     def plugin_options(self) -> dict[str, str]:
         """Return a plug-in's own settings by name.
 
@@ -223,6 +289,11 @@ class RunConfig:
         if not all(name and equals for name, equals, _ in words):
             raise refuse("options", self.options, "'name=value name=value'")
         return {name: value for name, _, value in words}
+
+
+def fitting(strategy: type[SplitStrategy]) -> list[str]:
+    """Return the names of the unlearning methods that a strategy can carry out, sorted."""
+    return [name for name in METHODS.names() if issubclass(METHODS.get(name), strategy.methods)]
 
 
 def _as_type(name: str, value: object, wanted: type, allowed: str) -> Value:
@@ -249,8 +320,9 @@ def parse_setting(text: str) -> tuple[str, Value]:
     declared = {item.name.replace("_", "-"): item for item in fields(RunConfig)}.get(name)
     if declared is None or isinstance(declared.default, str):
         return name, raw
-    number = int if isinstance(declared.default, int) else float
     try:
-        return name, number(raw)
-    except ValueError as error:
+        if isinstance(declared.default, bool):
+            return name, {"true": True, "false": False}[raw.lower()]
+        return name, int(raw) if isinstance(declared.default, int) else float(raw)
+    except (ValueError, KeyError) as error:
         raise refuse(name, raw, declared.metadata["allowed"]) from error

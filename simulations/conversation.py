@@ -5,6 +5,7 @@ The only module that knows how a NumPyClient is reached from a ServerApp's main 
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -41,6 +42,7 @@ Answer = TypeVar("Answer", FitRes, EvaluateRes)
 
 _GET_PROPERTIES = "get_properties"
 _NODES_SECONDS = 60.0
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.5
 
 
 @dataclass
@@ -98,11 +100,14 @@ class Conversation:
     ledger : Ledger
         Counts each message where it crosses, by client and phase: the bytes of its serialised
         content, both ways.
+    round_timeout : float
+        Seconds that clients have for one answer.
     """
 
-    def __init__(self, grid: Grid, ledger: Ledger) -> None:
+    def __init__(self, grid: Grid, ledger: Ledger, round_timeout: float = math.inf) -> None:
         self._grid = grid
         self._ledger = ledger
+        self._round_timeout = round_timeout
         self._manager = SimpleClientManager()
         self._asked: defaultdict[str, Asked] = defaultdict(Asked)
 
@@ -252,7 +257,8 @@ class Conversation:
         results: list[tuple[ClientProxy, Answer]] = []
         failures: list[tuple[ClientProxy, Answer] | BaseException] = []
         for node_id, proxy in proxies.items():
-            reply = replies.get(node_id, "it did not answer")
+            late = f"no answer within {self._round_timeout:g} seconds (round-timeout)"
+            reply = replies.get(node_id, late)
             up = 0 if isinstance(reply, str) else _size(reply)
             self._ledger.record(proxy.client, phase, up=up, down=down[node_id], messages=1)
             trouble = reply if isinstance(reply, str) else ""
@@ -267,20 +273,41 @@ class Conversation:
             action = question.messages[proxy.client].action
             failures.append(
                 ClientFailureError(
-                    f"client {proxy.client} failed in phase {phase} at {action!r}: {trouble}"
+                    f"client {proxy.client} failed in phase {phase} at {action!r}: {trouble}",
+                    proxy.client,
                 )
             )
         return results, failures
 
     def _exchange(self, messages: list[Message]) -> dict[int, RecordDict | str]:
-        """Send messages and wait; return each node's content, or the reason there is none."""
+        """Send messages and wait; return each node's content, or the reason there is none.
+
+        A node that does not answer in time is left out. Not ``Grid.send_and_receive``: that looks
+        for answers every 0.1 seconds in a simulation and every 3 in a deployment, which a turn of
+        a few batches would spend waiting.
+        """
         replies: dict[int, RecordDict | str] = {}
-        for reply in self._grid.send_and_receive(messages) if messages else []:
-            node_id = reply.metadata.src_node_id
-            if reply.has_error():
-                replies[node_id] = str(reply.error.reason)
-            else:
-                replies[node_id] = reply.content
+        started = time.monotonic()
+        waiting = set(self._grid.push_messages(messages)) if messages else set()
+        # An answer that Flower writes itself does not come from the node that was asked.
+        nodes = {one.metadata.message_id: one.metadata.dst_node_id for one in messages}
+        for message_id in nodes.keys() - waiting:
+            replies[nodes[message_id]] = "Flower does not take a message for its node"
+        waiting &= nodes.keys()
+        while waiting:
+            for reply in self._grid.pull_messages(waiting):
+                waiting.discard(reply.metadata.reply_to_message_id)
+                node_id = nodes[reply.metadata.reply_to_message_id]
+                if reply.has_error():
+                    replies[node_id] = str(reply.error.reason)
+                else:
+                    replies[node_id] = reply.content
+            waited = time.monotonic() - started
+            if waited > self._round_timeout:
+                break
+            if waiting:
+                # So often that looking takes, and adds, a twentieth of the time at most.
+                time.sleep(min(max(waited / 20, _SHORTEST_PAUSE), _LONGEST_PAUSE))
         return replies
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from simulations.conversation import Conversation
 from simulations.plan import Forgetting, Preparation
-from strategies.base import SplitStrategy
+from strategies.base import ClientFailureError, SplitStrategy
 from transport.ledger import Account, Ledger, transmission_seconds
 
 SCHEMA_VERSION = 1
@@ -50,10 +50,12 @@ class Recorder:
             for client in strategy.clients
         ]
         self._timing: dict[str, Any] = {}
+        self._absences: list[ClientFailureError] = []
 
     def note_cost(self) -> None:
         """Read the clocks of the script that just ended, before the evaluation restarts them."""
         strategy = self._strategy
+        self._absences = strategy.absences
         self._timing = {
             "questions": {
                 action: asdict(asked) for action, asked in self._conversation.take_asked().items()
@@ -91,6 +93,7 @@ class Recorder:
                     "cache_bytes": strategy.server.cache_bytes(),
                 },
                 "timing": self._timing,
+                "absent": [str(one) for one in self._absences + strategy.absences],
                 "privacy": None,
                 "membership": None,
                 "digests": {

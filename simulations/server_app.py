@@ -38,7 +38,7 @@ def main(grid: Grid, context: Context) -> None:
         config = RunConfig.from_mapping(context.run_config)
         config.check()
         ledger = Ledger()
-        conversation = Conversation(grid, ledger)
+        conversation = Conversation(grid, ledger, config.round_timeout)
         prepared = prepare(config, conversation.meet())
         console.show(plan_table(prepared.plan, prepared.dataset))
         # Only now, when clients have answered, does Flower's pool stand, and with it what is left
@@ -88,8 +88,11 @@ def run(
             clients=range(prepared.plan.num_clients),
             server=server,
             training=config.training(),
+            method=config.method(),
             client_sync=config.client_sync,
             splitfed_version=config.splitfed_version,
+            init_from=config.init_from,
+            skip_absent=config.skip_absent,
             options=config.plugin_options(),
             report=console.Ticker(),
         )
@@ -98,7 +101,7 @@ def run(
     console.progress(f"{config.strategy}: learn with {len(strategy.clients)} clients")
     conversation.hold(strategy, strategy.learn(), "learn")
     recorder.note_cost()
-    conversation.hold(strategy, strategy.score(strategy.clients), "evaluate")
+    conversation.hold(strategy, strategy.score(), "evaluate")
     recorder.note_phase("learn")
     for forgetting in prepared.forgettings:
         clients = forgetting.clients
@@ -106,7 +109,7 @@ def run(
         conversation.hold(strategy, strategy.unlearn(forgetting.requests), "unlearn")
         _check_left_out(strategy, forgetting)
         recorder.note_cost()
-        conversation.hold(strategy, strategy.score(strategy.changed_by(clients)), "evaluate")
+        conversation.hold(strategy, strategy.score(), "evaluate")
         recorder.note_phase("unlearn", forgetting)
     result = recorder.result()
     if config.out:

@@ -9,8 +9,8 @@ methods take the next question from it and hand it the answers. A protocol is th
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -33,11 +33,24 @@ from models.training import TrainingSettings
 from strategies.script import Question, Reply, Script
 from strategies.server_segment import ServerSegment
 from transport.message import Array, Message
+from unlearning.methods import Retrain, UnlearningMethod
 from unlearning.request import Request
 
 
 class ClientFailureError(RuntimeError):
-    """A client did not answer a question."""
+    """A client did not answer a question.
+
+    Parameters
+    ----------
+    text : str
+        One line that names the client, the phase, the action and the reason.
+    client : int, optional
+        Who it was, if that is known.
+    """
+
+    def __init__(self, text: str, client: int | None = None) -> None:
+        super().__init__(text)
+        self.client = client
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +65,16 @@ class StrategySetting:
         The server's part of the model, wherever it runs.
     training : TrainingSettings
         What both sides agree on.
+    method : UnlearningMethod
+        How to forget.
     client_sync : "none" or "handoff"
         Whether clients keep their segment or hand it on (vanilla).
     splitfed_version : 1 or 2
         Whether each client trains a copy of the server segment, or all train one (SplitFed).
+    init_from : "fresh" or "splitwiper"
+        What client segments start from: fresh weights, or SplitWiper's pre-trained ones.
+    skip_absent : bool
+        Whether an epoch goes on without a client that does not answer.
     options : mapping
         A plug-in's own settings.
     report : callable
@@ -65,8 +84,11 @@ class StrategySetting:
     clients: Sequence[int]
     server: ServerSegment
     training: TrainingSettings
+    method: UnlearningMethod
     client_sync: str = "none"
     splitfed_version: int = 1
+    init_from: str = "fresh"
+    skip_absent: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
     report: Callable[[str], None] = lambda _: None
 
@@ -76,26 +98,28 @@ class SplitStrategy(Strategy):
 
     A protocol writes `learn` and `unlearn` as scripts and names who answers it in `client`, as
     ``package.module:Class``, a subclass of ``clients.base.SplitClient``. In `methods` it names the
-    unlearning methods it can do, in `ignores` the run-config keys that mean nothing to it, in
-    `server_part` what of the network the server holds.
+    kinds of unlearning method that it can carry out, in `uses` the run-config keys that only some
+    strategies read and it does, in `server_part` what of the network the server holds.
     """
 
     client: ClassVar[str]
     server_part: ClassVar[Part] = "server"
-    methods: ClassVar[frozenset[str]] = frozenset({"retrain"})
-    ignores: ClassVar[frozenset[str]] = frozenset()
+    methods: ClassVar[tuple[type[UnlearningMethod], ...]] = (Retrain,)
+    uses: ClassVar[frozenset[str]] = frozenset({"options"})
 
     def __init__(self, setting: StrategySetting) -> None:
         self.clients = list(setting.clients)
         self.server = setting.server
         self.training = setting.training
-        self.client_sync = setting.client_sync
-        self.splitfed_version = setting.splitfed_version
+        self.method = setting.method
+        self.setting = setting
         self.options = setting.options
         self.phase = "setup"
         self.progress = setting.report
         self.client_digests: dict[int, str] = {}
+        self._test_uploads: dict[int, str] = {}
         self.left_out: dict[int, int] = {}
+        self.absences: list[ClientFailureError] = []
         self.batches = 0
         self.batch_seconds = 0.0
         self.scores: dict[int, Message] = {}
@@ -111,10 +135,6 @@ class SplitStrategy(Strategy):
     @abstractmethod
     def unlearn(self, requests: Mapping[int, Request]) -> Script:
         """Forget what the requests mean, each said by the client that holds the samples."""
-
-    @abstractmethod
-    def changed_by(self, clients: Sequence[int]) -> Sequence[int]:
-        """Return the clients whose segment a request of `clients` changes."""
 
     # What a protocol asks with.
 
@@ -132,22 +152,30 @@ class SplitStrategy(Strategy):
             }
         )
 
-    def collect(self, question: Question) -> Script:
+    def collect(self, question: Question) -> Generator[Question, list[Reply], list[int]]:
         """Ask for an upload, and go on asking whoever has more chunks to send.
 
         Use as ``yield from self.collect(self.ask(clients, "pretrain"))``. Each chunk goes to the
         server segment as it arrives, so that no more than one chunk a client is in memory here.
+
+        Returns
+        -------
+        list of int
+            The clients whose upload is complete.
         """
         replies = yield question
         chunk = 0
+        complete = []
         while replies:
             self._receive(replies)
             chunk += 1
-            unfinished = [
-                reply.client for reply in replies if reply.message.integer("chunks") > chunk
-            ]
+            chunks = {reply.client: reply.message.integer("chunks") for reply in replies}
+            complete += [client for client in chunks if chunks[client] <= chunk]
+            unfinished = [client for client in chunks if chunks[client] > chunk]
             what = str(replies[0].message.fields["upload"])
-            replies = yield self.ask(unfinished, "upload", upload=what, chunk=chunk)
+            following = self.ask(unfinished, "upload", upload=what, chunk=chunk)
+            replies = yield replace(following, optional=question.optional)
+        return complete
 
     def _receive(self, replies: list[Reply]) -> None:
         """Hand one chunk of each client to the server segment."""
@@ -161,28 +189,37 @@ class SplitStrategy(Strategy):
             else:
                 self.server.cache_test(reply.client, chunk, tensors["smashed"])
 
-    def score(self, uploaders: Sequence[int], present: Sequence[int] | None = None) -> Script:
+    def score(self, present: Sequence[int] | None = None) -> Script:
         """Measure accuracy on each client's own test split, with Concat(F^k, F^s).
 
-        Clients whose segment changed upload their test activations; the server predicts from what
-        it has of every client; each client that is there scores its own predictions. A test
-        label stays with its client; counts of samples and of hits by label are its answer.
+        Clients whose segment changed since they last did so upload their test activations; the
+        server predicts from what it has of every client; each client that is there scores its own
+        predictions. A test label stays with its client; counts of samples and of hits by label are
+        its answer.
 
         Parameters
         ----------
-        uploaders : sequence of int
-            Clients whose segment changed since they last uploaded.
         present : sequence of int, optional
             Clients that can be reached; default all.
         """
-        yield from self.collect(self.ask(uploaders, "upload", upload="test", chunk=0))
+        present = self.clients if present is None else present
+        digests = {client: self.client_digests.get(client, "") for client in present}
+        changed = [
+            client for client in present if digests[client] != self._test_uploads.get(client)
+        ]
+        optional = self.setting.skip_absent
+        ask_upload = self.ask(changed, "upload", upload="test", chunk=0)
+        came = yield from self.collect(replace(ask_upload, optional=optional))
+        self._test_uploads |= {client: digests[client] for client in came}
         self.scores = {}
         replies = yield Question(
             {
                 client: Message("score", tensors=self.predictions_for(client))
-                for client in (self.clients if present is None else present)
+                for client in present
+                if client in self._test_uploads
             },
             kind="evaluate",
+            optional=optional,
         )
         self.scores = {reply.client: reply.message for reply in replies}
 
@@ -204,6 +241,7 @@ class SplitStrategy(Strategy):
         """
         self._script, self.phase = script, phase
         self.left_out = {}
+        self.absences = []
         self.batches, self.batch_seconds = 0, 0.0
         self._advance(None)
 
@@ -240,8 +278,10 @@ class SplitStrategy(Strategy):
         return packed
 
     def _answer(self, replies: list[Reply], failures: Sequence[object]) -> None:
-        if failures:
+        assert self._question is not None
+        if failures and not self._question.optional:
             raise ClientFailureError("; ".join(map(str, failures)))
+        self.absences += [one for one in failures if isinstance(one, ClientFailureError)]
         for reply in replies:
             fields = reply.message.fields
             if "digest" in fields:

@@ -10,9 +10,7 @@ def _complaint(value: object) -> str | None:
     """Say why `value` cannot be a strategy."""
     if not (isinstance(value, type) and issubclass(value, SplitStrategy)):
         return "a strategy is a subclass of split_unlearning.SplitStrategy"
-    missing = [
-        name for name in ("learn", "unlearn", "changed_by") if name in value.__abstractmethods__
-    ]
+    missing = [name for name in ("learn", "unlearn") if name in value.__abstractmethods__]
     if missing:
         return f"it does not define {', '.join(missing)}"
     if not isinstance(getattr(value, "client", None), str) or ":" not in value.client:

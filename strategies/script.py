@@ -19,10 +19,13 @@ class Question:
         What each client is asked.
     kind : "fit" or "evaluate"
         Which method of the NumPyClient answers.
+    optional : bool
+        Whether the script goes on without those who do not answer; else their silence ends it.
     """
 
     messages: Mapping[int, Message]
     kind: Literal["fit", "evaluate"] = "fit"
+    optional: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from transport.link import Caller
 from transport.message import Array
 from unlearning.activation_cache import ActivationCache, epoch_order
 from unlearning.exactness import batches, derive_seed, digest
+from unlearning.stages import Stage, learning
 
 
 @dataclass
@@ -31,7 +33,7 @@ class _Copy:
 
     segment: nn.Sequential
     optimiser: torch.optim.SGD
-    name: tuple[str | int, ...] = ()
+    name: tuple[str | int, ...]
     steps: int = 0
 
 
@@ -86,13 +88,31 @@ class ServerSegment:
         self.initialise()
 
     def initialise(self) -> None:
-        """Start from fresh weights and a fresh optimiser; they follow from the seed alone."""
-        seed = derive_seed(self._training.seed, "server-segment")
-        segment = build_segment(*self._shape, seed)
-        segment.to(self._device).train()
-        self._main = _Copy(segment, self._training.optimiser(segment))
+        """Start from fresh weights, ready to learn; they follow from the seed alone."""
+        self._start_with(self._fresh("server-segment"), learning(self._training.server_epochs))
+
+    def begin(self, stage: Stage) -> None:
+        """Go on from the weights there are, with a fresh optimiser, towards a stage's objective."""
+        self._start_with(self._main.segment, stage)
+
+    def _start_with(self, segment: nn.Sequential, stage: Stage) -> None:
+        self._stage = stage
+        self._main = _Copy(segment.train(), self._training.optimiser(segment), (stage.name,))
         self._copies: dict[int, _Copy] = {}
         self._open: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        teachers = {
+            "original": lambda: copy.deepcopy(segment),
+            "incompetent": lambda: self._fresh("incompetent-server-segment"),
+        }
+        self._teachers = {name: teachers[name]().eval() for name in stage.objective.teachers}
+
+    def end(self) -> None:
+        """End a stage: its teachers are dropped."""
+        self._teachers = {}
+
+    def _fresh(self, purpose: str) -> nn.Sequential:
+        seed = derive_seed(self._training.seed, purpose)
+        return build_segment(*self._shape, seed).to(self._device)
 
     # SplitWiper: the cache.
 
@@ -126,8 +146,7 @@ class ServerSegment:
         for batch in batches(len(visited), self._training.batch_size):
             x = smashed[visited[batch]].to(self._device)
             y = labels[visited[batch]].to(self._device)
-            with self._next_step(self._main):
-                train_batch(self._main.segment, self._main.optimiser, x, y)
+            self._train(self._main, x, {"labels": y})
         self._seconds += self._elapsed(started)
 
     def cache_bytes(self) -> int:
@@ -186,7 +205,7 @@ class ServerSegment:
         for client in clients:
             segment = copy.deepcopy(self._main.segment)
             optimiser = self._training.optimiser(segment)
-            self._copies[client] = _Copy(segment, optimiser, (client, epoch))
+            self._copies[client] = _Copy(segment, optimiser, (self._stage.name, client, epoch))
 
     def merge(self, weights: Mapping[int, float]) -> None:
         """Take the weighted mean of the clients' copies, and end them."""
@@ -204,63 +223,88 @@ class ServerSegment:
         caller : Caller
             Who sends the frame.
         tensors : dict
-            ``smashed``, float32, shape (n, ...), and ``labels``, int64, shape (n,): a whole step,
-            answered with the ``gradient`` at the cut. In a U shape ``smashed`` alone, answered with
-            the ``features`` that leave the trunk, and then ``feature-gradient``, answered with the
-            ``gradient`` at the cut.
+            ``smashed``, float32, shape (n, ...), and what the stage's objective sends, one row a
+            sample (in learning ``labels``, int64, shape (n,)): a whole step, answered with the
+            ``gradient`` at the cut. In a U shape ``smashed`` alone, answered with the ``features``
+            that leave the trunk, and then ``feature-gradient``, answered with the ``gradient`` at
+            the cut.
         fields : dict
-            Unused.
+            ``teacher``, to ask one: the frame holds ``smashed`` alone, and what this side of the
+            teacher makes of it is the answer, ``outputs``.
 
         Raises
         ------
         ValueError
             If tensors are missing, do not fit the segment, or come out of turn.
         """
-        steps: dict[tuple[str, ...], Callable[..., dict[str, torch.Tensor]]]
-        if self._shape[0] == "trunk":
-            steps = {("smashed",): self._forward, ("feature-gradient",): self._backward}
+        steps: dict[frozenset[str], Callable[..., dict[str, torch.Tensor]]]
+        if "teacher" in fields:
+            steps = {frozenset({"smashed"}): partial(self._consult, fields["teacher"])}
+        elif self._shape[0] == "trunk":
+            steps = {
+                frozenset({"smashed"}): self._forward,
+                frozenset({"feature-gradient"}): self._backward,
+            }
         else:
-            steps = {("labels", "smashed"): self._step}
-        step = steps.get(tuple(sorted(tensors)))
+            steps = {self._stage.objective.sends | {"smashed"}: self._step}
+        step = steps.get(frozenset(tensors))
         if step is None:
-            known = " or ".join(map(str, map(list, steps)))
+            known = " or ".join(str(sorted(names)) for names in steps)
             raise ValueError(f"a frame holds {known} here, not {sorted(tensors)}")
         with self._turn:
             started = time.perf_counter()
             # Each stream is answered by a thread of its own, which inherits no number of threads.
             self._training.fix_kernels()
-            reply = step(caller, **{name.replace("-", "_"): one for name, one in tensors.items()})
+            reply = step(caller, tensors)
             spent = self._elapsed(started)
             self._seconds += spent
         self._ledger.record(caller.client, caller.phase, server_seconds=spent)
         return {name: tensor.cpu() for name, tensor in reply.items()}, {}
 
-    def _step(
-        self, caller: Caller, smashed: torch.Tensor, labels: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
+    def _step(self, caller: Caller, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Learn from a batch; return the gradient at the cut."""
-        x = self._received(smashed)
-        y = self._checked_labels(labels, len(x)).to(self._device)
-        trained = self._copy_of(caller)
-        with self._next_step(trained):
-            train_batch(trained.segment, trained.optimiser, x, y)
+        x = self._received(tensors["smashed"])
+        targets = {
+            name: self._checked_target(name, target, len(x)).to(self._device)
+            for name, target in tensors.items()
+            if name != "smashed"
+        }
+        self._train(self._copy_of(caller), x, targets)
         return {"gradient": _gradient_of(x)}
 
-    def _forward(self, caller: Caller, smashed: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _train(self, trained: _Copy, x: torch.Tensor, targets: Mapping[str, torch.Tensor]) -> None:
+        """Take one step towards the stage's objective."""
+        with self._next_step(trained):
+            loss = partial(self._stage.objective.loss, targets=targets)
+            train_batch(trained.segment, trained.optimiser, x, loss)
+
+    def _consult(
+        self, teacher: str, caller: Caller, tensors: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """Return what this side of a teacher makes of a batch; nothing is learned."""
+        if teacher not in self._teachers:
+            known = ", ".join(self._teachers) or "none"
+            raise ValueError(f"there is no teacher {teacher!r} in this stage; there are: {known}")
+        with torch.no_grad():
+            return {"outputs": self._teachers[teacher](self._received(tensors["smashed"]))}
+
+    def _forward(self, caller: Caller, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Take a batch through the trunk, and keep it for the gradient that will come back."""
-        x = self._received(smashed)
+        x = self._received(tensors["smashed"])
         trained = self._copy_of(caller)
         with self._next_step(trained):
             features = trained.segment(x)
         self._open[caller.client] = x, features
         return {"features": features.detach()}
 
-    def _backward(self, caller: Caller, feature_gradient: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _backward(
+        self, caller: Caller, tensors: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
         """Step the trunk with the gradient that came back; return the gradient at the cut."""
         if caller.client not in self._open:
             raise ValueError(f"client {caller.client} sends a gradient before any smashed data")
         x, features = self._open.pop(caller.client)
-        gradient = feature_gradient.to(self._device)
+        gradient = tensors["feature-gradient"].to(self._device)
         if gradient.dtype != features.dtype or gradient.shape != features.shape:
             raise ValueError(
                 f"the gradient is {gradient.dtype} of shape {tuple(gradient.shape)}; the features "
@@ -331,6 +375,19 @@ class ServerSegment:
                 f"segment takes torch.float32 of shape {('n', *self._smashed_shape)}"
             )
         return smashed
+
+    def _checked_target(self, name: str, target: torch.Tensor, samples: int) -> torch.Tensor:
+        """Refuse what an objective cannot mean; the labels' meaning is known."""
+        if name == "labels":
+            return self._checked_labels(target, samples)
+        if target.ndim == 0 or len(target) != samples:
+            raise ValueError(
+                f"{name} has the shape {tuple(target.shape)} for {samples} samples; it takes one "
+                "row a sample"
+            )
+        if not target.isfinite().all():
+            raise ValueError(f"{name} is not finite")
+        return target
 
     def _checked_labels(self, labels: torch.Tensor, samples: int) -> torch.Tensor:
         """Refuse labels that do not fit the batch."""

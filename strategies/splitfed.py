@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from models.averaging import weighted_average
 from strategies.script import Question, Reply, Script
 from strategies.vanilla import Vanilla
-from transport.message import Array, Message
+from transport.message import Array, Message, Scalar
+from unlearning.stages import NO_REQUEST, Stage
 
 
 class SplitFed(Vanilla):
@@ -17,37 +18,40 @@ class SplitFed(Vanilla):
 
     Version 1: the clients train in parallel, each against a copy of the server segment of its own,
     and the copies are averaged too. Version 2: one server segment, which serves one client after
-    the other, in a seeded order. Clients weigh as many samples as they hold; optimisers start anew
-    in each round. To forget, everybody starts again without the forgotten samples.
+    the other, in a seeded order. Clients weigh as many samples as they visited; optimisers start
+    anew in each round. To forget, everybody starts again without the forgotten samples, or rounds
+    of a method's stages follow. With ``init-from = splitwiper`` each client begins the first round
+    with its own pre-trained segment.
     """
 
     client = "clients.vanilla:VanillaClient"
-    ignores = frozenset({"client-sync", "options"})
+    uses = frozenset({"splitfed-version", "init-from"})
 
     @property
     def starts_shared(self) -> bool:
         """Return True: a round starts from one segment."""
         return True
 
-    def train(self) -> Script:
-        """Run M rounds; each client trains for one epoch a round."""
-        self.server.initialise()
+    def train(self, stage: Stage, clients: Sequence[int], about: int = NO_REQUEST) -> Script:
+        """Run a stage's epochs as rounds; each client trains for one epoch a round."""
         link = self.server.open_link()
         mean: dict[str, Array] = {}
-        for epoch in range(self.training.server_epochs):
-            self.progress(f"round {epoch + 1} of {self.training.server_epochs}")
-            turn = Message("train", {"epoch": epoch, "hand-on": "segment", **link}, mean)
-            if self.splitfed_version == 1:
-                self.server.branch(self.clients, epoch)
-                replies = yield Question(dict.fromkeys(self.clients, turn))
+        fixed: dict[str, Scalar] = {"stage": stage.name, "about": about, "hand-on": "segment"}
+        for epoch in range(stage.epochs):
+            self.progress(f"{stage.name}: round {epoch + 1} of {stage.epochs}")
+            turn = Message("train", {"epoch": epoch, **fixed, **link}, mean)
+            if self.setting.splitfed_version == 1:
+                self.server.branch(clients, epoch)
+                replies = yield Question(dict.fromkeys(clients, turn))
                 self.server.merge({reply.client: _weight(reply) for reply in replies})
             else:
                 replies = []
-                for client in self.turns(epoch):
+                for client in self.turns(stage, epoch, clients):
                     replies += yield Question({client: turn})
             mean = _mean(sorted(replies, key=lambda reply: reply.client))
         yield Question(dict.fromkeys(self.clients, Message("take", tensors=mean)))
         self.server.close_link()
+        self.server.end()
 
 
 def _weight(reply: Reply) -> int:

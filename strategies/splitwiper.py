@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from strategies.base import SplitStrategy
 from strategies.script import Script
+from unlearning.methods import NoUnlearning, Retrain, StagedMethod
 from unlearning.request import Request
 
 
@@ -15,11 +16,13 @@ class SplitWiper(SplitStrategy):
     Clients pre-train their segment alone, freeze it and send their smashed data once (one-off); the
     server trains on what it cached and sends no gradient back (one-way). To forget, the requesting
     client alone trains again without the forgotten samples and its shard is replaced: exact SISA
-    unlearning, with one shard a client.
+    unlearning, with one shard a client. A method that goes on from what was learned does so on the
+    requesting client alone, which uploads again; the server always starts again.
     """
 
     client = "clients.splitwiper:SplitWiperClient"
-    ignores = frozenset({"client-sync", "options", "splitfed-version"})
+    methods = (Retrain, StagedMethod)
+    uses = frozenset()
 
     def learn(self) -> Script:
         """Algorithm 1."""
@@ -28,12 +31,11 @@ class SplitWiper(SplitStrategy):
 
     def unlearn(self, requests: Mapping[int, Request]) -> Script:
         """Algorithm 2: the other clients are not sent one message."""
+        if isinstance(self.method, NoUnlearning):
+            yield self.ask_to_forget(requests, "leave-out")
+            return
         yield from self.collect(self.ask_to_forget(requests, "forget"))
         self.train_server()
-
-    def changed_by(self, clients: Sequence[int]) -> Sequence[int]:
-        """Return the requesting clients: nobody else's segment changes."""
-        return clients
 
     def train_server(self) -> None:
         """Initialise the server segment and train it for M epochs on the cache."""

@@ -1,4 +1,4 @@
-"""Vanilla split learning, and forgetting by training everything again."""
+"""Vanilla split learning: every batch crosses the cut, and so does every step of forgetting."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import numpy as np
 
 from strategies.base import SplitStrategy
 from strategies.script import Question, Script
-from transport.message import Array, Message
+from transport.message import Array, Message, Scalar
 from unlearning.exactness import derive_seed
+from unlearning.methods import Retrain, StagedMethod
 from unlearning.request import Request
+from unlearning.stages import NO_REQUEST, Stage, learning
 
 
 class Vanilla(SplitStrategy):
@@ -18,25 +20,44 @@ class Vanilla(SplitStrategy):
 
     With ``client-sync = none`` each client keeps its own segment (the SplitWiper paper's setting);
     with ``handoff`` one segment and its optimiser travel from client to client. To forget, every
-    client starts again without the forgotten samples.
+    client starts again without the forgotten samples, or a method's stages go on from what was
+    learned: those on forgotten samples with the clients that asked, the others with everybody.
+
+    With ``skip-absent`` an epoch goes on without a client that does not answer; what the server
+    segment has learned of its turn until then stays, the client's own segment is as before it.
     """
 
     client = "clients.vanilla:VanillaClient"
-    ignores = frozenset({"options", "splitfed-version"})
+    methods = (Retrain, StagedMethod)
+    uses = frozenset({"client-sync", "init-from", "skip-absent"})
 
     def learn(self) -> Script:
         """Train for M epochs; within an epoch each client has one turn."""
-        yield self.ask(self.clients, "start", shared=self.starts_shared)
-        yield from self.train()
+        yield from self.start()
+        self.server.initialise()
+        yield from self.train(learning(self.training.server_epochs), self.clients)
 
     def unlearn(self, requests: Mapping[int, Request]) -> Script:
-        """Leave the forgotten samples out and train again, with every client."""
+        """Leave the forgotten samples out; train again, or go through the method's stages."""
         yield self.ask_to_forget(requests, "leave-out")
-        yield from self.learn()
+        if not isinstance(self.method, StagedMethod):
+            yield from self.learn()
+            return
+        about = min(request.number for request in requests.values())
+        for stage in self.method.stages():
+            clients = list(requests) if stage.samples == "forgotten" else self.clients
+            yield self.ask(clients, "begin", stage=stage.name)
+            self.server.begin(stage)
+            yield from self.train(stage, clients, about)
 
-    def changed_by(self, clients: Sequence[int]) -> Sequence[int]:
-        """Return all clients: everybody trains again."""
-        return self.clients
+    def start(self) -> Script:
+        """Have every client begin with the segment that it is to begin with."""
+        yield self.ask(
+            self.clients,
+            "start",
+            shared=self.starts_shared,
+            pretrained=self.setting.init_from == "splitwiper",
+        )
 
     @property
     def starts_shared(self) -> bool:
@@ -46,26 +67,42 @@ class Vanilla(SplitStrategy):
     @property
     def hands_on(self) -> bool:
         """Whether the client segment travels from client to client."""
-        return self.client_sync == "handoff"
+        return self.setting.client_sync == "handoff"
 
-    def train(self) -> Script:
-        """Run the turns of every epoch over the link."""
-        self.server.initialise()
+    def train(self, stage: Stage, clients: Sequence[int], about: int = NO_REQUEST) -> Script:
+        """Run the turns of a stage's epochs over the link.
+
+        Parameters
+        ----------
+        stage : Stage
+            Which the server segment has begun.
+        clients : sequence of int
+            Who takes part.
+        about : int
+            The number of the request whose samples the stage means by forgotten ones.
+        """
         link = self.server.open_link()
         carried: dict[str, Array] = {}
         handed_on = "segment momentum" if self.hands_on else ""
-        for epoch in range(self.training.server_epochs):
-            self.progress(f"epoch {epoch + 1} of {self.training.server_epochs}")
-            for client in self.turns(epoch):
-                turn = Message("train", {"epoch": epoch, "hand-on": handed_on, **link}, carried)
-                replies = yield Question({client: turn})
-                if self.hands_on:
+        fixed: dict[str, Scalar] = {"stage": stage.name, "about": about, "hand-on": handed_on}
+        for epoch in range(stage.epochs):
+            self.progress(f"{stage.name}: epoch {epoch + 1} of {stage.epochs}")
+            for client in self.turns(stage, epoch, clients):
+                turn = Message("train", {"epoch": epoch, **fixed, **link}, carried)
+                replies = yield Question({client: turn}, optional=self.setting.skip_absent)
+                if not replies:
+                    # Should it come after all, its frames must not mix with the next client's.
+                    self.server.close_link()
+                    link = self.server.open_link()
+                elif self.hands_on:
                     carried = replies[0].message.tensors
         if self.hands_on:
             yield Question({client: Message("take", tensors=carried) for client in self.clients})
         self.server.close_link()
+        self.server.end()
 
-    def turns(self, epoch: int) -> list[int]:
-        """Return the clients in the order of their turns, a seeded permutation."""
-        generator = np.random.default_rng(derive_seed(self.training.seed, "turns", epoch))
-        return [self.clients[position] for position in generator.permutation(len(self.clients))]
+    def turns(self, stage: Stage, epoch: int, clients: Sequence[int]) -> list[int]:
+        """Return clients in the order of their turns, a seeded permutation of all."""
+        seed = derive_seed(self.training.seed, "turns", stage.name, epoch)
+        places = np.random.default_rng(seed).permutation(len(self.clients))
+        return [self.clients[place] for place in places if self.clients[place] in clients]

@@ -45,6 +45,8 @@ class LocalGrid(Grid):
         # Flower's messages take their sender from the process that runs the ServerApp.
         TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
         self.in_flight = in_flight
+        self._pushed = 0
+        self._replies: list[Message] = []
         self.sent: list[tuple[int, RecordDict, RecordDict]] = []
         run_config = RunConfig.from_mapping(settings).as_mapping()
         self.contexts = {
@@ -61,16 +63,22 @@ class LocalGrid(Grid):
     def get_node_ids(self) -> Iterable[int]:
         return list(self.contexts)
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        pushed = list(messages)
+        for message in pushed:
+            self._pushed += 1
+            message.metadata.__dict__["_message_id"] = f"message-{self._pushed}"
         with ThreadPoolExecutor(self.in_flight) as workers:
             # Newest first: nobody may rely on the order of replies.
-            return list(workers.map(self._answer, list(messages)))[::-1]
+            self._replies = list(workers.map(self._answer, pushed))[::-1]
+        return [message.metadata.message_id for message in pushed]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        known = set(message_ids)
+        return [one for one in self._replies if one.metadata.reply_to_message_id in known]
 
     def _answer(self, message: Message) -> Message:
         node_id = message.metadata.dst_node_id
-        message.metadata.__dict__["_message_id"] = f"message-{len(self.sent)}-{node_id}"
         delivered = message_from_proto(message_to_proto(message))
         try:
             reply = client_app.app(delivered, self.contexts[node_id])
@@ -91,11 +99,10 @@ class LocalGrid(Grid):
     def create_message(self, *arguments: Any, **named: Any) -> Message:
         raise TypeError("messages are made by their constructor")
 
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        raise TypeError("a local grid sends and receives at once")
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        raise TypeError("a local grid sends and receives at once")
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        raise TypeError("messages are pushed and pulled")
 
 
 @contextmanager

@@ -1,30 +1,143 @@
-"""Unlearning methods by name."""
+"""Unlearning methods by name: how to forget, whatever the protocol."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
 from models.registry import Registry
+from unlearning.objectives import BoundedAscent, Distillation
+from unlearning.stages import Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnlearningSettings:
+    """What methods are told; each uses what its ``uses`` names.
+
+    Parameters
+    ----------
+    fine_tune_epochs : int
+        Epochs of training on, over what is retained.
+    ascent_epochs : int
+        Epochs of gradient ascent, over what is forgotten.
+    ascent_bound : float
+        As in `BoundedAscent`.
+    distillation_epochs : int
+        Epochs of distillation, over both.
+    distillation_alpha : float
+        As in `Distillation`.
+    options : mapping
+        A plug-in's own settings.
+    """
+
+    fine_tune_epochs: int = 6
+    ascent_epochs: int = 6
+    ascent_bound: float = 1.0
+    distillation_epochs: int = 6
+    distillation_alpha: float = 0.5
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 class UnlearningMethod:
-    """How to forget, whatever the protocol; `name` is what a result calls it."""
+    """How to forget.
 
-    name: str = ""
+    A strategy names the kinds of method that it can carry out (`SplitStrategy.methods`): a new
+    method is a subclass of one of them. ``uses`` are the run-config keys it reads.
+    """
+
+    uses: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, settings: UnlearningSettings) -> None:
+        self.settings = settings
 
 
 class Retrain(UnlearningMethod):
-    """Train again without the forgotten samples: SISA's way, and the reference for all others."""
+    """Train again without the forgotten samples: exact, and the reference for all others."""
 
-    name = "retrain"
+
+class StagedMethod(UnlearningMethod, ABC):
+    """Goes on from what was learned, in stages of training; approximate.
+
+    Where every client takes part in learning, so it does in a stage that visits what is retained.
+    """
+
+    @abstractmethod
+    def stages(self) -> Sequence[Stage]:
+        """Return the stages, in order."""
+
+    def stage(self, name: str) -> Stage:
+        """Return the stage of that name.
+
+        Raises
+        ------
+        ValueError
+            If the method has none.
+        """
+        found = {stage.name: stage for stage in self.stages()}
+        if name not in found:
+            raise ValueError(f"there is no stage {name!r}; there are {sorted(found)}")
+        return found[name]
+
+
+class NoUnlearning(StagedMethod):
+    """Change nothing: what every method has to be better than."""
+
+    def stages(self) -> Sequence[Stage]:
+        """Return none."""
+        return ()
+
+
+class FineTuning(StagedMethod):
+    """Train on without the forgotten samples, and let them fade."""
+
+    uses = frozenset({"fine-tune-epochs"})
+
+    def stages(self) -> Sequence[Stage]:
+        """Return one stage on what is retained."""
+        return (Stage("fine-tune", self.settings.fine_tune_epochs),)
+
+
+class GradientAscent(StagedMethod):
+    """Climb the loss of the forgotten samples up to a bound, then train on without them."""
+
+    uses = frozenset({"ascent-epochs", "ascent-bound", "fine-tune-epochs"})
+
+    def stages(self) -> Sequence[Stage]:
+        """Return the ascent, then the fine-tuning."""
+        ascent = BoundedAscent(self.settings.ascent_bound)
+        return (
+            Stage("ascent", self.settings.ascent_epochs, "forgotten", ascent),
+            Stage("fine-tune", self.settings.fine_tune_epochs),
+        )
+
+
+class DistillationUnlearning(StagedMethod):
+    """Learn from two teachers: the original on what is retained, an untrained one on the rest."""
+
+    uses = frozenset({"distillation-epochs", "distillation-alpha"})
+
+    def stages(self) -> Sequence[Stage]:
+        """Return one stage on everything."""
+        objective = Distillation(self.settings.distillation_alpha)
+        return (Stage("distillation", self.settings.distillation_epochs, "all", objective),)
 
 
 def _complaint(value: object) -> str | None:
     """Say why `value` cannot be an unlearning method."""
     if not (isinstance(value, type) and issubclass(value, UnlearningMethod)):
-        return "an unlearning method is a subclass of UnlearningMethod"
+        return "an unlearning method is a subclass of split_unlearning.UnlearningMethod"
+    if issubclass(value, StagedMethod) and "stages" in value.__abstractmethods__:
+        return "it does not define stages"
     return None
 
 
 METHODS: Registry[type[UnlearningMethod]] = Registry(
     "unlearning", group="split_unlearning.unlearning", check=_complaint
 )
+METHODS.register("distillation", "unlearning.methods:DistillationUnlearning")
+METHODS.register("fine-tune", "unlearning.methods:FineTuning")
+METHODS.register("gradient-ascent", "unlearning.methods:GradientAscent")
+METHODS.register("none", "unlearning.methods:NoUnlearning")
 METHODS.register("retrain", "unlearning.methods:Retrain")

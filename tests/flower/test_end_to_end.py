@@ -110,8 +110,6 @@ def test_a_plug_in_by_dotted_path_runs_and_its_failure_is_told_in_one_line(tmp_p
         "        yield self.ask([1], 'greet')\n"
         "    def unlearn(self, requests):\n"
         "        yield self.ask_to_forget(requests, 'greet')\n"
-        "    def changed_by(self, clients):\n"
-        "        return clients\n"
     )
     done = split_unlearning(
         *("run", "--clients", "2", "--strategy", "my_plugin:Strategy"),

@@ -163,7 +163,7 @@ def _strategy(**attributes):
     """Return a strategy's class with some of its parts left out (None)."""
     parts = {
         "client": "package.module:Client",
-        **dict.fromkeys(("learn", "unlearn", "changed_by"), lambda *_: None),
+        **dict.fromkeys(("learn", "unlearn"), lambda *_: None),
         **attributes,
     }
     return type("Toy", (SplitStrategy,), {name: part for name, part in parts.items() if part})
@@ -186,8 +186,7 @@ def test_a_whole_strategy_of_a_stranger_is_accepted(paint):
     [
         (_strategy(learn=None), "does not define learn"),
         (_strategy(unlearn=None), "does not define unlearn"),
-        (_strategy(changed_by=None), "does not define changed_by"),
-        (_strategy(learn=None, changed_by=None), "does not define learn, changed_by"),
+        (_strategy(learn=None, unlearn=None), "does not define learn, unlearn"),
         (_strategy(client=None), "does not name its client class"),
         (_strategy(client="package.module.Client"), "does not name its client class"),
         (_strategy(client=3), "does not name its client class"),

@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from models.training import TrainingSettings, train_batch
+
+
+def towards(labels):
+    return lambda logits: F.cross_entropy(logits, labels)
 
 
 def test_the_optimiser_is_sgd_with_the_settings_over_every_segment():
@@ -66,7 +71,7 @@ def test_a_step_on_a_linear_model_is_its_closed_form(momentum, weight_decay):
             part -= rate * velocity[index]
 
         tensor = torch.from_numpy(x).requires_grad_()
-        train_batch(layer, optimiser, tensor, torch.from_numpy(y))
+        train_batch(layer, optimiser, tensor, towards(torch.from_numpy(y)))
         np.testing.assert_allclose(layer.weight.detach().numpy(), weight, rtol=0, atol=1e-13)
         np.testing.assert_allclose(layer.bias.detach().numpy(), bias, rtol=0, atol=1e-13)
         np.testing.assert_allclose(tensor.grad.numpy(), at_x, rtol=0, atol=1e-13)
@@ -82,7 +87,7 @@ def test_gradients_of_an_earlier_batch_have_no_say_in_a_step():
         optimiser = TrainingSettings().optimiser(layer)
         if left_over:
             layer(100 * x).sum().backward()
-        train_batch(layer, optimiser, x, y)
+        train_batch(layer, optimiser, x, towards(y))
         results.append(layer.weight.detach().clone())
     assert torch.equal(*results)
 
@@ -91,6 +96,6 @@ def test_an_input_that_requires_no_gradient_gets_none():
     layer = nn.Linear(5, 3)
     before = layer.weight.detach().clone()
     x = torch.ones(2, 5)
-    train_batch(layer, TrainingSettings().optimiser(layer), x, torch.tensor([0, 1]))
+    train_batch(layer, TrainingSettings().optimiser(layer), x, towards(torch.tensor([0, 1])))
     assert x.grad is None
     assert not torch.equal(layer.weight, before)

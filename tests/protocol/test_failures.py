@@ -13,9 +13,10 @@ SHORT = {"pretrain_epochs": 1, "server_epochs": 1}
 
 
 def test_a_client_that_raises_is_named_with_phase_and_action():
-    def broken(segment, holding, training, client, num_labels):
-        if client == 1:
+    def broken(client, segment):
+        if client.client == 1:
             raise RuntimeError("out of memory")
+        return segment
 
     with (
         patch("clients.splitwiper.pretrain", broken),
@@ -32,7 +33,7 @@ def test_smashed_data_that_does_not_fit_is_refused_with_its_shape():
         LocalRun(1, strategy="vanilla", forget="", **SHORT)
 
 
-def send_nonsense(client, segment, optimiser, link, x, y):
+def send_nonsense(client, segment, optimiser, link, x, objective, targets):
     link.exchange({"smashed": torch.zeros(3, 7), "labels": torch.zeros(3, dtype=torch.int64)})
 
 

@@ -12,6 +12,7 @@ from simulations.data import load
 from tests.local_grid import LocalRun
 from tests.protocol.test_vanilla import SEED, same_bits
 from unlearning.exactness import batches, derive_seed, order
+from unlearning.stages import learning
 
 SETTINGS = {"server_epochs": 2, "learning_rate": 0.05, "momentum": 0.9, "seed": SEED, "forget": ""}
 
@@ -28,7 +29,7 @@ def train(client, server, ids, number, epoch, server_steps=None):
     x, y = load("digits").train(ids)
     ends = [torch.optim.SGD(client.parameters(), lr=0.05, momentum=0.9)]
     ends.append(server_steps or torch.optim.SGD(server.parameters(), lr=0.05, momentum=0.9))
-    visited = torch.from_numpy(order(ids, derive_seed(SEED, "order", number, epoch)))
+    visited = torch.from_numpy(order(ids, derive_seed(SEED, "order", "train", number, epoch)))
     for batch in batches(len(visited), 32):
         for steps in ends:
             steps.zero_grad()
@@ -92,7 +93,7 @@ def test_version_2_equals_a_loop_with_one_server_segment():
     kept = torch.optim.SGD(server.parameters(), lr=0.05, momentum=0.9)
     for epoch in range(2):
         clients = [copy.deepcopy(client) for _ in held]
-        for number in run.strategy.turns(epoch):
+        for number in run.strategy.turns(learning(2), epoch, range(3)):
             train(clients[number], server, held[number], number, epoch, kept)
         client.load_state_dict(mean(clients, [len(ids) for ids in held]))
     close(run.server_state, server.state_dict())

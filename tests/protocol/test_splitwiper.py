@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clients.base import SplitClient
 from simulations import client_app
 from simulations.partition import Plan
 from strategies.base import ClientFailureError
@@ -179,11 +180,15 @@ def test_a_client_is_told_of_its_own_samples_only(tmp_path):
 
 
 def test_a_client_that_leaves_out_something_else_is_found_out():
-    def forget_nothing(client, message):
+    honest = SplitClient.forget_samples
+
+    def say_nothing_was(client, message):
+        request = honest(client, message)
         client.left_out = 0
+        return request
 
     with (
-        patch("clients.base.SplitClient.forget_samples", forget_nothing),
+        patch("clients.base.SplitClient.forget_samples", say_nothing_was),
         pytest.raises(ClientFailureError, match=r"client 0 was to forget 142 samples .* says .* 0"),
     ):
         LocalRun(5, forget="class:2", **SHORT)

@@ -70,7 +70,7 @@ def overheard():
 def labels_by_batch(run, client, kind):
     """Yield the labels of each whole batch of a client's first turn, as bytes of a type."""
     ids = run.prepared.plan.train[client]
-    visited = ids[order(ids, derive_seed(0, "order", client, 0))]
+    visited = ids[order(ids, derive_seed(0, "order", "train", client, 0))]
     for start in range(0, len(visited) - 32, 32):
         yield run.prepared.dataset.y_train[visited[start : start + 32]].astype(kind).tobytes()
 

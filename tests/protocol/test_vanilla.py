@@ -12,6 +12,7 @@ from simulations.partition import Plan
 from simulations.plan import prepare
 from tests.local_grid import LocalRun, dealt
 from unlearning.exactness import derive_seed, order
+from unlearning.stages import learning
 
 SEED = 5
 
@@ -51,13 +52,13 @@ def unsplit(model, dataset, epochs, batch_size, owner=0, parts=("client", "serve
     steps = torch.optim.SGD(network.parameters(), **optimiser)
     step = 0
     for epoch in range(epochs):
-        visited = torch.from_numpy(order(ids, derive_seed(SEED, "order", 0, epoch)))
+        visited = torch.from_numpy(order(ids, derive_seed(SEED, "order", "train", 0, epoch)))
         chunks = list(torch.split(visited, batch_size))
         if len(chunks) > 1 and len(chunks[-1]) == 1:
             chunks[-2:] = [torch.cat(chunks[-2:])]
         for rows in chunks:
             steps.zero_grad()
-            with seeded(derive_seed(SEED, "server-step", step)):
+            with seeded(derive_seed(SEED, "server-step", "train", step)):
                 loss = nn.functional.cross_entropy(network(x[rows]), y[rows])
             loss.backward()
             steps.step()
@@ -122,9 +123,9 @@ def test_handoff_equals_one_network_that_visits_the_clients_in_turn():
     network = nn.Sequential(client, server)
     steps = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
     for epoch in range(2):
-        for turn in run.strategy.turns(epoch):
+        for turn in run.strategy.turns(learning(2), epoch, [0, 1, 2]):
             ids = plan.train[turn]
-            visited = ids[order(ids, derive_seed(SEED, "order", turn, epoch))]
+            visited = ids[order(ids, derive_seed(SEED, "order", "train", turn, epoch))]
             for start in range(0, len(visited), 32):
                 x, y = data.train(visited[start : start + 32])
                 assert len(y) > 1
@@ -138,9 +139,12 @@ def test_handoff_equals_one_network_that_visits_the_clients_in_turn():
 
 def test_turns_are_a_permutation_that_changes_from_epoch_to_epoch():
     run = LocalRun(4, strategy="vanilla", forget="", server_epochs=1)
-    orders = [tuple(run.strategy.turns(epoch)) for epoch in range(20)]
+    everybody = range(4)
+    orders = [tuple(run.strategy.turns(learning(20), epoch, everybody)) for epoch in range(20)]
     assert all(sorted(one) == [0, 1, 2, 3] for one in orders)
     assert len(set(orders)) > 5
+    some = [tuple(run.strategy.turns(learning(20), epoch, [3, 1])) for epoch in range(20)]
+    assert some == [tuple(client for client in one if client in (1, 3)) for one in orders]
 
 
 def test_learns_and_forgets():

@@ -52,7 +52,10 @@ def test_every_key_says_what_it_means_and_allows():
 
 # Refused by `from_mapping`: wrong types, and values out of range.
 BAD_TYPES = [
-    *((key, value) for key in KEYS for value in (None, True, [1], {"a": 1})),
+    *((key, value) for key in KEYS for value in (None, [1], {"a": 1})),
+    *((key, True) for key in KEYS if key != "skip-absent"),
+    ("skip-absent", 1),
+    ("skip-absent", "true"),
     ("strategy", 3),
     ("unlearning", 0.5),
     ("dataset", 1),
@@ -86,13 +89,21 @@ BAD_VALUES = [
     ("distribution", ""),
     ("client-sync", "hand-off"),
     ("splitfed-version", 0),
+    ("init-from", "SplitWiper"),
+    ("init-from", ""),
     ("splitfed-version", 3),
     ("client-sync", ""),
     *((key, value) for key in ("forget-client", "pretrain-epochs", "seed") for value in (-1, -7)),
-    *((key, value) for key in ("server-epochs", "batch-size", "threads") for value in (0, -1)),
     *(
         (key, value)
-        for key in ("learning-rate", "bandwidth-mbps")
+        for key in ("server-epochs", "batch-size", "threads", "fine-tune-epochs")
+        for value in (0, -1)
+    ),
+    *((key, 0) for key in ("ascent-epochs", "distillation-epochs")),
+    *(("distillation-alpha", value) for value in (-0.1, 1.1, NAN)),
+    *(
+        (key, value)
+        for key in ("learning-rate", "bandwidth-mbps", "ascent-bound", "round-timeout")
         for value in (0, 0.0, -0.1, NAN, INF, -INF)
     ),
     *(
@@ -130,8 +141,9 @@ BAD_TEXTS = [
 
 def test_every_key_is_in_a_table_of_what_is_refused():
     assert {key for key, _ in BAD_TYPES} == set(KEYS)
-    # A data set is looked up when it is loaded.
-    assert {key for key, _ in [*BAD_VALUES, *BAD_TEXTS]} == set(KEYS) - {"dataset"}
+    # A data set is looked up when it is loaded; true and false are both possible.
+    expected = set(KEYS) - {"dataset", "skip-absent"}
+    assert {key for key, _ in [*BAD_VALUES, *BAD_TEXTS]} == expected
 
 
 @pytest.mark.parametrize(("key", "value"), [*BAD_TYPES, *BAD_VALUES])
@@ -229,12 +241,17 @@ def test_a_possible_value_is_taken(key, value):
 def test_a_key_that_means_nothing_to_the_strategy_is_not_silently_taken():
     handoff = {"client-sync": "handoff"}
     RunConfig.from_mapping({"strategy": "vanilla", **handoff}).check()
+    RunConfig.from_mapping({"ascent-epochs": 2, "unlearning": "gradient-ascent"}).check()
     for chosen, named in (
         (handoff, "client-sync='handoff'"),
         ({"options": "a=1"}, "options='a=1'"),
         ({"options": "a=1", "strategy": "vanilla"}, "options='a=1'"),
+        ({"init-from": "splitwiper"}, "init-from='splitwiper'"),
+        ({"skip-absent": True, "strategy": "splitfed"}, "skip-absent=True"),
+        ({"ascent-epochs": 2}, "ascent-epochs=2"),
+        ({"ascent-epochs": 2, "unlearning": "fine-tune"}, "ascent-epochs=2"),
     ):
-        with pytest.raises(UserError, match=f"^{named} is not possible; .*strategy=.* ignores it"):
+        with pytest.raises(UserError, match=f"^{named} is not possible; .*strategy=.* ignore it"):
             RunConfig.from_mapping(chosen).check()
 
 

@@ -18,6 +18,7 @@ from models.training import TrainingSettings
 from strategies.base import ClientFailureError, SplitStrategy, StrategySetting
 from strategies.script import Question
 from transport.message import Message
+from unlearning.methods import Retrain, UnlearningSettings
 
 OK = Status(Code.OK, "")
 NOTHING = Parameters([], "")
@@ -57,9 +58,6 @@ class Toy(SplitStrategy):
     def unlearn(self, requests):
         yield self.ask_to_forget(requests, "forget")
 
-    def changed_by(self, clients):
-        return clients
-
 
 @pytest.fixture
 def manager():
@@ -71,7 +69,14 @@ def manager():
 
 @pytest.fixture
 def strategy():
-    return Toy(StrategySetting(clients=[0, 1, 2], server=Server(), training=TrainingSettings()))
+    return Toy(
+        StrategySetting(
+            clients=[0, 1, 2],
+            server=Server(),
+            training=TrainingSettings(),
+            method=Retrain(UnlearningSettings()),
+        )
+    )
 
 
 def asked(strategy, manager, kind="fit"):
@@ -353,8 +358,24 @@ def test_a_new_script_starts_clocks_again_and_keeps_digests(strategy, manager):
     assert asked(strategy, manager)[1].fields["phase"] == "unlearn"
 
 
+def scored(strategy, digests):
+    """Learn, so that clients have these digests, and let all upload and be scored once."""
+
+    def script():
+        yield strategy.ask(digests, "work")
+
+    strategy.begin(script(), "learn")
+    answer(strategy, {client: done(digest=digest) for client, digest in digests.items()})
+    strategy.begin(strategy.score(list(digests)), "evaluate")
+    answer(strategy, {client: upload(client, 0, 1, "test") for client in digests})
+    answer(strategy, {client: done(correct="[1]") for client in digests}, "evaluate")
+    strategy.server.calls.clear()
+
+
 def test_score_uploads_predicts_for_who_is_there_and_keeps_the_counts(strategy, manager):
-    strategy.begin(strategy.score(uploaders=[2], present=[0, 2]), "evaluate")
+    scored(strategy, {0: "a", 1: "b", 2: "c"})
+    strategy.client_digests |= {1: "new", 2: "new"}
+    strategy.begin(strategy.score(present=[0, 2]), "evaluate")
     sent = asked(strategy, manager)
     assert sent == {
         2: Message("upload", {"upload": "test", "chunk": 0, "client": 2, "phase": "evaluate"})
@@ -380,13 +401,24 @@ def test_score_uploads_predicts_for_who_is_there_and_keeps_the_counts(strategy, 
 
 
 def test_score_asks_every_client_unless_told_who_is_there(strategy, manager):
-    strategy.begin(strategy.score(uploaders=[]), "evaluate")
+    scored(strategy, {0: "a", 1: "b", 2: "c"})
+    strategy.begin(strategy.score(), "evaluate")
     assert set(asked(strategy, manager, "evaluate")) == {0, 1, 2}
 
 
+def test_who_was_away_uploads_when_it_is_back(strategy, manager):
+    scored(strategy, {0: "a", 1: "b"})
+    strategy.client_digests |= {0: "new", 1: "new"}
+    strategy.begin(strategy.score(present=[0]), "evaluate")
+    answer(strategy, {0: upload(0, 0, 1, "test")})
+    answer(strategy, {0: done(correct="[1]")}, "evaluate")
+    strategy.begin(strategy.score(present=[0, 1]), "evaluate")
+    assert list(asked(strategy, manager)) == [1]
+
+
 def test_a_new_score_forgets_the_old_one(strategy):
-    strategy.scores = {0: done(), 1: done()}
-    strategy.begin(strategy.score(uploaders=[], present=[1]), "evaluate")
+    scored(strategy, {0: "a", 1: "b"})
+    strategy.begin(strategy.score(present=[1]), "evaluate")
     answer(strategy, {1: done(correct="[2]")}, "evaluate")
     assert set(strategy.scores) == {1}
 

@@ -1,0 +1,92 @@
+"""What a client trains alone: its segment, against a local head, without the server."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from torch import nn
+
+from clients.base import SplitClient
+from models.split import pool_to_quarters, seeded
+from models.training import device, train_batch
+from unlearning.exactness import derive_seed
+from unlearning.stages import NO_REQUEST, Stage
+
+
+def pretrain(client: SplitClient, segment: nn.Module) -> nn.Module:
+    """Train a client segment alone, for N epochs, against a local head.
+
+    The paper does not say against what a client trains its first layers; we pool the smashed data
+    and put one linear layer on it. The head has an output for every label of the data set, so that
+    its size does not tell which were forgotten.
+
+    Parameters
+    ----------
+    client : SplitClient
+        Whose samples and whose draws these are.
+    segment : nn.Module
+        What images enter and smashed data leave; trained in place. On a client without samples it
+        stays as it is.
+
+    Returns
+    -------
+    nn.Module
+        The head, trained along; no part of the network that is learned.
+    """
+    head = local_head(client, segment)
+    train_alone(client, segment, head, Stage("pretrain", client.training.pretrain_epochs))
+    return head
+
+
+def local_head(client: SplitClient, segment: nn.Module, owner: str = "") -> nn.Sequential:
+    """Return a fresh local head for a segment; by default with the client's own weights."""
+    with torch.no_grad():
+        smashed = segment(torch.zeros(1, *client.input_shape, device=device()))
+    channels, height, width = smashed.shape[1:]
+    pool, cells = pool_to_quarters(height, width)
+    with seeded(derive_seed(client.training.seed, "local-head", owner or client.client)):
+        head = nn.Sequential(pool, nn.Flatten(), nn.Linear(channels * cells, client.num_labels))
+    return head.to(device())
+
+
+def train_alone(
+    client: SplitClient,
+    segment: nn.Module,
+    head: nn.Module,
+    stage: Stage,
+    about: int = NO_REQUEST,
+    teachers: Mapping[str, nn.Module] | None = None,
+) -> None:
+    """Go through one stage on the client's own samples.
+
+    Parameters
+    ----------
+    client : SplitClient
+        Whose samples.
+    segment, head : nn.Module
+        Trained in place, as one network.
+    stage : Stage
+        Which samples, how often, towards what.
+    about : int
+        The number of the request whose samples are the forgotten ones.
+    teachers : mapping, optional
+        Networks by the names under which the objective asks them.
+    """
+    network = nn.Sequential(OrderedDict(segment=segment, head=head))
+    optimiser = client.training.optimiser(network)
+    for epoch in range(stage.epochs):
+        for x, batch in client.visit(stage, epoch, about):
+            targets = stage.objective.targets(batch, partial(_logits_of, teachers or {}, x))
+            placed = {name: target.to(device()) for name, target in targets.items()}
+            train_batch(network, optimiser, x, partial(stage.objective.loss, targets=placed))
+
+
+def _logits_of(
+    teachers: Mapping[str, nn.Module], x: torch.Tensor, name: str, rows: torch.Tensor
+) -> torch.Tensor:
+    with torch.no_grad():
+        logits: torch.Tensor = teachers[name](x[rows.to(x.device)])
+    return logits

@@ -1,0 +1,159 @@
+"""What a stage of training pursues: a loss in two halves, one on each side of the cut.
+
+Labels and the knowledge of what is to be forgotten are the client's; the logits are wherever the
+last layer is. So an objective first makes *targets* of a batch, where the labels are, and then a
+loss of targets and logits, where the logits are; the targets travel beside the smashed data.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch.nn import functional as F
+
+from unlearning.exactness import Ids
+
+TEACHERS = ("original", "incompetent")
+"""Frozen networks that an objective may ask: the one that was learned, as it was before the stage,
+and one that never learned anything."""
+
+LogitsOf = Callable[[str, torch.Tensor], torch.Tensor]
+"""Returns what a teacher makes of some rows of a batch: takes its name and a mask of the rows."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a client knows of the samples of one batch.
+
+    Parameters
+    ----------
+    ids : array of int64, shape (n,)
+        Their ids.
+    labels : tensor of int64, shape (n,)
+        Their labels.
+    forgotten : tensor of bool, shape (n,)
+        Which of them the request means.
+    num_labels : int
+        Number of labels of the data set.
+    """
+
+    ids: Ids
+    labels: torch.Tensor
+    forgotten: torch.Tensor
+    num_labels: int
+
+
+class Objective(ABC):
+    """A loss in two halves.
+
+    ``teachers`` names those of `TEACHERS` that `targets` asks, ``sends`` the tensors that it
+    returns: what is not listed there does not cross the cut.
+    """
+
+    teachers: ClassVar[tuple[str, ...]] = ()
+    sends: ClassVar[frozenset[str]] = frozenset({"labels"})
+
+    def targets(self, batch: Batch, logits_of: LogitsOf) -> dict[str, torch.Tensor]:
+        """Return what the loss needs beside the logits; by default the labels.
+
+        Parameters
+        ----------
+        batch : Batch
+            Its samples.
+        logits_of : callable
+            Asks a teacher, which may take an exchange over the link.
+
+        Returns
+        -------
+        dict of str to tensor
+            Each with one row a sample.
+        """
+        return {"labels": batch.labels}
+
+    @abstractmethod
+    def loss(self, logits: torch.Tensor, targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the loss of a batch, a scalar.
+
+        Parameters
+        ----------
+        logits : tensor of float32, shape (n, labels)
+            What the network answers.
+        targets : mapping of str to tensor
+            What `targets` returned.
+        """
+
+
+class CrossEntropy(Objective):
+    """Learn the labels."""
+
+    def loss(self, logits: torch.Tensor, targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the mean cross entropy."""
+        return F.cross_entropy(logits, targets["labels"])
+
+
+@dataclass(frozen=True)
+class BoundedAscent(Objective):
+    """Unlearn the labels: climb the cross entropy, and leave alone what is at the bound.
+
+    The SplitWiper paper's formula for gradient ascent adds the norm of a difference of gradients,
+    which is a scalar, to the weights; this is the ascent that its sources mean. Without a bound the
+    loss of a few samples grows for ever and takes everything with it.
+
+    Parameters
+    ----------
+    bound : float
+        How far a sample's loss is pushed, in units of the loss of guessing, log(labels).
+    """
+
+    bound: float
+
+    def loss(self, logits: torch.Tensor, targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the negative of the mean cross entropy, each sample's capped at the bound."""
+        limit = self.bound * math.log(logits.shape[1])
+        each = F.cross_entropy(logits, targets["labels"], reduction="none")
+        return -each.clamp(max=limit).mean()
+
+
+@dataclass(frozen=True)
+class Distillation(Objective):
+    """Answer like the original on what is retained, like a dunce on what is forgotten.
+
+    L = α·L_u + (1-α)·L_r (the SplitWiper paper, section 3; Chundawat et al., "Can bad teaching
+    induce forgetting?", AAAI 2023): L_u is the mean Kullback-Leibler divergence from an incompetent
+    teacher over the forgotten samples of a batch, L_r that from the original network over the
+    retained ones. No label is used.
+
+    Parameters
+    ----------
+    alpha : float
+        α, the weight of forgetting, from 0 to 1.
+    """
+
+    alpha: float
+    teachers: ClassVar[tuple[str, ...]] = TEACHERS
+    sends: ClassVar[frozenset[str]] = frozenset({"teacher", "weights"})
+
+    def targets(self, batch: Batch, logits_of: LogitsOf) -> dict[str, torch.Tensor]:
+        """Return the teachers' probabilities, and each sample's weight in the loss."""
+        rows = len(batch.labels)
+        teacher = torch.zeros(rows, batch.num_labels)
+        weights = torch.zeros(rows)
+        parts = (
+            ("incompetent", batch.forgotten, self.alpha),
+            ("original", ~batch.forgotten, 1 - self.alpha),
+        )
+        for name, mask, weight in parts:
+            if mask.any():
+                teacher[mask] = logits_of(name, mask).cpu().softmax(dim=1)
+                weights[mask] = weight / int(mask.sum())
+        return {"teacher": teacher, "weights": weights}
+
+    def loss(self, logits: torch.Tensor, targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the weighted sum of each sample's divergence from its teacher."""
+        divergence = F.kl_div(logits.log_softmax(dim=1), targets["teacher"], reduction="none")
+        return (divergence.sum(dim=1) * targets["weights"]).sum()

@@ -1,0 +1,59 @@
+"""Stages: epochs of training, on some of the samples, towards one objective."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from models.errors import UserError
+from unlearning.objectives import TEACHERS, CrossEntropy, Objective
+
+Samples = Literal["retained", "forgotten", "all"]
+"""Which samples a stage visits. `forgotten` are those of one request, which only the clients that
+asked hold; `all` are these and the retained ones."""
+
+NO_REQUEST = -1
+"""Stands for the number of a request where there is none: nothing is forgotten."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Epochs of training, on some of the samples, towards one objective, with a fresh optimiser.
+
+    Parameters
+    ----------
+    name : str
+        Names the stage among those of a method, and its random draws.
+    epochs : int
+        How often each sample is visited.
+    samples : "retained", "forgotten" or "all"
+        Which samples.
+    objective : Objective
+        Towards what.
+
+    Raises
+    ------
+    UserError
+        If the objective asks a teacher that there is not.
+    """
+
+    name: str
+    epochs: int
+    samples: Samples = "retained"
+    objective: Objective = field(default_factory=CrossEntropy)
+
+    def __post_init__(self) -> None:
+        for teacher in self.objective.teachers:
+            if teacher not in TEACHERS:
+                raise UserError(
+                    f"stage {self.name!r} asks the teacher {teacher!r}; allowed: "
+                    f"{', '.join(TEACHERS)}"
+                )
+
+
+def learning(epochs: int) -> Stage:
+    """Return the stage in which a network learns; also when it learns again without some samples.
+
+    It has one name for both: what is retrained must draw the same numbers.
+    """
+    return Stage("train", epochs)
