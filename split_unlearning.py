@@ -5,19 +5,28 @@ unlearning method a subclass of `StagedMethod`, whose stages pursue an `Objectiv
 run config as ``strategy='package.module:Class'`` and ``unlearning='package.module:Class'``.
 """
 
-from clients.base import ClientSetting, Holding, SplitClient, action
+from clients.base import ClientSetting, SplitClient, action
+from clients.holding import Holding
+from clients.splitwiper import SplitWiperClient
 from clients.state import ClientState
-from models.errors import UserError
+from clients.ushaped import UShapedClient
+from clients.vanilla import VanillaClient
+from models.errors import UserError, refuse
+from models.options import Option
 from models.split import Network
 from models.training import TrainingSettings, train_batch
 from strategies.base import SplitStrategy, StrategySetting
 from strategies.script import Question, Reply, Script
+from strategies.splitfed import SplitFed
+from strategies.splitwiper import SplitWiper
+from strategies.ushaped import UShaped
+from strategies.vanilla import Vanilla
 from transport.grpc_link import connect
 from transport.link import Endpoint, Link
 from transport.message import Message
 from unlearning.exactness import batches, derive_seed, order
 from unlearning.methods import Retrain, StagedMethod, UnlearningMethod, UnlearningSettings
-from unlearning.objectives import Batch, CrossEntropy, Objective
+from unlearning.objectives import Batch, CrossEntropy, LogitsOf, Objective
 from unlearning.request import Request
 from unlearning.stages import Stage
 
@@ -29,27 +38,37 @@ __all__ = [
     "Endpoint",
     "Holding",
     "Link",
+    "LogitsOf",
     "Message",
     "Network",
     "Objective",
+    "Option",
     "Question",
     "Reply",
     "Request",
     "Retrain",
     "Script",
     "SplitClient",
+    "SplitFed",
     "SplitStrategy",
+    "SplitWiper",
+    "SplitWiperClient",
     "Stage",
     "StagedMethod",
     "StrategySetting",
     "TrainingSettings",
+    "UShaped",
+    "UShapedClient",
     "UnlearningMethod",
     "UnlearningSettings",
     "UserError",
+    "Vanilla",
+    "VanillaClient",
     "action",
     "batches",
     "connect",
     "derive_seed",
     "order",
+    "refuse",
     "train_batch",
 ]

@@ -13,7 +13,7 @@ from clients.base import SplitClient
 from models.split import pool_to_quarters, seeded
 from models.training import device, train_batch
 from unlearning.exactness import derive_seed
-from unlearning.stages import NO_REQUEST, Stage
+from unlearning.stages import NO_REQUEST, Stage, pretraining
 
 
 def pretrain(client: SplitClient, segment: nn.Module) -> nn.Module:
@@ -37,7 +37,7 @@ def pretrain(client: SplitClient, segment: nn.Module) -> nn.Module:
         The head, trained along; no part of the network that is learned.
     """
     head = local_head(client, segment)
-    train_alone(client, segment, head, Stage("pretrain", client.training.pretrain_epochs))
+    train_alone(client, segment, head, pretraining(client.training.pretrain_epochs))
     return head
 
 

@@ -12,16 +12,17 @@ import numpy as np
 import torch
 from flwr.client import NumPyClient
 from flwr.common import Scalar
-from numpy.typing import NDArray
 from torch import nn
 
+from clients.holding import Holding
 from clients.state import ClientState
 from models.errors import UserError
+from models.options import Value
 from models.registry import load_object
 from models.split import Part, build_segment, segment_with
 from models.training import TrainingSettings, device
 from transport.message import Array, Message
-from unlearning.exactness import Ids, batches, derive_seed, digest, order
+from unlearning.exactness import batches, derive_seed, digest, order
 from unlearning.methods import StagedMethod, UnlearningMethod
 from unlearning.objectives import Batch
 from unlearning.request import Request
@@ -30,50 +31,6 @@ from unlearning.stages import Stage, learning
 # Activations are computed in groups of this many samples, counted from the first, so that a chunk
 # of an upload holds the same bits as the whole.
 _GROUP = 64
-
-
-@dataclass(frozen=True)
-class Holding:
-    """The samples one client holds.
-
-    Parameters
-    ----------
-    ids : array of int64, shape (n,)
-        Ids of its training samples, sorted.
-    x, y : tensor of float32, shape (n, channels, height, width); tensor of int64, shape (n,)
-        Its training samples.
-    test_x, test_y : tensor
-        Its test split, in the same form.
-    class_names : tuple of str
-        Every label of the data set.
-    """
-
-    ids: Ids
-    x: torch.Tensor
-    y: torch.Tensor
-    test_x: torch.Tensor
-    test_y: torch.Tensor
-    class_names: tuple[str, ...]
-
-    def without(self, forgotten: Ids) -> Holding:
-        """Return what is left when some training samples are left out."""
-        return self._at(~np.isin(self.ids, forgotten))
-
-    def only(self, meant: Ids) -> Holding:
-        """Return the training samples of these ids alone."""
-        return self._at(np.isin(self.ids, meant))
-
-    def _at(self, mask: NDArray[np.bool_]) -> Holding:
-        kept = np.flatnonzero(mask)
-        rows = torch.from_numpy(kept)
-        return Holding(
-            self.ids[kept],
-            self.x[rows],
-            self.y[rows],
-            self.test_x,
-            self.test_y,
-            self.class_names,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +52,7 @@ class ClientSetting:
     upload_chunk_bytes : int
         Largest upload in one message.
     options : mapping
-        A plug-in's own settings.
+        The values of the options that strategy and method declare as their own.
     """
 
     properties: Mapping[str, Scalar]
@@ -104,7 +61,7 @@ class ClientSetting:
     method: UnlearningMethod
     model: str
     upload_chunk_bytes: int
-    options: Mapping[str, str]
+    options: Mapping[str, Value]
 
 
 Method = TypeVar("Method", bound=Callable[..., Message])
@@ -131,6 +88,8 @@ class SplitClient(NumPyClient):
         self.phase = ""
         self.kept = ""
         self.left_out: int | None = None
+        self.asked_again = False
+        """Whether the request of this message was acted upon before."""
         self.waited = 0.0
         """Seconds of this message spent waiting for the server, which are not the client's."""
 
@@ -257,7 +216,8 @@ class SplitClient(NumPyClient):
         """
         request = Request.from_field(str(message.fields["request"]))
         known = self._forgotten()
-        if str(request.number) not in known:
+        self.asked_again = str(request.number) in known
+        if not self.asked_again:
             selected = request.select(
                 self.client,
                 self.holding.ids,

@@ -32,6 +32,8 @@ class SplitWiperClient(SplitClient):
         if not isinstance(method, StagedMethod):
             return self.pretrain(message)
         segment = self.kept_segment()
+        if self.asked_again:
+            return self.upload_chunk(segment, "train", chunk=0)
         head = local_head(self, segment)
         head.load_state_dict(self.state.load("local-head") or {})
         for stage in method.stages():

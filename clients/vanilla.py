@@ -21,6 +21,12 @@ from unlearning.stages import Stage
 class VanillaClient(SplitClient):
     """Trains its segment on the gradients that come back over the link."""
 
+    def _act(self, message: Message) -> tuple[Message, int]:
+        # Who missed the end of a stage must not keep what had not forgotten.
+        if "stage" not in message.fields:
+            self.state.forget("original")
+        return super()._act(message)
+
     @action
     def start(self, message: Message) -> Message:
         """Begin with a fresh segment, or SplitWiper's pre-trained one, and a fresh optimiser."""

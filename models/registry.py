@@ -91,14 +91,19 @@ class Registry(Generic[T]):
         Raises
         ------
         UserError
-            If there is no such name, the path does not import, or what it names does not fit.
+            If there is no such name or several things have it, the path does not import, or what
+            it names does not fit.
         """
-        if name in self._built_in:
-            value = self._built_in[name]
-            return self._load(name, value) if isinstance(value, str) else value
-        for known, path in self._entry_points():
-            if known == name:
-                return self._load(name, path)
+        # One package can be found more than once.
+        paths = sorted({path for known, path in self._entry_points() if known == name})
+        built_in = self._built_in.get(name)
+        if len(paths) + (built_in is not None) > 1:
+            owners = [*(["built in"] if built_in is not None else []), *paths]
+            raise UserError(f"{self.key} {name!r} is registered twice: {', '.join(owners)}")
+        if built_in is not None:
+            return self._load(name, built_in) if isinstance(built_in, str) else built_in
+        if paths:
+            return self._load(name, paths[0])
         if ":" in name:
             return self._load(name, name)
         raise refuse(self.key, name, f"{', '.join(self.names())}, or package.module:Object")

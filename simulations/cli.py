@@ -24,6 +24,8 @@ from simulations.console import FAILURE, PROGRESS
 
 if TYPE_CHECKING:
     from simulations.config import RunConfig
+    from strategies.base import SplitStrategy
+    from unlearning.methods import UnlearningMethod
 
 # What needs torch, scikit-learn or rich is imported by the command that uses it: asking for help,
 # or mistyping an option, is answered at once.
@@ -113,6 +115,7 @@ def list_names() -> None:
 
         _print_table("Strategies (strategy)", _describe(STRATEGIES))
         _print_table("Unlearning methods (unlearning)", _describe(METHODS))
+        _print_table("Which strategy can forget how", _matrix(STRATEGIES, METHODS))
         _print_table("Data sets (dataset)", DATASETS)
         _print_table("Distributions (distribution)", DISTRIBUTIONS)
         _print_table("Models (model)", _describe(MODELS))
@@ -270,6 +273,27 @@ def _describe(registry: Registry[Any]) -> dict[str, str]:
         except Exception as error:  # noqa: BLE001 - a stranger's module may raise anything
             text = f"{type(error).__name__}: {error}"
         lines[name] = text.partition("\n")[0]
+    return lines
+
+
+def _matrix(
+    strategies: Registry[type[SplitStrategy]], methods: Registry[type[UnlearningMethod]]
+) -> dict[str, str]:
+    """Return, by strategy, a mark below the name of each method that it can carry out."""
+    from simulations.config import fitting
+
+    names = methods.names()
+    lines = {"": "  ".join(names)}
+    for strategy in strategies.names():
+        try:
+            possible = fitting(strategies.get(strategy))
+        except UserError:
+            # Why it cannot be used stands in the table of strategies.
+            continue
+        marks = ("x" if name in possible else "-" for name in names)
+        lines[strategy] = "  ".join(
+            f"{mark:{len(name)}}" for mark, name in zip(marks, names, strict=True)
+        )
     return lines
 
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import faulthandler
+import signal
+import threading
 from collections.abc import Iterator, MutableMapping
 from functools import lru_cache, partial
+from types import FrameType
+from typing import NoReturn
 
-from flwr.app import ConfigRecord, Context
+from flwr.app import ConfigRecord, Context, Message
 from flwr.client import Client
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable
 
-from clients.base import ClientSetting, Holding, load_client
+from clients.base import ClientSetting, load_client
+from clients.holding import Holding
 from clients.state import ClientState
-from simulations.config import RunConfig, Value
+from models.options import Value
+from simulations.config import RunConfig
 from simulations.plan import deal
 from strategies.registry import STRATEGIES
 
 _RECORD = "split-unlearning"
+_GRACE_SECONDS = 10.0
 
 
 class ContextStore(MutableMapping[str, bytes]):
@@ -80,4 +89,30 @@ def client_fn(context: Context) -> Client:
     return client_class(setting, ClientState(ContextStore(context))).to_client()
 
 
-app = ClientApp(client_fn)
+def give_up_when_late(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """Let no client work on after ``round-timeout``: nobody waits for its answer any more.
+
+    What can be interrupted is, and the client answers with an error; what cannot, a kernel or a
+    lock that hangs, ends with its process some seconds later. Without it a simulation that has
+    failed would not end before the last of its clients. Only in a process's main thread, where
+    Flower calls it in a simulation and in a deployment; elsewhere, in a test, it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return call_next(message, context)
+    seconds = _read(tuple(sorted(context.run_config.items()))).round_timeout
+
+    def give_up(number: int, frame: FrameType | None) -> NoReturn:
+        raise TimeoutError(f"it took longer than {seconds:g} seconds (round-timeout)")
+
+    previous = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    faulthandler.dump_traceback_later(seconds + _GRACE_SECONDS, exit=True)
+    try:
+        return call_next(message, context)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+app = ClientApp(client_fn, mods=[give_up_when_late])

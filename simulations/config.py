@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import shlex
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from clients.base import load_client
 from models.errors import UserError, refuse
+from models.options import Value, merged, read_options, read_value
 from models.split import MODELS
 from models.training import TrainingSettings
 from simulations.partition import DISTRIBUTIONS
@@ -18,8 +19,6 @@ from strategies.base import SplitStrategy
 from strategies.registry import STRATEGIES
 from unlearning.methods import METHODS, UnlearningMethod, UnlearningSettings
 from unlearning.request import Request, parse_requests
-
-Value = bool | int | float | str
 
 # TOML's integers end here, and so do seeds and ids; a larger number is a slip of the finger.
 _TOO_LARGE = 2**63
@@ -164,7 +163,7 @@ class RunConfig:
         "an integer from 1 to 1024",
         lambda value: 1 <= value <= 1024,
     )
-    options: str = _own("", "a plug-in's own settings", "'name=value name=value'")
+    options: str = _key("", "a plug-in's own settings", "'name=value name=value'")
     out: str = _key(
         "", "folder that result.json is written to", "an absolute path, or empty for none"
     )
@@ -220,7 +219,7 @@ class RunConfig:
         self._check_used(strategy.uses | method.uses)
         MODELS.get(self.model)
         parse_requests(self.forget, self.forget_client)
-        self.method()
+        self._check_method()
         if self.out and not Path(self.out).is_absolute():
             raise refuse("out", self.out, "an absolute path: a run has no current folder of yours")
 
@@ -231,6 +230,16 @@ class RunConfig:
             if not declared.metadata["shared"] and key not in used and value != declared.default:
                 readers = f"strategy={self.strategy!r} and unlearning={self.unlearning!r}"
                 raise refuse(key, value, f"{declared.default!r} ({readers} ignore it)")
+
+    def _check_method(self) -> None:
+        """Make the unlearning method once, to hear what it has to say; a stranger's may raise."""
+        try:
+            self.method().check()
+        except UserError:
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"unlearning={self.unlearning!r} cannot be made: {reason}") from error
 
     def as_mapping(self) -> dict[str, Value]:
         """Return every key, with dashes, and its value."""
@@ -262,7 +271,7 @@ class RunConfig:
         Raises
         ------
         UserError
-            As `plugin_options`; and whatever a plug-in says of its own settings.
+            As `plugin_options`; and whatever a plug-in says of them.
         """
         settings = UnlearningSettings(
             fine_tune_epochs=self.fine_tune_epochs,
@@ -274,26 +283,29 @@ class RunConfig:
         )
         return METHODS.get(self.unlearning)(settings)
 
-    def plugin_options(self) -> dict[str, str]:
-        """Return a plug-in's own settings by name.
+    def plugin_options(self) -> dict[str, Value]:
+        """Return the settings that the strategy and the unlearning method declare as their own.
 
         Raises
         ------
         UserError
-            If ``options`` is not a list of ``name=value``.
+            As `read_options`.
         """
-        try:
-            words = [word.partition("=") for word in shlex.split(self.options)]
-        except ValueError as error:
-            raise refuse("options", self.options, f"'name=value name=value' ({error})") from error
-        if not all(name and equals for name, equals, _ in words):
-            raise refuse("options", self.options, "'name=value name=value'")
-        return {name: value for name, _, value in words}
+        strategy, method = STRATEGIES.get(self.strategy), METHODS.get(self.unlearning)
+        return read_options(self.options, merged(strategy.own_options, method.own_options))
 
 
 def fitting(strategy: type[SplitStrategy]) -> list[str]:
-    """Return the names of the unlearning methods that a strategy can carry out, sorted."""
-    return [name for name in METHODS.names() if issubclass(METHODS.get(name), strategy.methods)]
+    """Return the names of the unlearning methods that a strategy can carry out, sorted.
+
+    One of another package that cannot be used is left out.
+    """
+    possible = []
+    for name in METHODS.names():
+        with suppress(UserError):
+            if issubclass(METHODS.get(name), strategy.methods):
+                possible.append(name)
+    return possible
 
 
 def _as_type(name: str, value: object, wanted: type, allowed: str) -> Value:
@@ -318,11 +330,9 @@ def parse_setting(text: str) -> tuple[str, Value]:
     if not equals:
         raise refuse("--set", text, "key=value")
     declared = {item.name.replace("_", "-"): item for item in fields(RunConfig)}.get(name)
-    if declared is None or isinstance(declared.default, str):
+    if declared is None:
         return name, raw
     try:
-        if isinstance(declared.default, bool):
-            return name, {"true": True, "false": False}[raw.lower()]
-        return name, int(raw) if isinstance(declared.default, int) else float(raw)
-    except (ValueError, KeyError) as error:
+        return name, read_value(RunConfig().as_mapping()[name], raw)
+    except ValueError as error:
         raise refuse(name, raw, declared.metadata["allowed"]) from error

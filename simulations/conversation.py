@@ -34,6 +34,7 @@ from flwr.server.client_manager import SimpleClientManager
 from flwr.server.client_proxy import ClientProxy
 from flwr.serverapp import Grid
 
+from simulations.exchange import Trouble, exchange
 from strategies.base import ClientFailureError, SplitStrategy
 from strategies.script import Script
 from transport.ledger import Ledger
@@ -42,7 +43,6 @@ Answer = TypeVar("Answer", FitRes, EvaluateRes)
 
 _GET_PROPERTIES = "get_properties"
 _NODES_SECONDS = 60.0
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.5
 
 
 @dataclass
@@ -149,13 +149,12 @@ class Conversation:
         """Ask nodes who they are."""
         content = recorddict_compat.getpropertiesins_to_recorddict(GetPropertiesIns({}))
         down = _size(content)
-        replies = self._exchange(
-            [Message(content, node_id, _GET_PROPERTIES) for node_id in node_ids]
-        )
+        messages = [Message(content, node_id, _GET_PROPERTIES) for node_id in node_ids]
+        replies = exchange(self._grid, messages, self._round_timeout)
         introduced = []
         for node_id, reply in replies.items():
-            if isinstance(reply, str):
-                raise ClientFailureError(f"a client does not say who it is: {reply}")
+            if isinstance(reply, Trouble):
+                raise ClientFailureError(f"a client does not say who it is: {reply.reason}")
             answer = recorddict_compat.recorddict_to_getpropertiesres(reply)
             if answer.status.code is not Code.OK:
                 raise ClientFailureError(
@@ -250,65 +249,35 @@ class Conversation:
             down[proxy.node_id] = _size(content)
             messages.append(Message(content, proxy.node_id, message_type))
         started = time.perf_counter()
-        replies = self._exchange(messages)
+        replies = exchange(self._grid, messages, self._round_timeout)
         asked = self._asked[next(iter(question.messages.values())).action]
         asked.times += 1
         asked.seconds += time.perf_counter() - started
         results: list[tuple[ClientProxy, Answer]] = []
         failures: list[tuple[ClientProxy, Answer] | BaseException] = []
         for node_id, proxy in proxies.items():
-            late = f"no answer within {self._round_timeout:g} seconds (round-timeout)"
-            reply = replies.get(node_id, late)
-            up = 0 if isinstance(reply, str) else _size(reply)
+            reply = replies[node_id]
+            trouble = reply if isinstance(reply, Trouble) else None
+            up = 0 if isinstance(reply, Trouble) else _size(reply)
             self._ledger.record(proxy.client, phase, up=up, down=down[node_id], messages=1)
-            trouble = reply if isinstance(reply, str) else ""
-            if not isinstance(reply, str):
+            if not isinstance(reply, Trouble):
                 answer = read(reply)
                 if answer.status.code is Code.OK:
                     spent = float(answer.metrics.get("seconds", 0.0))
                     self._ledger.record(proxy.client, phase, client_seconds=spent)
                     results.append((proxy, answer))
                     continue
-                trouble = answer.status.message
+                trouble = Trouble(answer.status.message)
+            assert trouble is not None
             action = question.messages[proxy.client].action
-            failures.append(
-                ClientFailureError(
-                    f"client {proxy.client} failed in phase {phase} at {action!r}: {trouble}",
-                    proxy.client,
-                )
+            failure = ClientFailureError(
+                f"client {proxy.client} failed in phase {phase} at {action!r}: {trouble.reason}",
+                proxy.client,
             )
+            if trouble.fatal:
+                raise failure
+            failures.append(failure)
         return results, failures
-
-    def _exchange(self, messages: list[Message]) -> dict[int, RecordDict | str]:
-        """Send messages and wait; return each node's content, or the reason there is none.
-
-        A node that does not answer in time is left out. Not ``Grid.send_and_receive``: that looks
-        for answers every 0.1 seconds in a simulation and every 3 in a deployment, which a turn of
-        a few batches would spend waiting.
-        """
-        replies: dict[int, RecordDict | str] = {}
-        started = time.monotonic()
-        waiting = set(self._grid.push_messages(messages)) if messages else set()
-        # An answer that Flower writes itself does not come from the node that was asked.
-        nodes = {one.metadata.message_id: one.metadata.dst_node_id for one in messages}
-        for message_id in nodes.keys() - waiting:
-            replies[nodes[message_id]] = "Flower does not take a message for its node"
-        waiting &= nodes.keys()
-        while waiting:
-            for reply in self._grid.pull_messages(waiting):
-                waiting.discard(reply.metadata.reply_to_message_id)
-                node_id = nodes[reply.metadata.reply_to_message_id]
-                if reply.has_error():
-                    replies[node_id] = str(reply.error.reason)
-                else:
-                    replies[node_id] = reply.content
-            waited = time.monotonic() - started
-            if waited > self._round_timeout:
-                break
-            if waiting:
-                # So often that looking takes, and adds, a twentieth of the time at most.
-                time.sleep(min(max(waited / 20, _SHORTEST_PAUSE), _LONGEST_PAUSE))
-        return replies
 
 
 _NOTHING = Parameters(tensors=[], tensor_type="")

@@ -7,11 +7,13 @@ import re
 import shutil
 import subprocess
 import tempfile
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import simulations
+from models.options import Value
 from simulations.console import FAILURE
 from simulations.superlink import (
     CONNECTION,
@@ -21,10 +23,6 @@ from simulations.superlink import (
     short_folder,
     superlink,
 )
-
-Value = bool | int | float | str
-
-ROOMS = ("clients", "models", "simulations", "strategies", "transport", "unlearning")
 
 _COMPLETED = "finished:completed"
 
@@ -62,15 +60,16 @@ def stage_app(folder: Path) -> Path:
         What ``flwr run`` takes.
     """
     package = Path(simulations.__file__).parent
-    app = folder / "app"
-    for room in ROOMS:
-        (app / room).mkdir(parents=True)
-        for source in (package.parent / room).glob("*.py"):
-            shutil.copyfile(source, app / room / source.name)
-    shutil.copyfile(package.parent / "split_unlearning.py", app / "split_unlearning.py")
     # The wheel carries its pyproject.toml in here, a checkout has it at its root.
     packaged = package / "pyproject.toml"
     description = packaged if packaged.exists() else package.parent / "pyproject.toml"
+    bundled = tomllib.loads(description.read_text(encoding="utf-8"))["tool"]["flwr"]["app"]
+    app = folder / "app"
+    for pattern in bundled["fab-include"]:
+        for source in package.parent.glob(pattern):
+            target = app / source.relative_to(package.parent)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
     shutil.copyfile(description, app / "pyproject.toml")
     return app
 

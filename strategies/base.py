@@ -28,6 +28,7 @@ from flwr.server.client_manager import ClientManager
 from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import Strategy
 
+from models.options import Option, Value
 from models.split import Part
 from models.training import TrainingSettings
 from strategies.script import Question, Reply, Script
@@ -44,11 +45,11 @@ class ClientFailureError(RuntimeError):
     ----------
     text : str
         One line that names the client, the phase, the action and the reason.
-    client : int, optional
-        Who it was, if that is known.
+    client : int
+        Who it was; -1 if that is not known.
     """
 
-    def __init__(self, text: str, client: int | None = None) -> None:
+    def __init__(self, text: str, client: int = -1) -> None:
         super().__init__(text)
         self.client = client
 
@@ -76,7 +77,7 @@ class StrategySetting:
     skip_absent : bool
         Whether an epoch goes on without a client that does not answer.
     options : mapping
-        A plug-in's own settings.
+        The values of the options that strategy and method declare as their own.
     report : callable
         Takes one line that says how far the script is.
     """
@@ -89,7 +90,7 @@ class StrategySetting:
     splitfed_version: int = 1
     init_from: str = "fresh"
     skip_absent: bool = False
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Value] = field(default_factory=dict)
     report: Callable[[str], None] = lambda _: None
 
 
@@ -99,13 +100,15 @@ class SplitStrategy(Strategy):
     A protocol writes `learn` and `unlearn` as scripts and names who answers it in `client`, as
     ``package.module:Class``, a subclass of ``clients.base.SplitClient``. In `methods` it names the
     kinds of unlearning method that it can carry out, in `uses` the run-config keys that only some
-    strategies read and it does, in `server_part` what of the network the server holds.
+    strategies read and it does, in `own_options` settings of its own (their values are `options`),
+    in `server_part` what of the network the server holds.
     """
 
     client: ClassVar[str]
     server_part: ClassVar[Part] = "server"
     methods: ClassVar[tuple[type[UnlearningMethod], ...]] = (Retrain,)
-    uses: ClassVar[frozenset[str]] = frozenset({"options"})
+    uses: ClassVar[frozenset[str]] = frozenset()
+    own_options: ClassVar[Mapping[str, Option]] = {}
 
     def __init__(self, setting: StrategySetting) -> None:
         self.clients = list(setting.clients)
@@ -239,6 +242,11 @@ class SplitStrategy(Strategy):
         phase : str
             Under which the ledger counts it.
         """
+        if not isinstance(script, Generator):
+            raise TypeError(
+                f"{type(self).__name__} has no script for the phase {phase}: learn and unlearn "
+                "are generators, which yield"
+            )
         self._script, self.phase = script, phase
         self.left_out = {}
         self.absences = []
@@ -281,7 +289,11 @@ class SplitStrategy(Strategy):
         assert self._question is not None
         if failures and not self._question.optional:
             raise ClientFailureError("; ".join(map(str, failures)))
-        self.absences += [one for one in failures if isinstance(one, ClientFailureError)]
+        for failure in failures:
+            if isinstance(failure, ClientFailureError):
+                self.absences.append(failure)
+                # It may have finished all the same, too late: what it holds now is not known.
+                self.client_digests.pop(failure.client, None)
         for reply in replies:
             fields = reply.message.fields
             if "digest" in fields:

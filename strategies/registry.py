@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from models.registry import Registry
 from strategies.base import SplitStrategy
+from unlearning.methods import UnlearningMethod
 
 
 def _complaint(value: object) -> str | None:
     """Say why `value` cannot be a strategy."""
     if not (isinstance(value, type) and issubclass(value, SplitStrategy)):
         return "a strategy is a subclass of split_unlearning.SplitStrategy"
-    missing = [name for name in ("learn", "unlearn") if name in value.__abstractmethods__]
+    missing = sorted(value.__abstractmethods__)
     if missing:
         return f"it does not define {', '.join(missing)}"
+    kinds = value.methods
+    if not isinstance(kinds, tuple) or not all(_is_method(kind) for kind in kinds):
+        return "its methods are no tuple of subclasses of UnlearningMethod"
     if not isinstance(getattr(value, "client", None), str) or ":" not in value.client:
         return "it does not name its client class: client = 'package.module:Class'"
     return None
+
+
+def _is_method(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, UnlearningMethod)
 
 
 STRATEGIES: Registry[type[SplitStrategy]] = Registry(

@@ -22,7 +22,6 @@ class SplitWiper(SplitStrategy):
 
     client = "clients.splitwiper:SplitWiperClient"
     methods = (Retrain, StagedMethod)
-    uses = frozenset()
 
     def learn(self) -> Script:
         """Algorithm 1."""

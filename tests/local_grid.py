@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
@@ -11,6 +11,7 @@ from unittest.mock import patch
 
 import torch
 from flwr.app import Context, Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
@@ -28,6 +29,8 @@ from strategies.placement import place, release
 from strategies.registry import STRATEGIES
 from transport.ledger import Ledger
 
+_INSTRUCTIONS = ("fitins.config", "evaluateins.config")
+
 
 def node_of(client: int) -> int:
     """Node ids are no client numbers, and come in no order."""
@@ -38,10 +41,28 @@ def client_of(node_id: int) -> int:
     return (1000 - node_id) // 7
 
 
-class LocalGrid(Grid):
-    """Calls the ClientApp for each message, `in_flight` at a time, and keeps what was sent."""
+def instructions(message: Message) -> Iterator[Mapping[str, Any]]:
+    """The fields of what a message asks a client to do; none if it asks who the client is."""
+    for name, fields in message.content.config_records.items():
+        if name in _INSTRUCTIONS:
+            yield fields
 
-    def __init__(self, settings: Mapping[str, Any], num_clients: int, in_flight: int = 1) -> None:
+
+class LocalGrid(Grid):
+    """Calls the ClientApp for each message, `in_flight` at a time, and keeps what was sent.
+
+    Whoever is `silent`, said of a client and the fields of its instruction, works, but its answer
+    does not arrive.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        num_clients: int,
+        in_flight: int = 1,
+        silent: Callable[[int, Mapping[str, Any]], bool] = lambda *_: False,
+    ) -> None:
+        self._silent = silent
         # Flower's messages take their sender from the process that runs the ServerApp.
         TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
         self.in_flight = in_flight
@@ -70,21 +91,25 @@ class LocalGrid(Grid):
             message.metadata.__dict__["_message_id"] = f"message-{self._pushed}"
         with ThreadPoolExecutor(self.in_flight) as workers:
             # Newest first: nobody may rely on the order of replies.
-            self._replies = list(workers.map(self._answer, pushed))[::-1]
+            answers = list(workers.map(self._answer, pushed))[::-1]
+        self._replies = [answer for answer in answers if answer is not None]
         return [message.metadata.message_id for message in pushed]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         known = set(message_ids)
         return [one for one in self._replies if one.metadata.reply_to_message_id in known]
 
-    def _answer(self, message: Message) -> Message:
+    def _answer(self, message: Message) -> Message | None:
         node_id = message.metadata.dst_node_id
         delivered = message_from_proto(message_to_proto(message))
         try:
             reply = client_app.app(delivered, self.contexts[node_id])
         except Exception as error:  # noqa: BLE001 - a node answers with what its app raised
-            return Message(Error(code=0, reason=str(error)), reply_to=message)
+            raised = Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=str(error))
+            return Message(raised, reply_to=message)
         reply.metadata.__dict__["_src_node_id"] = node_id
+        if any(self._silent(client_of(node_id), fields) for fields in instructions(message)):
+            return None
         # Copies: who reads a message may take it apart.
         self.sent.append((node_id, *(deepcopy(one.content) for one in (message, reply))))
         return reply
@@ -121,12 +146,19 @@ def dealt(dataset: Dataset, plan: Plan) -> Iterator[None]:
 class LocalRun:
     """One run of the app on a `LocalGrid`, and all it left behind."""
 
-    def __init__(self, num_clients: int, in_flight: int = 1, **settings: Any) -> None:
+    def __init__(
+        self,
+        num_clients: int,
+        in_flight: int = 1,
+        *,
+        silent: Callable[[int, Mapping[str, Any]], bool] = lambda *_: False,
+        **settings: Any,
+    ) -> None:
         named = {name.replace("_", "-"): value for name, value in settings.items()}
         config = RunConfig.from_mapping(named)
-        self.grid = LocalGrid(named, num_clients, in_flight)
+        self.grid = LocalGrid(named, num_clients, in_flight, silent)
         self.ledger = Ledger()
-        conversation = Conversation(self.grid, self.ledger)
+        conversation = Conversation(self.grid, self.ledger, config.round_timeout)
         self.prepared = prepare(config, conversation.meet())
         dataset = self.prepared.dataset
         server = place(
@@ -165,6 +197,6 @@ class LocalRun:
         crossed = []
         for node_id, content, _ in self.grid.sent:
             for name, fields in content.config_records.items():
-                if name in ("fitins.config", "evaluateins.config") and fields["phase"] == phase:
+                if name in _INSTRUCTIONS and fields["phase"] == phase:
                     crossed.append((client_of(node_id), str(fields["action"])))
         return crossed

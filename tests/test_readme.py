@@ -17,8 +17,7 @@ def test_the_strategy_of_the_readme_runs_by_dotted_path(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     said = []
     monkeypatch.setattr("simulations.console.progress", said.append)
-    run = LocalRun(3, strategy="my_package.protocol:Counting", options="a=1 b=2")
-    assert run.strategy.options == {"a": "1", "b": "2"}
+    run = LocalRun(3, strategy="my_package.protocol:Counting")
     assert "1442 samples" in said
     forgotten = len(run.prepared.forgettings[0].samples[0])
     assert run.phases[1]["samples"] == forgotten

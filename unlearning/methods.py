@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from models.errors import UserError
+from models.options import Option, Value
 from models.registry import Registry
 from unlearning.objectives import BoundedAscent, Distillation
-from unlearning.stages import Stage
+from unlearning.stages import RESERVED, Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,7 @@ class UnlearningSettings:
     distillation_alpha : float
         As in `Distillation`.
     options : mapping
-        A plug-in's own settings.
+        The values of the options that strategy and method declare as their own.
     """
 
     fine_tune_epochs: int = 6
@@ -37,20 +39,31 @@ class UnlearningSettings:
     ascent_bound: float = 1.0
     distillation_epochs: int = 6
     distillation_alpha: float = 0.5
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Value] = field(default_factory=dict)
 
 
 class UnlearningMethod:
     """How to forget.
 
     A strategy names the kinds of method that it can carry out (`SplitStrategy.methods`): a new
-    method is a subclass of one of them. ``uses`` are the run-config keys it reads.
+    method is a subclass of one of them. ``uses`` are the run-config keys that it reads and others
+    do not, ``own_options`` settings of its own.
     """
 
     uses: ClassVar[frozenset[str]] = frozenset()
+    own_options: ClassVar[Mapping[str, Option]] = {}
 
     def __init__(self, settings: UnlearningSettings) -> None:
         self.settings = settings
+
+    def check(self) -> None:
+        """Refuse what cannot be carried out, before anything starts.
+
+        Raises
+        ------
+        UserError
+            In one line.
+        """
 
 
 class Retrain(UnlearningMethod):
@@ -65,7 +78,23 @@ class StagedMethod(UnlearningMethod, ABC):
 
     @abstractmethod
     def stages(self) -> Sequence[Stage]:
-        """Return the stages, in order."""
+        """Return the stages, in order, each with a name of its own."""
+
+    def check(self) -> None:
+        """Refuse stages without epochs, and those that could be taken for each other."""
+        for stage in self.stages():
+            if stage.epochs < 1:
+                raise UserError(
+                    f"stage {stage.name!r} of {type(self).__name__} has {stage.epochs} epochs; "
+                    "allowed: an integer >= 1"
+                )
+        names = [stage.name for stage in self.stages()]
+        for name in names:
+            if name in RESERVED or names.count(name) > 1:
+                raise UserError(
+                    f"stage {name!r} of {type(self).__name__} needs a name of its own; taken are "
+                    f"{', '.join([*RESERVED, *names])}"
+                )
 
     def stage(self, name: str) -> Stage:
         """Return the stage of that name.
@@ -128,9 +157,8 @@ def _complaint(value: object) -> str | None:
     """Say why `value` cannot be an unlearning method."""
     if not (isinstance(value, type) and issubclass(value, UnlearningMethod)):
         return "an unlearning method is a subclass of split_unlearning.UnlearningMethod"
-    if issubclass(value, StagedMethod) and "stages" in value.__abstractmethods__:
-        return "it does not define stages"
-    return None
+    missing = sorted(getattr(value, "__abstractmethods__", ()))
+    return f"it does not define {', '.join(missing)}" if missing else None
 
 
 METHODS: Registry[type[UnlearningMethod]] = Registry(

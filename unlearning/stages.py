@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from models.errors import UserError
 from unlearning.objectives import TEACHERS, CrossEntropy, Objective
@@ -34,7 +34,7 @@ class Stage:
     Raises
     ------
     UserError
-        If the objective asks a teacher that there is not.
+        For other samples, or if the objective asks a teacher that there is not.
     """
 
     name: str
@@ -43,6 +43,11 @@ class Stage:
     objective: Objective = field(default_factory=CrossEntropy)
 
     def __post_init__(self) -> None:
+        if self.samples not in get_args(Samples):
+            raise UserError(
+                f"stage {self.name!r} visits {self.samples!r} samples; allowed: "
+                f"{', '.join(get_args(Samples))}"
+            )
         for teacher in self.objective.teachers:
             if teacher not in TEACHERS:
                 raise UserError(
@@ -57,3 +62,12 @@ def learning(epochs: int) -> Stage:
     It has one name for both: what is retrained must draw the same numbers.
     """
     return Stage("train", epochs)
+
+
+def pretraining(epochs: int) -> Stage:
+    """Return the stage in which a client trains its segment alone, before the server learns."""
+    return Stage("pretrain", epochs)
+
+
+RESERVED = (learning(1).name, pretraining(1).name)
+"""Names that no stage of an unlearning method may have."""

@@ -98,7 +98,7 @@ def test_what_the_clients_left_nothing_for_is_refused_with_the_numbers(tmp_path)
 
 def test_a_plug_in_by_dotted_path_runs_and_its_failure_is_told_in_one_line(tmp_path):
     (tmp_path / "my_plugin.py").write_text(
-        "from split_unlearning import SplitClient, SplitStrategy, action\n"
+        "from split_unlearning import Option, SplitClient, SplitStrategy, action\n"
         "class Client(SplitClient):\n"
         "    @action\n"
         "    def greet(self, message):\n"
@@ -106,6 +106,7 @@ def test_a_plug_in_by_dotted_path_runs_and_its_failure_is_told_in_one_line(tmp_p
         "class Strategy(SplitStrategy):\n"
         "    '''Greets.'''\n"
         "    client = 'my_plugin:Client'\n"
+        "    own_options = {'mood': Option('joy')}\n"
         "    def learn(self):\n"
         "        yield self.ask([1], 'greet')\n"
         "    def unlearn(self, requests):\n"

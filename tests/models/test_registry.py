@@ -87,12 +87,25 @@ def test_entry_points_are_not_read_without_a_group_or_from_another(offered, pain
         assert "'blue'" in refusal(registry.get, "blue")
 
 
-def test_an_entry_point_does_not_replace_a_built_in_name(offered, paint):
+def test_a_name_that_is_registered_twice_stands_for_nothing(offered, paint):
     offered["red"] = "paint:blue"
     registry = Registry("colour", group="colours")
     registry.register("red", 1)
-    assert registry.get("red") == 1
     assert registry.names() == ["red"]
+    assert refusal(registry.get, "red") == "colour 'red' is registered twice: built in, paint:blue"
+
+
+def test_two_packages_that_offer_one_name_are_both_named(monkeypatch, paint):
+    def offers(*paths):
+        found = [EntryPoint("red", path, "colours") for path in paths]
+        monkeypatch.setattr("models.registry.entry_points", lambda group: found)
+
+    registry = Registry("colour", group="colours")
+    offers("paint:blue", "other:red")
+    assert refusal(registry.get, "red") == "colour 'red' is registered twice: other:red, paint:blue"
+    # One package that is found twice is one package.
+    offers("paint:blue", "paint:blue")
+    assert registry.get("red") is paint.blue
 
 
 def test_a_dotted_path_is_imported(paint):

@@ -22,7 +22,7 @@ from simulations.data import DATASETS
 from simulations.launch import Outcome
 from simulations.partition import DISTRIBUTIONS
 from strategies.registry import STRATEGIES
-from unlearning.methods import METHODS
+from unlearning.methods import METHODS, Retrain
 
 
 @dataclass
@@ -206,9 +206,24 @@ def test_list_shows_all() -> None:
     assert result.exit_code == 0
     names = [*STRATEGIES.names(), *METHODS.names(), *MODELS.names(), *DATASETS, *DISTRIBUTIONS]
     keys = list(RunConfig().as_mapping())
-    first_words = [line.split()[0] for line in result.stdout.splitlines() if line.startswith("  ")]
+    tables = [table.splitlines() for table in result.stdout.strip().split("\n\n")]
+    (matrix,) = [table for table in tables if table[0] == "Which strategy can forget how"]
+    tables.remove(matrix)
+    first_words = [line.split()[0] for table in tables for line in table[1:]]
     assert sorted(first_words) == sorted([*names, *keys])
+    assert matrix[1].split() == METHODS.names()
+    assert [line.split()[0] for line in matrix[2:]] == STRATEGIES.names()
     assert all(len(line.split()) > 1 for line in result.stdout.splitlines() if line)
+
+
+def test_the_matrix_marks_what_a_strategy_can_carry_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("strategies.splitwiper.SplitWiper.methods", (Retrain,))
+    monkeypatch.setitem(METHODS._built_in, "absent", "no.such.module:Method")
+    lines = _invoke("list").stdout.splitlines()
+    title = lines.index("Which strategy can forget how")
+    names = lines[title + 1].split()
+    (marks,) = [line.split() for line in lines[title:] if line.startswith("  splitwiper ")]
+    assert [name for name, mark in zip(names, marks[1:], strict=True) if mark == "x"] == ["retrain"]
 
 
 def test_list_survives_a_plug_in_that_does_not_import(monkeypatch: pytest.MonkeyPatch) -> None:

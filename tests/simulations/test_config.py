@@ -244,8 +244,6 @@ def test_a_key_that_means_nothing_to_the_strategy_is_not_silently_taken():
     RunConfig.from_mapping({"ascent-epochs": 2, "unlearning": "gradient-ascent"}).check()
     for chosen, named in (
         (handoff, "client-sync='handoff'"),
-        ({"options": "a=1"}, "options='a=1'"),
-        ({"options": "a=1", "strategy": "vanilla"}, "options='a=1'"),
         ({"init-from": "splitwiper"}, "init-from='splitwiper'"),
         ({"skip-absent": True, "strategy": "splitfed"}, "skip-absent=True"),
         ({"ascent-epochs": 2}, "ascent-epochs=2"),
@@ -326,20 +324,6 @@ def test_requests_are_asked_by_the_client_that_the_config_names():
         ("class:bird", 2),
         ("client:1", 1),
     ]
-
-
-@pytest.mark.parametrize(
-    ("text", "options"),
-    [
-        ("", {}),
-        ("  ", {}),
-        ("a=1", {"a": "1"}),
-        ("a=1 b=x=y  c=", {"a": "1", "b": "x=y", "c": ""}),
-        ("a='two words' 'b c'=3", {"a": "two words", "b c": "3"}),
-    ],
-)
-def test_options_are_names_and_texts(text, options):
-    assert RunConfig.from_mapping({"options": text}).plugin_options() == options
 
 
 @pytest.mark.parametrize(

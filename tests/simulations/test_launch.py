@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import simulations
 from simulations import launch, superlink
 from simulations.console import FAILURE, PROGRESS
-from simulations.launch import ROOMS, Outcome, as_toml, run_app, stage_app
+from simulations.launch import Outcome, as_toml, run_app, stage_app
 
 MARK = "SPLIT_UNLEARNING_TEST"
 
@@ -123,11 +123,13 @@ def _run(tiny: Path, ending: str = "", text: str = "") -> tuple[Outcome, list[st
 def test_stage_app_is_a_flower_app(tmp_path: Path) -> None:
     app = stage_app(tmp_path)
     root = Path(simulations.__file__).parent.parent
-    for room in ROOMS:
-        sources = {path.name for path in (root / room).glob("*.py")}
-        assert {path.name for path in (app / room).iterdir()} == sources
-        assert "__init__.py" in sources
-    assert (app / "split_unlearning.py").is_file()
+    description = tomllib.loads((root / "pyproject.toml").read_text())
+    bundled = description["tool"]["flwr"]["app"]["fab-include"]
+    expected = {path.relative_to(root) for pattern in bundled for path in root.glob(pattern)}
+    staged = {path.relative_to(app) for path in app.rglob("*") if path.is_file()}
+    assert staged == expected | {Path("pyproject.toml")}
+    named = ("split_unlearning.py", "clients/__init__.py", "simulations/result.schema.json")
+    assert {Path(name) for name in named} <= staged
     assert (app / "pyproject.toml").read_text() == (root / "pyproject.toml").read_text()
     assert len(build_fab_from_disk(app)) > 10_000
 

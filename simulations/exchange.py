@@ -1,0 +1,93 @@
+"""One exchange with Flower's nodes: send messages, wait for the answers, say what went wrong."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+
+from flwr.app import Message, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
+
+from transport.link import one_line
+
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.5
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why a node has not answered.
+
+    Parameters
+    ----------
+    reason : str
+        One line.
+    fatal : bool
+        Whether it is not that client's trouble alone: when a worker of the simulation has died,
+        Flower goes on giving messages to it.
+    """
+
+    reason: str
+    fatal: bool = False
+
+
+def exchange(
+    grid: Grid, messages: list[Message], timeout: float
+) -> dict[int, RecordDict | Trouble]:
+    """Send one message to each of some nodes and wait for their answers.
+
+    Not ``Grid.send_and_receive``: that looks for answers every 0.1 seconds in a simulation and
+    every 3 in a deployment, which a turn of a few batches would spend waiting.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's way to the nodes.
+    messages : list of Message
+        At most one a node.
+    timeout : float
+        Seconds that the nodes have.
+
+    Returns
+    -------
+    dict of int to RecordDict or Trouble
+        By node, the answer or why there is none.
+    """
+    late = Trouble(f"no answer within {timeout:g} seconds (round-timeout)")
+    replies: dict[int, RecordDict | Trouble] = {}
+    started = time.monotonic()
+    waiting = set(grid.push_messages(messages)) if messages else set()
+    # An answer that Flower writes itself does not come from the node that was asked.
+    nodes = {one.metadata.message_id: one.metadata.dst_node_id for one in messages}
+    for message_id in nodes.keys() - waiting:
+        replies[nodes[message_id]] = Trouble("Flower takes no message for its node")
+    waiting &= nodes.keys()
+    while waiting:
+        for reply in grid.pull_messages(waiting):
+            waiting.discard(reply.metadata.reply_to_message_id)
+            node_id = nodes[reply.metadata.reply_to_message_id]
+            replies[node_id] = _trouble(reply) if reply.has_error() else reply.content
+        waited = time.monotonic() - started
+        if waited > timeout:
+            break
+        if waiting:
+            # So often that looking takes, and adds, a twentieth of the time at most.
+            time.sleep(min(max(waited / 20, _SHORTEST_PAUSE), _LONGEST_PAUSE))
+    return {**dict.fromkeys((nodes[one] for one in waiting), late), **replies}
+
+
+def _trouble(reply: Message) -> Trouble:
+    """Read the text of an error.
+
+    What a ClientApp raised comes as Ray's traceback of Flower's exception, which ends with the
+    message; anything else as the exception's type and text, of which the beginning tells enough.
+    """
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(reply.error.reason))
+    _, raised, message = plain.rpartition("occurred. Message: ")
+    if raised:
+        return Trouble(one_line(message.removesuffix("'>")))
+    text = one_line(plain.partition("\n")[0])
+    if reply.error.code == ErrorCode.UNKNOWN:
+        return Trouble(f"Flower lost its worker: {text}", fatal=True)
+    return Trouble(text)
