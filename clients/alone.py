@@ -10,13 +10,15 @@ import torch
 from torch import nn
 
 from clients.base import SplitClient
+from clients.holding import Holding
 from models.split import pool_to_quarters, seeded
 from models.training import device, train_batch
-from unlearning.exactness import derive_seed
+from unlearning.exactness import Ids, derive_seed
+from unlearning.slices import epochs_of, slice_of, step_of
 from unlearning.stages import NO_REQUEST, Stage, pretraining
 
 
-def pretrain(client: SplitClient, segment: nn.Module) -> nn.Module:
+def pretrain(client: SplitClient, segment: nn.Module, first: int = 0) -> nn.Module:
     """Train a client segment alone, for N epochs, against a local head.
 
     The paper does not say against what a client trains its first layers; we pool the smashed data
@@ -28,8 +30,10 @@ def pretrain(client: SplitClient, segment: nn.Module) -> nn.Module:
     client : SplitClient
         Whose samples and whose draws these are.
     segment : nn.Module
-        What images enter and smashed data leave; trained in place. On a client without samples it
-        stays as it is.
+        What images enter and smashed data leave; freshly initialised, trained in place. On a client
+        without samples it stays as it is.
+    first : int
+        The slice to start from; what the step before it left is taken from the client's state.
 
     Returns
     -------
@@ -37,8 +41,33 @@ def pretrain(client: SplitClient, segment: nn.Module) -> nn.Module:
         The head, trained along; no part of the network that is learned.
     """
     head = local_head(client, segment)
-    train_alone(client, segment, head, pretraining(client.training.pretrain_epochs))
+    network = _joined(segment, head)
+    if first:
+        network.load_state_dict(client.state.load(_checkpoint(first - 1)) or {})
+    slices = client.training.slices
+    for number, epochs in enumerate(epochs_of(slices, client.training.pretrain_epochs)):
+        if number >= first:
+            ids = client.holding.ids
+            known = client.holding.only(ids[slices_of(client, ids) <= number])
+            step = step_of(pretraining(epochs), number, slices)
+            train_alone(client, segment, head, step, holding=known)
+            if number + 1 < slices:
+                client.state.save(_checkpoint(number), network.state_dict())
     return head
+
+
+def slices_of(client: SplitClient, ids: Ids) -> Ids:
+    """Return in which of a client's slices each of its samples is, from 0."""
+    seed = derive_seed(client.training.seed, "slices", client.client)
+    return slice_of(ids, client.training.slices, seed)
+
+
+def _checkpoint(number: int) -> str:
+    return f"step-{number + 1}"
+
+
+def _joined(segment: nn.Module, head: nn.Module) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(segment=segment, head=head))
 
 
 def local_head(client: SplitClient, segment: nn.Module, owner: str = "") -> nn.Sequential:
@@ -59,6 +88,7 @@ def train_alone(
     stage: Stage,
     about: int = NO_REQUEST,
     teachers: Mapping[str, nn.Module] | None = None,
+    holding: Holding | None = None,
 ) -> None:
     """Go through one stage on the client's own samples.
 
@@ -74,11 +104,13 @@ def train_alone(
         The number of the request whose samples are the forgotten ones.
     teachers : mapping, optional
         Networks by the names under which the objective asks them.
+    holding : Holding, optional
+        What to visit instead of the samples that the stage names.
     """
-    network = nn.Sequential(OrderedDict(segment=segment, head=head))
+    network = _joined(segment, head)
     optimiser = client.training.optimiser(network)
     for epoch in range(stage.epochs):
-        for x, batch in client.visit(stage, epoch, about):
+        for x, batch in client.visit(stage, epoch, about, holding):
             targets = stage.objective.targets(batch, partial(_logits_of, teachers or {}, x))
             placed = {name: target.to(device()) for name, target in targets.items()}
             train_batch(network, optimiser, x, partial(stage.objective.loss, targets=placed))

@@ -22,7 +22,7 @@ from models.registry import load_object
 from models.split import Part, build_segment, segment_with
 from models.training import TrainingSettings, device
 from transport.message import Array, Message
-from unlearning.exactness import batches, derive_seed, digest, order
+from unlearning.exactness import Ids, batches, derive_seed, digest, order
 from unlearning.methods import StagedMethod, UnlearningMethod
 from unlearning.objectives import Batch
 from unlearning.request import Request
@@ -251,7 +251,9 @@ class SplitClient(NumPyClient):
             return train
         return method.stage(named)
 
-    def visit(self, stage: Stage, epoch: int, about: int) -> Iterator[tuple[torch.Tensor, Batch]]:
+    def visit(
+        self, stage: Stage, epoch: int, about: int, holding: Holding | None = None
+    ) -> Iterator[tuple[torch.Tensor, Batch]]:
         """Yield the batches of one epoch of a stage, in their seeded order.
 
         Parameters
@@ -262,14 +264,18 @@ class SplitClient(NumPyClient):
             From 0.
         about : int
             The number of the request whose samples are the forgotten ones.
+        holding : Holding, optional
+            What to visit instead of the samples that the stage names.
 
         Yields
         ------
         tensor of float32, shape (n, channels, height, width); Batch
             The images, on the device, and what is known of them.
         """
-        forgotten = self._forgotten().get(str(about), torch.empty(0, dtype=torch.int64)).numpy()
-        if stage.samples == "retained":
+        forgotten = self.meant_by(about)
+        if holding is not None:
+            visited = holding
+        elif stage.samples == "retained":
             visited = self.holding
         elif stage.samples == "forgotten":
             visited = self.whole.only(forgotten)
@@ -283,6 +289,10 @@ class SplitClient(NumPyClient):
             mask = torch.from_numpy(np.isin(ids, forgotten))
             known = Batch(ids, visited.y[torch.from_numpy(rows)], mask, self.num_labels)
             yield visited.x[torch.from_numpy(rows)].to(device()), known
+
+    def meant_by(self, request: int) -> Ids:
+        """Return the ids of this client's samples that a request meant, by its number."""
+        return self._forgotten().get(str(request), torch.empty(0, dtype=torch.int64)).numpy()
 
     def _forgotten(self) -> dict[str, torch.Tensor]:
         """Return the ids of the samples that each request meant, by its number."""

@@ -6,7 +6,7 @@ import copy
 
 from torch import nn
 
-from clients.alone import local_head, pretrain, train_alone
+from clients.alone import local_head, pretrain, slices_of, train_alone
 from clients.base import SplitClient, action
 from transport.message import Message
 from unlearning.methods import StagedMethod
@@ -18,19 +18,24 @@ class SplitWiperClient(SplitClient):
     @action
     def pretrain(self, message: Message) -> Message:
         """Initialise, train for N epochs on the client's own data, freeze, send."""
+        return self._pretrain_from(first=0)
+
+    def _pretrain_from(self, first: int) -> Message:
         segment = self.fresh_segment()
-        return self._freeze(segment, pretrain(self, segment))
+        return self._freeze(segment, pretrain(self, segment, first))
 
     @action
     def forget(self, message: Message) -> Message:
         """Remove the forgotten samples and do again what `pretrain` does; nobody else is needed.
 
-        A method in stages goes on from the segment and the local head that there are instead.
+        With slices it starts from the step before the first slice that held some of them. A method
+        in stages goes on from the segment and the local head that there are instead.
         """
         about = self.forget_samples(message).number
         method = self.setting.method
         if not isinstance(method, StagedMethod):
-            return self.pretrain(message)
+            touched = slices_of(self, self.meant_by(about))
+            return self._pretrain_from(first=int(touched.min(initial=self.training.slices - 1)))
         segment = self.kept_segment()
         if self.asked_again:
             return self.upload_chunk(segment, "train", chunk=0)

@@ -26,6 +26,8 @@ class TrainingSettings:
         N, epochs a client trains its segment alone.
     server_epochs : int
         M, epochs of the split-learning phase.
+    slices : int
+        Slices of a client's own samples, trained alone step by step.
     threads : int
         Threads of each segment. Their number changes the last bits of a result.
     """
@@ -37,6 +39,7 @@ class TrainingSettings:
     weight_decay: float = 0.0
     pretrain_epochs: int = 10
     server_epochs: int = 30
+    slices: int = 1
     threads: int = 1
 
     def optimiser(self, *segments: nn.Module) -> torch.optim.SGD:

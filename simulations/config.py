@@ -17,7 +17,7 @@ from models.training import TrainingSettings
 from simulations.partition import DISTRIBUTIONS
 from strategies.base import SplitStrategy
 from strategies.registry import STRATEGIES
-from unlearning.methods import METHODS, UnlearningMethod, UnlearningSettings
+from unlearning.methods import METHODS, Retrain, UnlearningMethod, UnlearningSettings
 from unlearning.request import Request, parse_requests
 
 # TOML's integers end here, and so do seeds and ids; a larger number is a slip of the finger.
@@ -116,6 +116,15 @@ class RunConfig:
         "a copy of the server segment for each client, or one for all",
         "1, 2",
         lambda value: value in (1, 2),
+    )
+    slices: int = _own(
+        1, "slices of a client's samples, to retrain from the middle", "an integer >= 1", _positive
+    )
+    server_slices: int = _own(
+        1, "slices of the clients, for the server to do so", "an integer >= 1", _positive
+    )
+    stable_clients: str = _own(
+        "", "the clients, those least likely to ask first", "each client's number once, or empty"
     )
     init_from: str = _own(
         "fresh",
@@ -217,8 +226,12 @@ class RunConfig:
             allowed = f"{', '.join(fitting(strategy))} (with strategy={self.strategy!r})"
             raise refuse("unlearning", self.unlearning, allowed)
         self._check_used(strategy.uses | method.uses)
+        if self.slices > 1 and not issubclass(method, Retrain):
+            allowed = f"1 (unlearning={self.unlearning!r} goes on from the last step alone)"
+            raise refuse("slices", self.slices, allowed)
         MODELS.get(self.model)
         parse_requests(self.forget, self.forget_client)
+        self._stable_clients()
         self._check_method()
         if self.out and not Path(self.out).is_absolute():
             raise refuse("out", self.out, "an absolute path: a run has no current folder of yours")
@@ -262,8 +275,31 @@ class RunConfig:
             weight_decay=self.weight_decay,
             pretrain_epochs=self.pretrain_epochs,
             server_epochs=self.server_epochs,
+            slices=self.slices,
             threads=self.threads,
         )
+
+    def stable_first(self, num_clients: int) -> list[int]:
+        """Return the clients in the order in which their shards enter the server's slices.
+
+        Raises
+        ------
+        UserError
+            If it is not an order of these clients.
+        """
+        named = self._stable_clients() or list(range(num_clients))
+        if len(named) != num_clients:
+            allowed = f"each number from 0 to {num_clients - 1} once, or empty"
+            raise refuse("stable-clients", self.stable_clients, allowed)
+        return named
+
+    def _stable_clients(self) -> list[int]:
+        words = self.stable_clients.split(",") if self.stable_clients else []
+        numbers = [int(word) if word.strip().isdecimal() else -1 for word in words]
+        if sorted(numbers) != list(range(len(numbers))):
+            allowed = "each client's number once, separated by commas, or empty"
+            raise refuse("stable-clients", self.stable_clients, allowed)
+        return numbers
 
     def method(self) -> UnlearningMethod:
         """Return how to forget.

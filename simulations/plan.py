@@ -15,6 +15,7 @@ from simulations.partition import Plan, make_plan
 from strategies.registry import STRATEGIES
 from unlearning.exactness import Ids
 from unlearning.request import Request
+from unlearning.slices import dealt
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ def prepare(config: RunConfig, num_clients: int) -> Preparation:
     dataset, plan = deal(config, num_clients)
     part = STRATEGIES.get(config.strategy).server_part
     check_fits(config.model, dataset.input_shape, dataset.num_classes, part)
+    dealt(config.stable_first(num_clients), config.server_slices)
     held = dict(enumerate(plan.train))
     forgettings = []
     for request in config.requests():

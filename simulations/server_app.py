@@ -92,6 +92,8 @@ def run(
             client_sync=config.client_sync,
             splitfed_version=config.splitfed_version,
             init_from=config.init_from,
+            server_slices=config.server_slices,
+            stable_first=config.stable_first(prepared.plan.num_clients),
             skip_absent=config.skip_absent,
             options=config.plugin_options(),
             report=console.Ticker(),

@@ -74,6 +74,10 @@ class StrategySetting:
         Whether each client trains a copy of the server segment, or all train one (SplitFed).
     init_from : "fresh" or "splitwiper"
         What client segments start from: fresh weights, or SplitWiper's pre-trained ones.
+    server_slices : int
+        Slices of the server's training (SplitWiper).
+    stable_first : sequence of int
+        The clients, those least likely to ask first; empty for their order.
     skip_absent : bool
         Whether an epoch goes on without a client that does not answer.
     options : mapping
@@ -89,6 +93,8 @@ class StrategySetting:
     client_sync: str = "none"
     splitfed_version: int = 1
     init_from: str = "fresh"
+    server_slices: int = 1
+    stable_first: Sequence[int] = ()
     skip_absent: bool = False
     options: Mapping[str, Value] = field(default_factory=dict)
     report: Callable[[str], None] = lambda _: None

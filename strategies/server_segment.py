@@ -89,6 +89,7 @@ class ServerSegment:
 
     def initialise(self) -> None:
         """Start from fresh weights, ready to learn; they follow from the seed alone."""
+        self._checkpoints: dict[int, dict[str, torch.Tensor]] = {}
         self._start_with(self._fresh("server-segment"), learning(self._training.server_epochs))
 
     def begin(self, stage: Stage) -> None:
@@ -138,16 +139,33 @@ class ServerSegment:
         checked = self._checked_labels(torch.tensor(labels), len(activations))
         self._cache.add(client, chunk, activations, checked, ids.astype(np.int64))
 
-    def train_on_cache(self, epoch: int) -> None:
-        """Train for one epoch on everything that is cached (Algorithm 1, lines 15-17)."""
+    def train_on_cache(self, epoch: int, clients: Sequence[int] | None = None) -> None:
+        """Train for one epoch on what is cached (Algorithm 1, lines 15-17).
+
+        Parameters
+        ----------
+        epoch : int
+            From 0 in each stage.
+        clients : sequence of int, optional
+            Whose shards; default everybody's.
+        """
         started = time.perf_counter()
-        smashed, labels, keys = self._cache.samples()
-        visited = epoch_order(keys, self._training.seed, epoch)
+        smashed, labels, keys = self._cache.samples(clients)
+        visited = epoch_order(keys, self._training.seed, self._stage.name, epoch)
         for batch in batches(len(visited), self._training.batch_size):
             x = smashed[visited[batch]].to(self._device)
             y = labels[visited[batch]].to(self._device)
             self._train(self._main, x, {"labels": y})
         self._seconds += self._elapsed(started)
+
+    def keep_checkpoint(self, step: int) -> None:
+        """Keep the weights as they are after a step, for requests that start again from there."""
+        self._checkpoints[step] = self.state()
+
+    def restore_checkpoint(self, step: int) -> None:
+        """Go back to the weights after a step, and drop those of all later steps."""
+        self._main.segment.load_state_dict(self._checkpoints[step])
+        self._checkpoints = {kept: self._checkpoints[kept] for kept in range(step + 1)}
 
     def cache_bytes(self) -> int:
         """Return the size of the cached training activations and labels, in bytes."""

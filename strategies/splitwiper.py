@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from strategies.base import SplitStrategy
+from strategies.base import SplitStrategy, StrategySetting
 from strategies.script import Script
 from unlearning.methods import NoUnlearning, Retrain, StagedMethod
 from unlearning.request import Request
+from unlearning.slices import dealt, epochs_of, first_touched, step_of
+from unlearning.stages import learning
 
 
 class SplitWiper(SplitStrategy):
@@ -18,15 +20,24 @@ class SplitWiper(SplitStrategy):
     client alone trains again without the forgotten samples and its shard is replaced: exact SISA
     unlearning, with one shard a client. A method that goes on from what was learned does so on the
     requesting client alone, which uploads again; the server always starts again.
+
+    With ``slices`` a client trains in steps and starts again from the step before the first slice
+    that a request touches; with ``server-slices`` so does the server, each client's shard lying in
+    one slice.
     """
 
     client = "clients.splitwiper:SplitWiperClient"
     methods = (Retrain, StagedMethod)
+    uses = frozenset({"slices", "server-slices", "stable-clients"})
+
+    def __init__(self, setting: StrategySetting) -> None:
+        super().__init__(setting)
+        self.slices = dealt(setting.stable_first or self.clients, setting.server_slices)
 
     def learn(self) -> Script:
         """Algorithm 1."""
         yield from self.collect(self.ask(self.clients, "pretrain"))
-        self.train_server()
+        self.train_server(first=0)
 
     def unlearn(self, requests: Mapping[int, Request]) -> Script:
         """Algorithm 2: the other clients are not sent one message."""
@@ -34,11 +45,21 @@ class SplitWiper(SplitStrategy):
             yield self.ask_to_forget(requests, "leave-out")
             return
         yield from self.collect(self.ask_to_forget(requests, "forget"))
-        self.train_server()
+        self.train_server(first_touched(self.slices, requests))
 
-    def train_server(self) -> None:
-        """Initialise the server segment and train it for M epochs on the cache."""
-        self.server.initialise()
-        for epoch in range(self.training.server_epochs):
-            self.progress(f"server epoch {epoch + 1} of {self.training.server_epochs}")
-            self.server.train_on_cache(epoch)
+    def train_server(self, first: int) -> None:
+        """Train the server segment on the cache, from a slice on; from the first, afresh."""
+        if first == 0:
+            self.server.initialise()
+        else:
+            self.server.restore_checkpoint(first - 1)
+        epochs = epochs_of(len(self.slices), self.training.server_epochs)
+        for number in range(first, len(self.slices)):
+            clients = [client for held in self.slices[: number + 1] for client in held]
+            step = step_of(learning(epochs[number]), number, len(self.slices))
+            self.server.begin(step)
+            for epoch in range(step.epochs):
+                self.progress(f"server, {step.name}: epoch {epoch + 1} of {step.epochs}")
+                self.server.train_on_cache(epoch, clients)
+            if number + 1 < len(self.slices):
+                self.server.keep_checkpoint(number)

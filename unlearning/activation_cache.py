@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -89,8 +90,15 @@ class ActivationCache:
         """Return one client's smashed data, shape (n, ...)."""
         return torch.cat(self._shards[client].smashed)
 
-    def samples(self) -> tuple[torch.Tensor, torch.Tensor, Ids]:
+    def samples(
+        self, clients: Collection[int] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, Ids]:
         """Return all smashed data, labels and keys, client by client.
+
+        Parameters
+        ----------
+        clients : collection of int, optional
+            Of whom; default everybody. Who uploaded nothing adds nothing.
 
         Returns
         -------
@@ -99,9 +107,13 @@ class ActivationCache:
         keys : array of int64, shape (n,)
             One number for a client and a sample id, for `epoch_order`.
         """
-        shards = [(client, self._shards[client]) for client in self.clients()]
-        if not shards:
+        if not self.clients():
             raise ValueError("the activation cache is empty: there is nothing to train on")
+        wanted = self.clients() if clients is None else clients
+        shards = [(client, self._shards[client]) for client in self.clients() if client in wanted]
+        if not shards:
+            nothing = self._shards[self.clients()[0]]
+            return nothing.smashed[0][:0], nothing.labels[0][:0], nothing.ids[0][:0]
         smashed = torch.cat([chunk for _, shard in shards for chunk in shard.smashed])
         labels = torch.cat([chunk for _, shard in shards for chunk in shard.labels])
         keys = np.concatenate(
@@ -110,12 +122,12 @@ class ActivationCache:
         return smashed, labels, keys
 
 
-def epoch_order(keys: Ids, seed: int, epoch: int) -> torch.Tensor:
-    """Return the order in which the server visits cached samples in one epoch.
+def epoch_order(keys: Ids, seed: int, stage: str, epoch: int) -> torch.Tensor:
+    """Return the order in which the server visits cached samples in one epoch of a stage.
 
     Returns
     -------
     tensor of int64, shape (n,)
         Positions; the place of two samples never depends on a third.
     """
-    return torch.from_numpy(order(keys, derive_seed(seed, "server-order", epoch)))
+    return torch.from_numpy(order(keys, derive_seed(seed, "server-order", stage, epoch)))

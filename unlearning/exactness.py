@@ -56,12 +56,18 @@ def order(ids: Ids, seed: int) -> NDArray[np.intp]:
     array of int, shape (n,)
         Positions in `ids`.
     """
-    # The finaliser of SplitMix64: a bijection of 64-bit integers, so no two ids tie.
-    mixed = ids.astype(np.uint64) ^ np.uint64(seed)
+    return np.argsort(mixed(ids, seed), kind="stable")
+
+
+def mixed(ids: Ids, seed: int) -> NDArray[np.uint64]:
+    """Return a number for each sample id that looks random and follows from it and the seed.
+
+    The finaliser of SplitMix64: a bijection of 64-bit integers, so no two ids tie.
+    """
+    number = ids.astype(np.uint64) ^ np.uint64(seed)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    mixed ^= mixed >> np.uint64(31)
-    return np.argsort(mixed, kind="stable")
+        number = (number ^ (number >> np.uint64(shift))) * np.uint64(factor)
+    return number ^ (number >> np.uint64(31))
 
 
 def batches(samples: int, batch_size: int) -> Iterator[slice]:

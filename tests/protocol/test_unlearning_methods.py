@@ -419,7 +419,7 @@ def server_from_scratch(run, segments):
     server = fresh_server(run)
     steps = sgd(server)
     for epoch in range(EPOCHS):
-        visited = torch.from_numpy(order(keys, derive_seed(SEED, "server-order", epoch)))
+        visited = torch.from_numpy(order(keys, derive_seed(SEED, "server-order", "train", epoch)))
         for rows in torch.split(visited, BATCH):
             steps.zero_grad()
             cross_entropies(server(smashed[rows]), labels[rows]).mean().backward()
@@ -493,8 +493,8 @@ def spied_visits(**settings):
     seen = []
     visit = SplitClient.visit
 
-    def spy(client, stage, epoch, about):
-        for x, batch in visit(client, stage, epoch, about):
+    def spy(client, stage, epoch, about, *holding):
+        for x, batch in visit(client, stage, epoch, about, *holding):
             seen.append((client.phase, client.client, stage.name, about, batch))
             yield x, batch
 

@@ -65,7 +65,7 @@ def test_training_on_the_cache_is_a_plain_loop():
     smashed, labels, ids = (np.concatenate([uploads[0][i], uploads[2][i]]) for i in range(3))
     keys = ids + np.repeat([0, 2], [12, 21]) * 2**40
     for epoch in range(3):
-        visited = order(keys, derive_seed(TRAINING.seed, "server-order", epoch))
+        visited = order(keys, derive_seed(TRAINING.seed, "server-order", "train", epoch))
         # 33 samples in batches of 8: the last one joins the batch before.
         for rows in (visited[:8], visited[8:16], visited[16:24], visited[24:]):
             optimiser.zero_grad()

@@ -157,12 +157,12 @@ def test_an_epoch_visits_every_sample_once_in_an_order_of_its_own():
     cache = ActivationCache()
     fill(cache, 0, upload(30))
     keys = cache.samples()[2]
-    orders = {tuple(epoch_order(keys, 0, epoch).tolist()) for epoch in range(20)}
+    orders = {tuple(epoch_order(keys, 0, "train", epoch).tolist()) for epoch in range(20)}
     assert len(orders) == 20
     assert {tuple(sorted(visited)) for visited in orders} == {tuple(range(30))}
-    assert tuple(epoch_order(keys, 1, 0).tolist()) not in orders
-    assert epoch_order(keys, 0, 3).tolist() == epoch_order(keys, 0, 3).tolist()
-    assert epoch_order(keys, 0, 3).dtype == torch.int64
+    assert tuple(epoch_order(keys, 1, "train", 0).tolist()) not in orders
+    assert epoch_order(keys, 0, "train", 3).tolist() == epoch_order(keys, 0, "train", 3).tolist()
+    assert epoch_order(keys, 0, "train", 3).dtype == torch.int64
 
 
 @settings(deadline=None, max_examples=30)
@@ -172,9 +172,9 @@ def test_the_others_keep_their_order_when_a_client_is_dropped(gone, seed, epoch)
     for client in range(4):
         fill(cache, client, upload(3 + client, salt=client))
     keys = cache.samples()[2]
-    before = keys[epoch_order(keys, seed, epoch).numpy()]
+    before = keys[epoch_order(keys, seed, "train", epoch).numpy()]
     cache.drop(gone)
     keys = cache.samples()[2]
-    after = keys[epoch_order(keys, seed, epoch).numpy()]
+    after = keys[epoch_order(keys, seed, "train", epoch).numpy()]
     assert after.tolist() == [key for key in before.tolist() if key // 2**40 != gone]
     assert len(after) == len(before) - 3 - gone
