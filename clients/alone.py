@@ -14,6 +14,7 @@ from clients.holding import Holding
 from models.split import pool_to_quarters, seeded
 from models.training import device, train_batch
 from unlearning.exactness import Ids, derive_seed
+from unlearning.objectives import targets_of
 from unlearning.slices import epochs_of, slice_of, step_of
 from unlearning.stages import NO_REQUEST, Stage, pretraining
 
@@ -111,7 +112,7 @@ def train_alone(
     optimiser = client.training.optimiser(network)
     for epoch in range(stage.epochs):
         for x, batch in client.visit(stage, epoch, about, holding):
-            targets = stage.objective.targets(batch, partial(_logits_of, teachers or {}, x))
+            targets = targets_of(stage.objective, batch, partial(_logits_of, teachers or {}, x))
             placed = {name: target.to(device()) for name, target in targets.items()}
             train_batch(network, optimiser, x, partial(stage.objective.loss, targets=placed))
 

@@ -21,6 +21,7 @@ from models.options import Value
 from models.registry import load_object
 from models.split import Part, build_segment, segment_with
 from models.training import TrainingSettings, device
+from transport.link import LinkError
 from transport.message import Array, Message
 from unlearning.exactness import Ids, batches, derive_seed, digest, order
 from unlearning.methods import StagedMethod, UnlearningMethod
@@ -122,7 +123,13 @@ class SplitClient(NumPyClient):
         self.whole = self.setting.holding(self.client)
         self.holding = self._retained()
         started = time.perf_counter()
-        answer = self._method(message.action)(message)
+        try:
+            answer = self._method(message.action)(message)
+        except (UserError, ValueError, LinkError, TimeoutError):
+            raise
+        except Exception as error:
+            # Flower passes on the text of an exception alone; that of many is nothing without type.
+            raise RuntimeError(f"{type(error).__name__}: {error}") from error
         answer.fields["seconds"] = time.perf_counter() - started - self.waited
         if self.kept:
             answer.fields["digest"] = self.kept

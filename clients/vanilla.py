@@ -14,7 +14,7 @@ from clients.base import SplitClient, action
 from transport.grpc_link import connect
 from transport.link import Endpoint, Link
 from transport.message import Array, Message, Scalar
-from unlearning.objectives import Objective
+from unlearning.objectives import Objective, targets_of
 from unlearning.stages import Stage
 
 
@@ -78,7 +78,7 @@ class VanillaClient(SplitClient):
         with connect(Endpoint.from_fields(message.fields), self.client, self.phase) as link:
             for x, batch in self.visit(stage, epoch, message.integer("about")):
                 logits_of = partial(self._logits_of, link, teachers, x)
-                targets = stage.objective.targets(batch, logits_of)
+                targets = targets_of(stage.objective, batch, logits_of)
                 self.step(segment, optimiser, link, x, stage.objective, targets)
                 count, samples = count + 1, samples + len(x)
             self.waited = link.seconds_waiting
@@ -121,7 +121,7 @@ class VanillaClient(SplitClient):
             "original": lambda: self.segment_of(self.state.load("original") or {}),
             "incompetent": lambda: self.fresh_segment("incompetent"),
         }
-        return {name: segments[name]() for name in stage.objective.teachers}
+        return {name: segments[name]().eval() for name in stage.objective.teachers}
 
     def _logits_of(
         self,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
+from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
@@ -36,6 +38,14 @@ def load_object(key: str, path: str) -> Any:
             f"{key}={path!r} does not import ({reason}); "
             "allowed: package.module:Object of an installed package"
         ) from error
+
+
+# Looking through all installed packages takes milliseconds, and names are asked for with every
+# message to a client.
+@lru_cache(maxsize=32)
+def offered(group: str, search_path: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Return the entry points of a group: names and dotted paths, as found on a search path."""
+    return tuple((point.name, point.value) for point in entry_points(group=group))
 
 
 class Registry(Generic[T]):
@@ -108,11 +118,9 @@ class Registry(Generic[T]):
             return self._load(name, name)
         raise refuse(self.key, name, f"{', '.join(self.names())}, or package.module:Object")
 
-    def _entry_points(self) -> Iterator[tuple[str, str]]:
-        """Yield the names that installed packages offer, and their dotted paths."""
-        if self._group:
-            for point in entry_points(group=self._group):
-                yield point.name, point.value
+    def _entry_points(self) -> tuple[tuple[str, str], ...]:
+        """Return the names that installed packages offer, and their dotted paths."""
+        return offered(self._group, tuple(sys.path)) if self._group else ()
 
     def _load(self, name: str, path: str) -> T:
         """Import an object that came from outside and see whether it fits."""

@@ -207,24 +207,26 @@ def check_fits(
                 f"model={model!r} leaves the {side}'s side of the cut={network.cut!r} nothing to "
                 "learn; allowed: a cut with parameters on both sides"
             )
-    _check_deterministic(model, client, input_shape)
+    images = torch.ones(2, *input_shape)
+    _check_deterministic(model, client, images)
+    if server_part == "trunk":
+        with torch.no_grad():
+            features = server.eval()(client(images))
+        _check_deterministic(model, network.segment("head"), features)
 
 
-def _check_deterministic(
-    model: str, client: nn.Sequential, input_shape: tuple[int, int, int]
-) -> None:
-    """Refuse a client segment that draws random numbers or keeps statistics."""
+def _check_deterministic(model: str, segment: nn.Sequential, x: torch.Tensor) -> None:
+    """Refuse what a client holds if it draws random numbers or keeps statistics."""
     culprits = [
         f"{type(layer).__name__} ({name})"
-        for name, layer in client.named_modules()
+        for name, layer in segment.named_modules()
         if isinstance(layer, (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd))
     ]
-    images = torch.ones(2, *input_shape)
     with torch.no_grad():
         with seeded(1):
-            first = client(images)
+            first = segment(x)
         with seeded(2):
-            again = client(images)
+            again = segment(x)
     if culprits or not torch.equal(first, again):
         raise UserError(
             f"model={model!r} has {culprits[0] if culprits else 'a random layer'} on the client's "

@@ -105,13 +105,13 @@ def give_up_when_late(message: Message, context: Context, call_next: ClientAppCa
         raise TimeoutError(f"it took longer than {seconds:g} seconds (round-timeout)")
 
     previous = signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    faulthandler.dump_traceback_later(seconds + _GRACE_SECONDS, exit=True)
     try:
+        faulthandler.dump_traceback_later(seconds + _GRACE_SECONDS, exit=True)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
         return call_next(message, context)
     finally:
-        faulthandler.cancel_dump_traceback_later()
         signal.setitimer(signal.ITIMER_REAL, 0)
+        faulthandler.cancel_dump_traceback_later()
         signal.signal(signal.SIGALRM, previous)
 
 

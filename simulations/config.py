@@ -148,7 +148,7 @@ class RunConfig:
         0.5, "α, the weight of forgetting", "0 <= x <= 1", lambda value: 0 <= value <= 1
     )
     round_timeout: float = _key(
-        3600.0, "seconds that clients have for one answer", "a number > 0", _positive
+        3600.0, "seconds a client has for an answer", "0 < x <= 1000000", lambda v: 0 < v <= 1e6
     )
     skip_absent: bool = _own(
         False, "an epoch goes on without a client that does not answer", "true, false"

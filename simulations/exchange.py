@@ -47,7 +47,8 @@ def exchange(
     messages : list of Message
         At most one a node.
     timeout : float
-        Seconds that the nodes have.
+        Seconds without any answer after which those that are still silent are given up. Not for
+        all together: of many clients, only as many work at a time as there are workers.
 
     Returns
     -------
@@ -65,6 +66,7 @@ def exchange(
     waiting &= nodes.keys()
     while waiting:
         for reply in grid.pull_messages(waiting):
+            started = time.monotonic()
             waiting.discard(reply.metadata.reply_to_message_id)
             node_id = nodes[reply.metadata.reply_to_message_id]
             replies[node_id] = _trouble(reply) if reply.has_error() else reply.content

@@ -37,6 +37,8 @@ from transport.message import Array, Message
 from unlearning.methods import Retrain, UnlearningMethod
 from unlearning.request import Request
 
+_NAMED_FAILURES = 3
+
 
 class ClientFailureError(RuntimeError):
     """A client did not answer a question.
@@ -126,7 +128,7 @@ class SplitStrategy(Strategy):
         self.phase = "setup"
         self.progress = setting.report
         self.client_digests: dict[int, str] = {}
-        self._test_uploads: dict[int, str] = {}
+        self._test_uploads: dict[int, str | None] = {}
         self.left_out: dict[int, int] = {}
         self.absences: list[ClientFailureError] = []
         self.batches = 0
@@ -212,10 +214,15 @@ class SplitStrategy(Strategy):
             Clients that can be reached; default all.
         """
         present = self.clients if present is None else present
-        digests = {client: self.client_digests.get(client, "") for client in present}
+        # Whoever did not say what it holds, or may have changed it unheard, uploads again.
+        digests = {client: self.client_digests.get(client) for client in present}
         changed = [
-            client for client in present if digests[client] != self._test_uploads.get(client)
+            client
+            for client in present
+            if digests[client] is None or digests[client] != self._test_uploads.get(client)
         ]
+        for client in changed:
+            self._test_uploads.pop(client, None)
         optional = self.setting.skip_absent
         ask_upload = self.ask(changed, "upload", upload="test", chunk=0)
         came = yield from self.collect(replace(ask_upload, optional=optional))
@@ -294,12 +301,15 @@ class SplitStrategy(Strategy):
     def _answer(self, replies: list[Reply], failures: Sequence[object]) -> None:
         assert self._question is not None
         if failures and not self._question.optional:
-            raise ClientFailureError("; ".join(map(str, failures)))
+            named = [str(failure) for failure in failures[:_NAMED_FAILURES]]
+            more = len(failures) - len(named)
+            raise ClientFailureError("; ".join([*named, *([f"and {more} more"] if more else [])]))
         for failure in failures:
             if isinstance(failure, ClientFailureError):
                 self.absences.append(failure)
-                # It may have finished all the same, too late: what it holds now is not known.
-                self.client_digests.pop(failure.client, None)
+                if self._question.messages[failure.client].action not in ("upload", "score"):
+                    # It may have finished all the same, too late: what it holds is not known.
+                    self.client_digests.pop(failure.client, None)
         for reply in replies:
             fields = reply.message.fields
             if "digest" in fields:

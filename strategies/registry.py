@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from models.registry import Registry
 from strategies.base import SplitStrategy
-from unlearning.methods import UnlearningMethod
+from unlearning.methods import UnlearningMethod, declares_wrongly
 
 
 def _complaint(value: object) -> str | None:
@@ -19,7 +19,7 @@ def _complaint(value: object) -> str | None:
         return "its methods are no tuple of subclasses of UnlearningMethod"
     if not isinstance(getattr(value, "client", None), str) or ":" not in value.client:
         return "it does not name its client class: client = 'package.module:Class'"
-    return None
+    return declares_wrongly(value)
 
 
 def _is_method(kind: object) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 
@@ -32,7 +32,13 @@ class SplitFed(Vanilla):
         """Return True: a round starts from one segment."""
         return True
 
-    def train(self, stage: Stage, clients: Sequence[int], about: int = NO_REQUEST) -> Script:
+    def train(
+        self,
+        stage: Stage,
+        clients: Sequence[int],
+        about: int = NO_REQUEST,
+        asking: Collection[int] = (),
+    ) -> Script:
         """Run a stage's epochs as rounds; each client trains for one epoch a round."""
         link = self.server.open_link()
         mean: dict[str, Array] = {}

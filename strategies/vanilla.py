@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -23,8 +23,9 @@ class Vanilla(SplitStrategy):
     client starts again without the forgotten samples, or a method's stages go on from what was
     learned: those on forgotten samples with the clients that asked, the others with everybody.
 
-    With ``skip-absent`` an epoch goes on without a client that does not answer; what the server
-    segment has learned of its turn until then stays, the client's own segment is as before it.
+    With ``skip-absent`` an epoch goes on without a client that does not answer, but for the steps
+    that forget on a client that asked; what the server segment has learned of its turn until then
+    stays. Retraining that skipped a turn is not exact.
     """
 
     client = "clients.vanilla:VanillaClient"
@@ -48,15 +49,21 @@ class Vanilla(SplitStrategy):
             clients = list(requests) if stage.samples == "forgotten" else self.clients
             yield self.ask(clients, "begin", stage=stage.name)
             self.server.begin(stage)
-            yield from self.train(stage, clients, about)
+            yield from self.train(stage, clients, about, list(requests))
 
     def start(self) -> Script:
         """Have every client begin with the segment that it is to begin with."""
-        yield self.ask(
-            self.clients,
-            "start",
-            shared=self.starts_shared,
-            pretrained=self.setting.init_from == "splitwiper",
+        pretraining: Sequence[int] = ()
+        if self.setting.init_from == "splitwiper":
+            # A segment that travels is that of whom it begins with.
+            first = self.turns(learning(1), 0, self.clients)[:1]
+            pretraining = first if self.hands_on else self.clients
+        shared = self.starts_shared
+        yield Question(
+            {
+                client: Message("start", {"shared": shared, "pretrained": client in pretraining})
+                for client in self.clients
+            }
         )
 
     @property
@@ -69,7 +76,13 @@ class Vanilla(SplitStrategy):
         """Whether the client segment travels from client to client."""
         return self.setting.client_sync == "handoff"
 
-    def train(self, stage: Stage, clients: Sequence[int], about: int = NO_REQUEST) -> Script:
+    def train(
+        self,
+        stage: Stage,
+        clients: Sequence[int],
+        about: int = NO_REQUEST,
+        asking: Collection[int] = (),
+    ) -> Script:
         """Run the turns of a stage's epochs over the link.
 
         Parameters
@@ -80,16 +93,24 @@ class Vanilla(SplitStrategy):
             Who takes part.
         about : int
             The number of the request whose samples the stage means by forgotten ones.
+        asking : collection of int
+            Who holds them.
         """
         link = self.server.open_link()
         carried: dict[str, Array] = {}
         handed_on = "segment momentum" if self.hands_on else ""
         fixed: dict[str, Scalar] = {"stage": stage.name, "about": about, "hand-on": handed_on}
+
+        def may_skip(client: int) -> bool:
+            # A request must not pass as done without those that hold what is to be forgotten.
+            needed = stage.samples != "retained" and client in asking
+            return self.setting.skip_absent and not needed
+
         for epoch in range(stage.epochs):
             self.progress(f"{stage.name}: epoch {epoch + 1} of {stage.epochs}")
             for client in self.turns(stage, epoch, clients):
                 turn = Message("train", {"epoch": epoch, **fixed, **link}, carried)
-                replies = yield Question({client: turn}, optional=self.setting.skip_absent)
+                replies = yield Question({client: turn}, optional=may_skip(client))
                 if not replies:
                     # Should it come after all, its frames must not mix with the next client's.
                     self.server.close_link()
@@ -97,7 +118,8 @@ class Vanilla(SplitStrategy):
                 elif self.hands_on:
                     carried = replies[0].message.tensors
         if self.hands_on:
-            yield Question({client: Message("take", tensors=carried) for client in self.clients})
+            taken = {client: Message("take", tensors=carried) for client in self.clients}
+            yield Question(taken, optional=self.setting.skip_absent)
         self.server.close_link()
         self.server.end()
 

@@ -28,7 +28,7 @@ from tests.flower.test_end_to_end import split_unlearning as command_line
 from tests.local_grid import LocalRun, dealt
 
 PLUGIN = ROOT / "examples" / "plugin"
-FROZEN = {"strategy": "frozen-features", "server_epochs": 3}
+FROZEN = {"strategy": "frozen-features", "server_epochs": 8}
 RELABEL = {"unlearning": "relabel", "server_epochs": 1, "pretrain_epochs": 1, "fine_tune_epochs": 1}
 RELABEL_NAMES = ("relabel", "frozen_features:Relabel")
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
 
 from models.errors import UserError
 from models.options import Option, Value
 from models.registry import Registry
-from unlearning.objectives import BoundedAscent, Distillation
+from unlearning.objectives import Batch, BoundedAscent, Distillation, targets_of
 from unlearning.stages import RESERVED, Stage
 
 
@@ -81,8 +84,9 @@ class StagedMethod(UnlearningMethod, ABC):
         """Return the stages, in order, each with a name of its own."""
 
     def check(self) -> None:
-        """Refuse stages without epochs, and those that could be taken for each other."""
+        """Refuse stages that could not be carried out, or be taken for each other."""
         for stage in self.stages():
+            _try_out(stage)
             if stage.epochs < 1:
                 raise UserError(
                     f"stage {stage.name!r} of {type(self).__name__} has {stage.epochs} epochs; "
@@ -108,6 +112,27 @@ class StagedMethod(UnlearningMethod, ABC):
         if name not in found:
             raise ValueError(f"there is no stage {name!r}; there are {sorted(found)}")
         return found[name]
+
+
+def _try_out(stage: Stage) -> None:
+    """Take the loss of a batch of two samples, before a run finds out that it cannot."""
+
+    def logits_of(teacher: str, rows: torch.Tensor) -> torch.Tensor:
+        if teacher not in stage.objective.teachers:
+            raise ValueError(f"{teacher!r} is not among its teachers")
+        return torch.zeros(int(rows.sum()), 2)
+
+    forgotten = torch.tensor([stage.samples != "retained", stage.samples == "forgotten"])
+    batch = Batch(np.arange(2), torch.tensor([0, 1]), forgotten, 2)
+    try:
+        loss = stage.objective.loss(
+            torch.zeros(2, 2, requires_grad=True), targets_of(stage.objective, batch, logits_of)
+        )
+        loss.backward()
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        name = type(stage.objective).__name__
+        raise UserError(f"{name}, of stage {stage.name!r}, has no loss ({what})") from error
 
 
 class NoUnlearning(StagedMethod):
@@ -158,7 +183,21 @@ def _complaint(value: object) -> str | None:
     if not (isinstance(value, type) and issubclass(value, UnlearningMethod)):
         return "an unlearning method is a subclass of split_unlearning.UnlearningMethod"
     missing = sorted(getattr(value, "__abstractmethods__", ()))
-    return f"it does not define {', '.join(missing)}" if missing else None
+    if missing:
+        return f"it does not define {', '.join(missing)}"
+    return declares_wrongly(value)
+
+
+def declares_wrongly(value: Any) -> str | None:
+    """Say what is wrong with the ``uses`` and ``own_options`` of a method or a strategy."""
+    if not isinstance(value.uses, frozenset):
+        return "its uses are no frozenset of run-config keys"
+    options = value.own_options
+    if not isinstance(options, Mapping) or not all(
+        isinstance(option, Option) for option in options.values()
+    ):
+        return "its own_options are no mapping of names to Option"
+    return None
 
 
 METHODS: Registry[type[UnlearningMethod]] = Registry(

@@ -88,6 +88,23 @@ class Objective(ABC):
         """
 
 
+def targets_of(objective: Objective, batch: Batch, logits_of: LogitsOf) -> dict[str, torch.Tensor]:
+    """Return an objective's targets of a batch, by the names that it ``sends`` and no other.
+
+    Raises
+    ------
+    ValueError
+        If it made others: before anything crosses the cut.
+    """
+    targets = objective.targets(batch, logits_of)
+    if targets.keys() != objective.sends:
+        raise ValueError(
+            f"{type(objective).__name__} sends {sorted(objective.sends)} and made the targets "
+            f"{sorted(targets)}"
+        )
+    return targets
+
+
 class CrossEntropy(Objective):
     """Learn the labels."""
 

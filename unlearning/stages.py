@@ -34,7 +34,8 @@ class Stage:
     Raises
     ------
     UserError
-        For other samples, or if the objective asks a teacher that there is not.
+        For other samples or epochs, or an objective that is none or asks a teacher that there is
+        not.
     """
 
     name: str
@@ -48,6 +49,10 @@ class Stage:
                 f"stage {self.name!r} visits {self.samples!r} samples; allowed: "
                 f"{', '.join(get_args(Samples))}"
             )
+        if type(self.epochs) is not int:
+            raise UserError(f"stage {self.name!r} has {self.epochs!r} epochs; allowed: an integer")
+        if not isinstance(self.objective, Objective):
+            raise UserError(f"the objective of stage {self.name!r} is no Objective")
         for teacher in self.objective.teachers:
             if teacher not in TEACHERS:
                 raise UserError(

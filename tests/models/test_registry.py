@@ -27,6 +27,7 @@ def offered(monkeypatch):
         ]
 
     monkeypatch.setattr(models.registry, "entry_points", entry_points)
+    monkeypatch.setattr(models.registry, "offered", models.registry.offered.__wrapped__)
     return points
 
 
@@ -98,7 +99,8 @@ def test_a_name_that_is_registered_twice_stands_for_nothing(offered, paint):
 def test_two_packages_that_offer_one_name_are_both_named(monkeypatch, paint):
     def offers(*paths):
         found = [EntryPoint("red", path, "colours") for path in paths]
-        monkeypatch.setattr("models.registry.entry_points", lambda group: found)
+        monkeypatch.setattr(models.registry, "entry_points", lambda group: found)
+        models.registry.offered.cache_clear()
 
     registry = Registry("colour", group="colours")
     offers("paint:blue", "other:red")

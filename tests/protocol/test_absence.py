@@ -114,3 +114,59 @@ def test_a_request_of_an_absent_client_ends_the_run_even_if_epochs_may_skip():
             3, silent=lambda client, fields: fields["phase"] == "unlearn", strategy="vanilla",
             round_timeout=0.2, skip_absent=True, **{**SHORT, "forget": "class:2"},
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("unlearning", ["gradient-ascent", "distillation"])
+def test_a_request_does_not_pass_as_done_without_who_holds_the_forgotten_samples(unlearning):
+    def late(client, fields):
+        return client == 0 and fields["phase"] == "unlearn" and fields["action"] == "train"
+
+    with pytest.raises(ClientFailureError, match="client 0 failed in phase unlearn at 'train'"):
+        LocalRun(
+            3, silent=late, strategy="vanilla", unlearning=unlearning, round_timeout=0.2,
+            skip_absent=True, **{**SHORT, "forget": "class:2"},
+        )  # fmt: skip
+
+
+def test_who_changed_unheard_uploads_its_test_activations_each_time_until_it_is_heard():
+    def late(client, fields):
+        return client == 1 and fields["action"] == "train" and fields["epoch"] == 2
+
+    run = LocalRun(
+        3, silent=late, strategy="vanilla", round_timeout=0.2, skip_absent=True,
+        **{**SHORT, "forget": "class:2"},
+    )  # fmt: skip
+    uploads = [client for client, action in run.instructions("evaluate") if action == "upload"]
+    assert sorted(uploads) == [0, 0, 1, 1, 2, 2]
+    # It worked all the same, and what is scored is what it holds.
+    told = LocalRun(3, strategy="vanilla", **{**SHORT, "forget": "class:2"})
+    assert same_bits(run.client_state(1), told.client_state(1))
+    assert run.phases[-1]["accuracy"] == told.phases[-1]["accuracy"]
+
+
+def test_who_could_not_upload_is_not_scored_by_what_it_uploaded_before():
+    def late(client, fields):
+        if client != 1 or fields["phase"] != "evaluate" or fields["action"] != "upload":
+            return False
+        asked.append(fields)
+        return len(asked) == 2
+
+    asked = []
+    run = LocalRun(
+        3, silent=late, strategy="vanilla", round_timeout=0.2, skip_absent=True,
+        **{**SHORT, "forget": "class:2"},
+    )  # fmt: skip
+    learn, unlearn = run.phases
+    assert learn["accuracy"]["per_client"]["1"] is not None
+    assert unlearn["accuracy"]["per_client"]["1"] is None
+    # Its segment is known all the same.
+    assert unlearn["digests"]["clients"]["1"] == digest(run.client_state(1))
+
+
+def test_handoff_goes_on_without_who_does_not_take_the_last_segment():
+    run = LocalRun(
+        3, silent=lambda client, fields: client == 1 and fields["action"] == "take",
+        strategy="vanilla", client_sync="handoff", round_timeout=0.2, skip_absent=True, **SHORT,
+    )  # fmt: skip
+    (line,) = run.phases[0]["absent"]
+    assert "client 1 failed in phase learn at 'take'" in line

@@ -15,6 +15,7 @@ from tests.local_grid import client_of, node_of
 from tests.protocol.test_unlearning_methods import thin_run
 from tests.protocol.test_vanilla import SEED, same_bits
 from unlearning.exactness import derive_seed, digest
+from unlearning.stages import learning
 
 SETTINGS = {"share": 3, "pretrain_epochs": 1, "server_epochs": 1}
 SEVERAL = "class:2;samples:0.5@class:3;client:1"
@@ -71,9 +72,19 @@ def test_the_reference_pre_trains_the_requesting_client_again_and_no_other():
     assert len({digests["learn", client] for client in range(3)}) == 3
 
 
-@pytest.mark.parametrize("settings", [{"client_sync": "none"}, {"client_sync": "handoff"}])
-def test_vanilla_starts_from_splitwiper_s_segments_before_and_after_a_request(settings):
-    run, trained = spied_run(strategy="vanilla", **settings)
+def test_a_segment_that_travels_is_that_of_whom_it_begins_with():
+    run, trained = spied_run(strategy="vanilla", client_sync="handoff")
+    first = run.strategy.turns(learning(1), 0, range(3))[0]
+    kept, wanted = kept_after(run, "start"), pretrained_digests()
+    for phase in ("learn", "unlearn"):
+        assert kept[phase, first] == wanted[phase, first]
+    # Nobody else pre-trains for nothing, and who did does so again only if it forgets.
+    asked = ["learn", "unlearn"] if first == 0 else ["learn"]
+    assert [(phase, client) for phase, client, _ in trained] == [(phase, first) for phase in asked]
+
+
+def test_vanilla_starts_from_splitwiper_s_segments_before_and_after_a_request():
+    run, trained = spied_run(strategy="vanilla")
     assert kept_after(run, "start") == pretrained_digests()
     held = [len(ids) for ids in run.prepared.plan.train]
     (forgetting,) = run.prepared.forgettings

@@ -66,7 +66,7 @@ def test_any_samples_are_forgotten_exactly(ids, seed, tmp_path_factory):
 def visits(**chosen):
     """Count the samples that clients and the server visit, while they learn and while they forget.
 
-    They are counted instead of learned from. Returns the counts of both phases, by side, and the run.
+    They are counted instead of learned from. Returns both phases' counts by side, and the run.
     """
     counts = {"client": [0], "server": [0]}
     unlearn = SplitWiper.unlearn

@@ -576,8 +576,8 @@ def test_teachers_leave_nothing_behind(strategy):
             consult(run, teacher)
 
 
-# FAILS AS LONG AS a client that a stage goes on without keeps its copy of the original, the network
-# that had not forgotten yet: it is dropped at the end of the last turn, which never comes.
+# Its copy of the original, which had not forgotten, is dropped at the end of the last turn. That
+# never comes, so with the next message that is about no stage.
 def test_a_client_that_misses_its_turns_keeps_no_teacher_either():
     connect = vanilla.connect
 
