@@ -1,0 +1,205 @@
+"""What the suite runs: each strategy, in each of its forms, with each method that it admits.
+
+A short run deals a few digits to a few clients, and answers every kind of request in a row: for
+each distribution. A long run learns the whole data set, with labels dealt out without overlap, and
+forgets one of them.
+"""
+
+import ast
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from threading import RLock
+from unittest.mock import patch
+
+import numpy as np
+
+from clients.base import load_client
+from models.errors import refuse
+from models.registry import load_object
+from simulations.data import load
+from simulations.partition import DISTRIBUTIONS
+from strategies.base import SplitStrategy
+from strategies.registry import STRATEGIES
+from strategies.server_segment import ServerSegment
+from tests.local_grid import LocalRun
+from unlearning.methods import METHODS, UnlearningMethod
+
+# Keys that make another protocol of a strategy that uses them: each value is a form of its own.
+FORMS = {
+    "client-sync": {"none": "", "handoff": "-handoff"},
+    "splitfed-version": {1: "-1", 2: "-2"},
+}
+
+# The kinds of request, in an order in which each still finds samples; after the second, one of the
+# clients has none left.
+REQUESTS = ("ids:{folder}/ids.txt", "client:1", "class:2", "samples:0.5@class:3")
+
+SHORT = {
+    "dataset": "npz:{folder}/digits.npz",
+    "forget": ";".join(REQUESTS),
+    "pretrain-epochs": 1,
+    "server-epochs": 1,
+    "batch-size": 32,
+    "learning-rate": 0.05,
+    "momentum": 0.5,
+    "bandwidth-mbps": 8.0,
+    "latency-ms": 20.0,
+    # Less than what a client uploads.
+    "upload-chunk-mb": 0.02,
+}
+
+# The short run that is repeated: what is carried from epoch to epoch has to be the same as well.
+REPEATED = {"distribution": "partial-overlap", "server-epochs": 2}
+
+LONG = {
+    "distribution": "heterogeneous-labels",
+    "forget": "class:2",
+    "pretrain-epochs": 5,
+    "server-epochs": 10,
+    "batch-size": 64,
+    "learning-rate": 0.1,
+}
+
+# Where one segment sees one client's labels after the other's, or an average of those that did, it
+# takes more and smaller steps to learn them all.
+LARGE_BATCHES = {"server-epochs": 22, "batch-size": 512, "learning-rate": 0.04, "momentum": 0.9}
+LONG_BY_FORM = {
+    "-handoff": LARGE_BATCHES,
+    "-1": {"server-epochs": 15, "batch-size": 32, "learning-rate": 0.2},
+    "-2": LARGE_BATCHES,
+}
+
+EPOCHS_OF_METHODS = {"fine-tune-epochs", "ascent-epochs", "distillation-epochs"}
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One run of the suite."""
+
+    name: str
+    strategy: type[SplitStrategy]
+    method: type[UnlearningMethod]
+    clients: int
+    settings: dict
+    learns: bool = False
+
+
+class CellRun(LocalRun):
+    """A run of a cell; counts the frames that the server segment answers, apart from the ledger."""
+
+    def __init__(self, cell, folder, in_flight=1):
+        self.cell = cell
+        self.exchanges = {phase: Counter() for phase in ("learn", "unlearn", "evaluate")}
+        answer = ServerSegment.answer
+
+        def counted(segment, caller, tensors, fields):
+            reply = answer(segment, caller, tensors, fields)
+            self.exchanges[caller.phase][caller.client] += 1
+            return reply
+
+        settings = {
+            key: value.format(folder=folder) if isinstance(value, str) else value
+            for key, value in cell.settings.items()
+        }
+        # Before 3.11.8, CPython mixes up threads that parse at the same time (gh-106905), as numpy
+        # does to read an array.
+        parse, turn = ast.parse, RLock()
+
+        def one_at_a_time(*arguments, **named):
+            with turn:
+                return parse(*arguments, **named)
+
+        with (
+            patch.object(ServerSegment, "answer", counted),
+            patch.object(ast, "parse", one_at_a_time),
+        ):
+            super().__init__(cell.clients, in_flight, **settings)
+
+    @property
+    def digests_by_phase(self):
+        return [phase["digests"] for phase in self.phases]
+
+
+def short_cell(strategy, method, distribution=REPEATED["distribution"], form=""):
+    settings = {**SHORT, **_epochs(method, 1), "distribution": distribution}
+    if distribution == REPEATED["distribution"]:
+        settings |= REPEATED
+    return _cell(strategy, method, form, distribution, 3, settings)
+
+
+def long_cell(strategy, method, form=""):
+    settings = {**LONG, **LONG_BY_FORM.get(form, {}), **_epochs(method, 2)}
+    return _cell(strategy, method, form, "learning", 5, settings, learns=True)
+
+
+def _cell(strategy, method, form, what, clients, settings, learns=False):
+    kind = STRATEGIES.get(strategy)
+    name = f"{_short(strategy)}{form}/{_short(method)}/{what}"
+    settings = {**settings, **_forms(kind)[form], "strategy": strategy, "unlearning": method}
+    return Cell(name, kind, METHODS.get(method), clients, settings, learns)
+
+
+def _epochs(method, epochs):
+    return dict.fromkeys(METHODS.get(method).uses & EPOCHS_OF_METHODS, epochs)
+
+
+def _short(name):
+    return name.rpartition(":")[2]
+
+
+def _forms(strategy):
+    """Return the forms of a strategy: the end of a name, and the settings that it stands for."""
+    keys = [key for key in FORMS if key in strategy.uses]
+    return {
+        "".join(FORMS[key][value] for key, value in zip(keys, values, strict=True)): dict(
+            zip(keys, values, strict=True)
+        )
+        for values in product(*(FORMS[key] for key in keys))
+    }
+
+
+@cache
+def cells_of(plugin=None):
+    """Return every cell, or those of a stranger's class, by its dotted path.
+
+    Raises
+    ------
+    UserError
+        If the class is neither a strategy nor an unlearning method, or goes with none of those
+        that are registered.
+    """
+    strategies, methods = STRATEGIES.names(), METHODS.names()
+    if plugin:
+        kind = load_object("--plugin", plugin)
+        if isinstance(kind, type) and issubclass(kind, SplitStrategy):
+            strategies = [plugin]
+            load_client(STRATEGIES.get(plugin).client)
+        elif isinstance(kind, type) and issubclass(kind, UnlearningMethod):
+            methods = [plugin]
+        else:
+            raise refuse("--plugin", plugin, "a subclass of SplitStrategy or of UnlearningMethod")
+    cells = []
+    for strategy, method in product(strategies, methods):
+        if not issubclass(METHODS.get(method), STRATEGIES.get(strategy).methods):
+            continue
+        for form in _forms(STRATEGIES.get(strategy)):
+            cells += [short_cell(strategy, method, dealt, form) for dealt in DISTRIBUTIONS]
+            cells.append(long_cell(strategy, method, form))
+    if not cells:
+        allowed = f"one that goes with {', '.join(methods if plugin in strategies else strategies)}"
+        raise refuse("--plugin", plugin, allowed)
+    return cells
+
+
+def write_files(folder):
+    """Write what the short runs read: a few digits of each label, and the ids of some of them."""
+    digits = load("digits")
+    arrays = {"class_names": np.array(digits.class_names)}
+    for split, each in (("train", 16), ("test", 8)):
+        images, labels = getattr(digits, f"x_{split}"), getattr(digits, f"y_{split}")
+        some = np.sort(np.concatenate([np.flatnonzero(labels == n)[:each] for n in range(10)]))
+        arrays[f"x_{split}"], arrays[f"y_{split}"] = images[some, 0] * 15, labels[some]
+    np.savez(folder / "digits.npz", **arrays)
+    (folder / "ids.txt").write_text("\n".join(map(str, range(0, 160, 15))))

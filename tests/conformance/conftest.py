@@ -1,0 +1,47 @@
+import pytest
+
+from tests.conformance.cells import CellRun, cells_of, write_files
+
+
+def pytest_generate_tests(metafunc):
+    if "cell" in metafunc.fixturenames:
+        wanted = getattr(metafunc.function, "wanted", lambda cell: True)
+        cells = [cell for cell in cells_of(metafunc.config.getoption("--plugin")) if wanted(cell)]
+        metafunc.parametrize("cell", cells, ids=[cell.name for cell in cells])
+
+
+def pytest_collection_modifyitems(items):
+    """Have all tests of a cell follow each other, so that one run at a time is kept."""
+    places = [
+        place for place, item in enumerate(items) if "cell" in getattr(item, "fixturenames", ())
+    ]
+    ordered = sorted((items[place] for place in places), key=lambda item: item.callspec.id)
+    for place, item in zip(places, ordered, strict=True):
+        items[place] = item
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Where the files are that the runs read."""
+    path = tmp_path_factory.mktemp("cells")
+    write_files(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def latest():
+    """What the latest cell came to, by its name: its run, or what it raised."""
+    return {}
+
+
+@pytest.fixture
+def run(cell, latest, folder):
+    if cell.name not in latest:
+        latest.clear()
+        try:
+            latest[cell.name] = CellRun(cell, folder)
+        except Exception as error:  # noqa: BLE001 - told by every test that looks at the run
+            latest[cell.name] = error
+    if isinstance(latest[cell.name], Exception):
+        raise latest[cell.name]
+    return latest[cell.name]

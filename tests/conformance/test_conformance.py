@@ -1,0 +1,206 @@
+"""What every strategy has to keep with every unlearning method that it admits.
+
+``pytest tests/conformance --plugin package.module:Class`` puts a strategy or a method of another
+package through the same.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from simulations.report import render
+from strategies.splitwiper import SplitWiper
+from strategies.vanilla import Vanilla
+from tests.conformance.cells import REPEATED, CellRun
+from tests.protocol.test_splitwiper import trained_without_what
+from unlearning.exactness import digest
+from unlearning.methods import NoUnlearning, Retrain
+
+pytestmark = pytest.mark.conformance
+
+# Ten labels: who guesses is right once in ten times.
+CHANCE = 0.1
+LEARNS_BY = 0.5
+KEEPS_WITHIN = 0.15
+
+SCHEMA = json.loads(
+    (Path(__file__).parents[2] / "simulations/result.schema.json").read_text(encoding="utf-8")
+)
+
+
+def only(wanted):
+    """Run a test on some of the cells."""
+
+    def mark(test):
+        test.wanted = wanted
+        return test
+
+    return mark
+
+
+def traffic(run):
+    """Yield every account of the result."""
+    yield from run.result["setup"]["clients"]
+    for phase in run.phases:
+        for client in phase["clients"]:
+            yield client
+            yield client["evaluation"]
+
+
+# On every run.
+
+
+def test_a_phase_for_learning_and_one_for_each_request(run):
+    forgettings = run.prepared.forgettings
+    assert len(forgettings) == len(run.cell.settings["forget"].split(";"))
+    assert [phase["phase"] for phase in run.phases] == ["learn"] + ["unlearn"] * len(forgettings)
+    requests = [None, *(forgetting.request.text for forgetting in forgettings)]
+    assert [phase["request"] for phase in run.phases] == requests
+    assert all(phase["absent"] == [] for phase in run.phases)
+
+
+def test_the_samples_left_out_are_those_of_the_plan(run):
+    forgettings = run.prepared.forgettings
+    meant = [sum(len(ids) for ids in one.samples.values()) for one in forgettings]
+    assert [phase["samples"] for phase in run.phases] == [0, *meant]
+    assert min(meant) > 0
+
+
+def test_those_who_are_asked_to_forget_are_said_to_be(run):
+    asking = [set(forgetting.samples) for forgetting in run.prepared.forgettings]
+    for phase, clients in zip(run.phases, [set().union(*asking), *asking], strict=True):
+        assert [client["client"] for client in phase["clients"]] == list(range(run.cell.clients))
+        assert {one["client"] for one in phase["clients"] if one["requested"]} == clients
+
+
+def test_the_result_fits_its_schema_before_and_after_it_is_written(run):
+    validator = Draft202012Validator(SCHEMA)
+    read = json.loads(json.dumps(run.result, allow_nan=False))
+    for result in (run.result, read):
+        assert [
+            f"{error.json_path}: {error.message}" for error in validator.iter_errors(result)
+        ] == []
+    assert read == run.result
+
+
+def test_the_tables_name_every_request(run):
+    tables = render(run.result)
+    assert all(forgetting.request.text in tables for forgetting in run.prepared.forgettings)
+
+
+def test_every_digest_is_that_of_the_weights_there_are(run):
+    assert run.digests["server"] == digest(run.server_state)
+    kept = {str(client): digest(run.client_state(client)) for client in range(run.cell.clients)}
+    assert run.digests["clients"] == kept
+
+
+def test_the_messages_are_the_instructions_and_the_exchanges_of_the_link(run):
+    counted = {phase: Counter() for phase in run.exchanges}
+    for phase in run.phases:
+        for client in phase["clients"]:
+            counted[phase["phase"]][client["client"]] += client["messages"]
+            counted["evaluate"][client["client"]] += client["evaluation"]["messages"]
+    for phase, exchanges in run.exchanges.items():
+        instructions = Counter(client for client, _ in run.instructions(phase))
+        assert counted[phase] == instructions + exchanges
+
+
+def test_what_is_sent_has_a_size_and_what_has_a_size_is_sent(run):
+    for account in traffic(run):
+        sizes = account["bytes_up"], account["bytes_down"]
+        assert min(sizes) >= 0
+        assert (min(sizes) > 0) == (max(sizes) > 0) == (account["messages"] > 0)
+
+
+def test_seconds_on_the_wire_follow_from_the_bytes(run):
+    config = run.result["config"]
+    for account in traffic(run):
+        waits = account["messages"] * config["latency-ms"] / 1000
+        for key, size in (
+            ("transmission_seconds", account["bytes_up"] + account["bytes_down"]),
+            ("transmission_seconds_up", account["bytes_up"]),
+        ):
+            seconds = size * 8 / (config["bandwidth-mbps"] * 1e6) + waits
+            assert account[key] == pytest.approx(seconds)
+
+
+def test_seconds_of_computing_are_not_negative_and_are_there_where_somebody_worked(run):
+    for phase in run.phases:
+        for client in phase["clients"]:
+            assert (client["train_seconds"] > 0) == (client["messages"] > 0)
+        assert phase["server"]["train_seconds"] >= 0
+        assert phase["timing"]["link"]["seconds"] >= 0
+        assert all(asked["seconds"] > 0 for asked in phase["timing"]["questions"].values())
+
+
+def test_meeting_the_clients_costs_one_message_each(run):
+    setup = run.result["setup"]["clients"]
+    assert [account["client"] for account in setup] == list(range(run.cell.clients))
+    assert all(account["messages"] == 1 for account in setup)
+    assert all(min(account["bytes_up"], account["bytes_down"]) > 0 for account in setup)
+
+
+@only(lambda cell: issubclass(cell.strategy, SplitWiper))
+def test_splitwiper_leaves_the_others_alone(run):
+    for before, after in zip(run.phases, run.phases[1:], strict=False):
+        for client in after["clients"]:
+            if not client["requested"]:
+                who = str(client["client"])
+                assert (client["messages"], client["bytes_up"], client["bytes_down"]) == (0, 0, 0)
+                assert after["digests"]["clients"][who] == before["digests"]["clients"][who]
+
+
+@only(lambda cell: issubclass(cell.method, NoUnlearning))
+def test_no_unlearning_changes_no_weight(run):
+    first, *others = run.digests_by_phase
+    assert all(digests == first for digests in others)
+
+
+# On one short run of each strategy with each method.
+
+
+@only(lambda cell: cell.name.endswith(REPEATED["distribution"]))
+def test_the_number_of_clients_in_flight_changes_no_digest(run, folder):
+    again = CellRun(run.cell, folder, in_flight=run.cell.clients)
+    assert again.digests_by_phase == run.digests_by_phase
+
+
+@only(
+    lambda cell: (
+        not cell.learns
+        and issubclass(cell.method, Retrain)
+        and issubclass(cell.strategy, (SplitWiper, Vanilla))
+    )
+)
+def test_retraining_gives_what_training_without_the_samples_gives(run):
+    assert run.digests == trained_without_what(run).digests
+
+
+# On the long runs.
+
+
+@only(lambda cell: cell.learns)
+def test_learns_above_chance(run):
+    learned = run.phases[0]["accuracy"]
+    assert learned["retained"] >= CHANCE + LEARNS_BY
+    assert learned["unlearned"] > 0.5
+
+
+@only(lambda cell: cell.learns)
+def test_forgets(run):
+    before, after = (phase["accuracy"]["unlearned"] for phase in run.phases)
+    if issubclass(run.cell.method, Retrain):
+        assert after == 0.0
+    elif issubclass(run.cell.method, NoUnlearning):
+        assert after == before
+    else:
+        assert after <= before
+
+
+@only(lambda cell: cell.learns)
+def test_keeps_what_nobody_asked_to_forget(run):
+    before, after = (phase["accuracy"]["retained"] for phase in run.phases)
+    assert after >= before - KEEPS_WITHIN
