@@ -8,7 +8,6 @@ run config as ``strategy='package.module:Class'`` and ``unlearning='package.modu
 from clients.base import ClientSetting, SplitClient, action
 from clients.holding import Holding
 from clients.splitwiper import SplitWiperClient
-from clients.state import ClientState
 from clients.ushaped import UShapedClient
 from clients.vanilla import VanillaClient
 from models.errors import UserError, refuse
@@ -29,11 +28,11 @@ from unlearning.methods import Retrain, StagedMethod, UnlearningMethod, Unlearni
 from unlearning.objectives import Batch, CrossEntropy, LogitsOf, Objective
 from unlearning.request import Request
 from unlearning.stages import Stage
+from unlearning.tensor_store import TensorStore
 
 __all__ = [
     "Batch",
     "ClientSetting",
-    "ClientState",
     "CrossEntropy",
     "Endpoint",
     "Holding",
@@ -56,6 +55,7 @@ __all__ = [
     "Stage",
     "StagedMethod",
     "StrategySetting",
+    "TensorStore",
     "TrainingSettings",
     "UShaped",
     "UShapedClient",

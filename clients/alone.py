@@ -46,7 +46,7 @@ def pretrain(client: SplitClient, segment: nn.Module, first: int = 0) -> nn.Modu
     if first:
         network.load_state_dict(client.state.load(_checkpoint(first - 1)) or {})
     slices = client.training.slices
-    for number, epochs in enumerate(epochs_of(slices, client.training.pretrain_epochs)):
+    for number, epochs in enumerate(epochs_of([1] * slices, client.training.pretrain_epochs)):
         if number >= first:
             ids = client.holding.ids
             known = client.holding.only(ids[slices_of(client, ids) <= number])

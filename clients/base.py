@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,8 +14,8 @@ from flwr.client import NumPyClient
 from flwr.common import Scalar
 from torch import nn
 
+from clients.forgotten import Forgotten
 from clients.holding import Holding
-from clients.state import ClientState
 from models.errors import UserError
 from models.options import Value
 from models.registry import load_object
@@ -27,11 +27,17 @@ from unlearning.exactness import Ids, batches, derive_seed, digest, order
 from unlearning.methods import StagedMethod, UnlearningMethod
 from unlearning.objectives import Batch
 from unlearning.request import Request
-from unlearning.stages import Stage, learning
+from unlearning.stages import NO_REQUEST, Stage, learning
+from unlearning.state_folder import StateFolder
+from unlearning.tensor_store import TensorStore
 
 # Activations are computed in groups of this many samples, counted from the first, so that a chunk
 # of an upload holds the same bits as the whole.
 _GROUP = 64
+
+# Under what a client keeps its segment, and, while it trains again to verify that, the one that it
+# kept.
+SEGMENT, KEPT = "segment", "kept"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +49,9 @@ class ClientSetting:
     properties : mapping
         Who Flower says this node is: ``partition-id`` and ``num-partitions``.
     holding : callable
-        Returns the samples of a client by its number.
+        Returns the samples of a client, by its number and the number of all clients.
+    store : callable
+        Returns what a client, by its number, keeps from one message to the next.
     training : TrainingSettings
         What both sides agree on.
     method : UnlearningMethod
@@ -57,7 +65,8 @@ class ClientSetting:
     """
 
     properties: Mapping[str, Scalar]
-    holding: Callable[[int], Holding]
+    holding: Callable[[int, int], Holding]
+    store: Callable[[int], MutableMapping[str, bytes]]
     training: TrainingSettings
     method: UnlearningMethod
     model: str
@@ -81,14 +90,14 @@ class SplitClient(NumPyClient):
     underscores; the method takes the `Message` and returns the answer.
     """
 
-    def __init__(self, setting: ClientSetting, state: ClientState) -> None:
+    def __init__(self, setting: ClientSetting) -> None:
         self.setting = setting
         self.training = setting.training
-        self.state = state
         self.client = -1
         self.phase = ""
         self.kept = ""
         self.left_out: int | None = None
+        self.number = NO_REQUEST
         self.asked_again = False
         """Whether the request of this message was acted upon before."""
         self.waited = 0.0
@@ -120,11 +129,22 @@ class SplitClient(NumPyClient):
     def _act(self, message: Message) -> tuple[Message, int]:
         self.client, self.phase = message.integer("client"), str(message.fields["phase"])
         self.training.fix_kernels()
-        self.whole = self.setting.holding(self.client)
+        clients = message.fields.get("clients", self.setting.properties["num-partitions"])
+        self.whole = self.setting.holding(self.client, int(str(clients)))
+        self._store = self.setting.store(self.client)
+        self.state = TensorStore(self._store)
+        attempt = str(message.fields.get("attempt", ""))
+        if attempt and isinstance(self._store, StateFolder):
+            self._store.check_attempt(str(message.fields["kept"]))
+            self._store.begin(attempt)
+        self.forgotten = Forgotten(self.state)
         self.holding = self._retained()
         started = time.perf_counter()
         try:
+            self.prepare(message)
             answer = self._method(message.action)(message)
+            if isinstance(self._store, StateFolder):
+                self._store.flush()
         except (UserError, ValueError, LinkError, TimeoutError):
             raise
         except Exception as error:
@@ -135,7 +155,13 @@ class SplitClient(NumPyClient):
             answer.fields["digest"] = self.kept
         if self.left_out is not None:
             answer.fields["left-out"] = self.left_out
+            if attempt:
+                hashes = self.forgotten.hashes(self.number)
+                answer.fields["forgotten"] = hashes.numpy().tobytes()
         return answer, len(self.holding.ids)
+
+    def prepare(self, message: Message) -> None:
+        """Do what has to be done before any action; nothing, but for some protocols."""
 
     def _method(self, name: str) -> Callable[[Message], Message]:
         method = getattr(self, name.replace("-", "_"), None)
@@ -179,7 +205,7 @@ class SplitClient(NumPyClient):
 
     def kept_weights(self) -> dict[str, torch.Tensor]:
         """Return the weights that the client last kept, by name."""
-        weights = self.state.load("segment")
+        weights = self.state.load(SEGMENT)
         if weights is None:
             raise ValueError(f"client {self.client} has no segment yet")
         return weights
@@ -194,7 +220,7 @@ class SplitClient(NumPyClient):
 
     def keep_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Keep the client segment of these weights, as `keep_segment`."""
-        self.state.save("segment", weights)
+        self.state.save(SEGMENT, weights)
         self.kept = digest(weights)
 
     @property
@@ -222,8 +248,8 @@ class SplitClient(NumPyClient):
             As it was read from the message.
         """
         request = Request.from_field(str(message.fields["request"]))
-        known = self._forgotten()
-        self.asked_again = str(request.number) in known
+        self.number = request.number
+        self.asked_again = request.number in self.forgotten
         if not self.asked_again:
             selected = request.select(
                 self.client,
@@ -232,11 +258,23 @@ class SplitClient(NumPyClient):
                 self.holding.class_names,
                 self.training.seed,
             )
-            known[str(request.number)] = torch.from_numpy(selected)
-            self.state.save("forgotten", known)
-        self.left_out = len(known[str(request.number)])
+            self.forgotten.add(request.number, selected)
+        self.left_out = len(self.forgotten.hashes(request.number))
         self.holding = self._retained()
         return request
+
+    @action
+    def tell_kept(self, message: Message) -> Message:
+        """Say the digest of the segment that it kept before it trained again to verify that."""
+        weights = self.state.load(KEPT)
+        return Message("tell-kept", {"kept": digest(weights) if weights else ""})
+
+    @action
+    def commit(self, message: Message) -> Message:
+        """Make what an attempt changed the state, and delete what it replaced."""
+        if isinstance(self._store, StateFolder):
+            self._store.commit(str(message.fields["commit"]))
+        return Message("commit")
 
     @action
     def leave_out(self, message: Message) -> Message:
@@ -299,15 +337,11 @@ class SplitClient(NumPyClient):
 
     def meant_by(self, request: int) -> Ids:
         """Return the ids of this client's samples that a request meant, by its number."""
-        return self._forgotten().get(str(request), torch.empty(0, dtype=torch.int64)).numpy()
-
-    def _forgotten(self) -> dict[str, torch.Tensor]:
-        """Return the ids of the samples that each request meant, by its number."""
-        return self.state.load("forgotten") or {}
+        return self.forgotten.meant_by(request, self.whole.ids)
 
     def _retained(self) -> Holding:
-        known = self._forgotten()
-        return self.whole.without(torch.cat(list(known.values())).numpy()) if known else self.whole
+        forgotten = self.forgotten.among(self.whole.ids)
+        return self.whole.without(forgotten) if len(forgotten) else self.whole
 
     # Uploads and scores.
 

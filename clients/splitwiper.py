@@ -22,7 +22,9 @@ class SplitWiperClient(SplitClient):
 
     def _pretrain_from(self, first: int) -> Message:
         segment = self.fresh_segment()
-        return self._freeze(segment, pretrain(self, segment, first))
+        answer = self._freeze(segment, pretrain(self, segment, first))
+        answer.fields["first-slice"] = first
+        return answer
 
     @action
     def forget(self, message: Message) -> Message:

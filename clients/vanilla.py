@@ -21,11 +21,10 @@ from unlearning.stages import Stage
 class VanillaClient(SplitClient):
     """Trains its segment on the gradients that come back over the link."""
 
-    def _act(self, message: Message) -> tuple[Message, int]:
-        # Who missed the end of a stage must not keep what had not forgotten.
+    def prepare(self, message: Message) -> None:
+        """Drop what a stage left whose end this client missed: it had not forgotten."""
         if "stage" not in message.fields:
             self.state.forget("original")
-        return super()._act(message)
 
     @action
     def start(self, message: Message) -> Message:

@@ -1,4 +1,4 @@
-"""The command line: ``split-unlearning run`` and ``split-unlearning list``."""
+"""The command line: ``split-unlearning run``, ``unlearn``, ``verify`` and ``list``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import fields
+from contextlib import contextmanager, suppress
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -21,9 +21,11 @@ from models.errors import UserError, refuse
 from models.registry import Registry
 from simulations import launch
 from simulations.console import FAILURE, PROGRESS
+from unlearning.state_folder import StateError, write_durably
 
 if TYPE_CHECKING:
     from simulations.config import RunConfig
+    from simulations.state_dir import StateDir
     from strategies.base import SplitStrategy
     from unlearning.methods import UnlearningMethod
 
@@ -38,7 +40,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_RUN_FAILED, _BAD_ARGUMENTS, _INTERRUPTED = 1, 2, 130
+_RUN_FAILED, _BAD_ARGUMENTS, _DOES_NOT_HOLD, _INTERRUPTED = 1, 2, 3, 130
 
 
 def main() -> None:
@@ -55,6 +57,17 @@ def _number(meaning: str) -> Any:
     return typer.Option(metavar="NUMBER", show_default=False, help=meaning)
 
 
+_Out = Annotated[
+    str, typer.Option(metavar="DIR", show_default=False, help="For result.json (results).")
+]
+_ClientCpus = Annotated[int, _number("CPUs that a client reserves (1).")]
+_ClientGpus = Annotated[float, _number("GPUs that a client reserves (0).")]
+_Verbose = Annotated[bool, typer.Option("--verbose", help="Print all that Flower says.")]
+_StateDir = Annotated[
+    str, typer.Argument(metavar="STATE_DIR", help="Folder that a run with state-dir has made.")
+]
+
+
 @app.command()
 def run(
     strategy: Annotated[
@@ -65,41 +78,207 @@ def run(
         typer.Option("--set", metavar="KEY=VALUE", help="A run-config key; can be repeated."),
     ] = None,
     clients: Annotated[int, _number("Number of clients (5).")] = 5,
-    client_cpus: Annotated[int, _number("CPUs that a client reserves (1).")] = 1,
-    client_gpus: Annotated[float, _number("GPUs that a client reserves (0).")] = 0,
-    out: Annotated[
-        str, typer.Option(metavar="DIR", show_default=False, help="For result.json (results).")
-    ] = "results",
-    verbose: Annotated[bool, typer.Option("--verbose", help="Print all that Flower says.")] = False,
+    client_cpus: _ClientCpus = 1,
+    client_gpus: _ClientGpus = 0,
+    out: _Out = "results",
+    verbose: _Verbose = False,
 ) -> None:
     """Learn, forget, evaluate, and report what it cost whom."""
     with _one_line_errors():
         config = _read_config(settings or [], strategy, out)
         folder = Path(config.out)
         _check_numbers(clients, client_cpus, client_gpus)
-        _check_writable(folder)
+        _check_writable("out", folder)
         plan = _plan(config, clients)
+        _check_state_dir(config, clients)
         _empty(folder)
         if not verbose:
             typer.echo(plan)
-        start = time.monotonic()
-        with _progress(verbose) as on_line:
-            outcome = launch.run_app(
-                config.as_mapping(),
-                clients,
-                client_cpus=client_cpus,
-                client_gpus=client_gpus,
-                on_line=on_line,
+        seconds = _launch(config, clients, client_cpus, client_gpus, folder, verbose)
+        _show_result(folder, seconds, verbose)
+
+
+@app.command()
+def unlearn(
+    state_dir: _StateDir,
+    forget: Annotated[
+        list[str] | None,
+        typer.Option(metavar="REQUEST", help="As the run-config key forget; can be repeated."),
+    ] = None,
+    client: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="NUMBER", help="Who asks; once, or once for each --forget, in their order."
+        ),
+    ] = None,
+    drop_client: Annotated[
+        bool,
+        typer.Option("--drop-client", help="The client is gone: forget all that it ever gave."),
+    ] = False,
+    client_cpus: _ClientCpus = 1,
+    client_gpus: _ClientGpus = 0,
+    out: Annotated[
+        str, typer.Option(metavar="DIR", help="For result.json, beside the one in STATE_DIR.")
+    ] = "",
+    verbose: _Verbose = False,
+) -> None:
+    """Forget what is asked weeks later; only the clients that ask are needed (with splitwiper).
+
+    The same command again finishes what was interrupted; without --forget it finishes whatever was.
+    """
+    with _one_line_errors():
+        from simulations.reception import AlreadyForgottenError, receive
+        from simulations.session import needed_for
+        from simulations.state_dir import held
+
+        path = _absolute(state_dir)
+        state = held(path)
+        assert state.config is not None
+        _check_numbers(state.num_clients, client_cpus, client_gpus)
+        requests = _requests(forget or [], client or [], drop_client, state.config.forget_client)
+        config = replace(state.config, out=_absolute(out) if out else "", verify=False)
+        if out:
+            _check_writable("out", Path(config.out))
+        try:
+            with state.locked():
+                # Read again: until now another process may have had it.
+                state = held(path)
+                tasks = receive(state, requests, drop_client)
+        except AlreadyForgottenError as done:
+            typer.echo(str(done))
+            return
+        if drop_client:
+            clients = ", ".join(str(one) for task in tasks for one in task.counts)
+            typer.echo(f"this forgets all that client {clients} ever gave, for good")
+        needed = needed_for(config, state.num_clients, tasks)
+        nodes = max(1, len(needed))
+        folder = Path(path)
+        hint = "; what is asked is written down: the same command finishes it"
+        seconds = _launch(config, nodes, client_cpus, client_gpus, folder, verbose, hint)
+        _show_result(folder, seconds, verbose)
+
+
+@app.command()
+def verify(
+    state_dir: Annotated[
+        str, typer.Argument(metavar="[STATE_DIR]", help="Folder that a run has made.")
+    ] = "",
+    certificate: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE", help="Train nothing; check that this certificate is as it was signed."
+        ),
+    ] = "",
+    client_cpus: _ClientCpus = 1,
+    client_gpus: _ClientGpus = 0,
+    verbose: _Verbose = False,
+) -> None:
+    """Train again without what was forgotten, compare every segment, and sign what is found.
+
+    Exits with 0 if all are equal, with 3 if not, or if a certificate is not as it was signed.
+    """
+    with _one_line_errors():
+        from simulations.agenda import dropped, tasks_of
+        from simulations.state_dir import held
+
+        if not state_dir and not certificate:
+            raise refuse("verify", "", "a STATE_DIR, or --certificate FILE, or both")
+        state = held(_absolute(state_dir)) if state_dir else None
+        if certificate:
+            _check_certificate(Path(certificate), state)
+            return
+        assert state is not None
+        assert state.config is not None
+        _check_numbers(state.num_clients, client_cpus, client_gpus)
+        tasks = tasks_of(state.journal)
+        clients = state.num_clients - len(dropped(tasks))
+        config = replace(state.config, out="", verify=True)
+        _launch(config, clients, client_cpus, client_gpus, state.path, verbose)
+        _check_certificate(state.certificate, state)
+
+
+def _requests(
+    forget: list[str], clients: list[int], drop: bool, default: int
+) -> list[tuple[str, int]]:
+    """Pair requests with who asks."""
+    if drop:
+        if forget or not clients:
+            raise refuse(
+                "--drop-client",
+                "; ".join(forget) or "no --client",
+                "--client NUMBER, and no --forget: everything of that client is forgotten",
             )
-        result = folder / "result.json"
-        if not outcome.succeeded or not result.exists():
-            log = folder / "log.txt"
-            log.write_text(outcome.log, encoding="utf-8")
-            reason = outcome.error or "the run wrote no result.json"
-            _end(f"error: {reason} (log: {log})", _RUN_FAILED)
-        if not verbose:
-            _show(result)
-        typer.echo(f"{time.monotonic() - start:.0f} s; all figures are in {result}")
+        return [(f"client:{one}", one) for one in clients]
+    if len(clients) not in (0, 1, len(forget)):
+        allowed = f"once, or {len(forget)} times, as often as --forget"
+        raise refuse("--client", " ".join(map(str, clients)), allowed)
+    if any(one < 0 for one in clients):
+        raise refuse("--client", min(clients), "the number of a client, from 0")
+    asking = clients or [default]
+    return [
+        (_PATHS["forget"](text), asking[number % len(asking)]) for number, text in enumerate(forget)
+    ]
+
+
+def _launch(
+    config: RunConfig,
+    clients: int,
+    client_cpus: int,
+    client_gpus: float,
+    folder: Path,
+    verbose: bool,
+    hint: str = "",
+) -> float:
+    """Have Flower run the app, and show how far it is; return the seconds that it took.
+
+    If it fails, end with the reason and a hint; the log is in the folder.
+    """
+    start = time.monotonic()
+    with _progress(verbose) as on_line:
+        outcome = launch.run_app(
+            config.as_mapping(),
+            clients,
+            client_cpus=client_cpus,
+            client_gpus=client_gpus,
+            on_line=on_line,
+        )
+    if not outcome.succeeded:
+        log = folder / "log.txt"
+        # It may lie in a state-dir, where everything is for its owner only.
+        with suppress(OSError):
+            write_durably(log, outcome.log.encode())
+        _end(f"error: {outcome.error} (log: {log}){hint}", _RUN_FAILED)
+    return time.monotonic() - start
+
+
+def _show_result(folder: Path, seconds: float, verbose: bool) -> None:
+    from simulations.report import render
+
+    result = folder / "result.json"
+    if not result.exists():
+        _end("error: the run wrote no result.json", _RUN_FAILED)
+    if not verbose:
+        typer.echo(render(json.loads(result.read_text(encoding="utf-8"))))
+    typer.echo(f"{seconds:.0f} s; all figures are in {result}")
+
+
+def _check_certificate(path: Path, state: StateDir | None) -> None:
+    """Print a certificate; end with 3 if it does not hold, or is not as it was signed."""
+    from simulations.verification import render_certificate
+    from unlearning.certificate import check
+
+    try:
+        certificate = json.loads(path.read_text(encoding="utf-8"))
+        check(certificate, state.key.read_bytes() if state else None)
+        text = render_certificate(certificate)
+    except (UserError, ValueError, LookupError, TypeError) as error:
+        reason = error if isinstance(error, UserError) else "it is no certificate"
+        _end(f"error: {path}: {reason}", _DOES_NOT_HOLD)
+    typer.echo(text)
+    if state is not None and certificate["journal"] != state.journal.head:
+        typer.echo("the state-dir has changed since: split-unlearning verify makes a new one")
+    if not certificate["holds"]:
+        raise typer.Exit(_DOES_NOT_HOLD)
 
 
 @app.command("list")
@@ -133,6 +312,8 @@ def _one_line_errors() -> Iterator[None]:
     """Say what the user has to know in one line, and exit with the code that stands for it."""
     try:
         yield
+    except StateError as error:
+        _end(f"error: {error}", _RUN_FAILED)
     except UserError as error:
         _end(f"error: {error}", _BAD_ARGUMENTS)
     except OSError as error:
@@ -176,6 +357,7 @@ _PATHS: Mapping[str, Callable[[str], str]] = {
     "dataset": lambda text: _absolute_after("npz:", text),
     "forget": lambda text: ";".join(_absolute_after("ids:", part) for part in text.split(";")),
     "out": _absolute,
+    "state-dir": lambda text: _absolute(text) if text else text,
 }
 
 
@@ -198,7 +380,7 @@ def _check_numbers(clients: int, client_cpus: int, client_gpus: float) -> None:
             raise refuse("--client-gpus", client_gpus, f"at most {gpus}, what this machine has")
 
 
-def _check_writable(folder: Path) -> None:
+def _check_writable(key: str, folder: Path) -> None:
     """Refuse a folder that cannot be created or written to; create nothing yet."""
     try:
         existing = next(path for path in (folder, *folder.parents) if path.exists())
@@ -206,7 +388,28 @@ def _check_writable(folder: Path) -> None:
     except OSError:
         writable = False
     if not writable:
-        raise refuse("out", str(folder), "a folder that you can write to")
+        raise refuse(key, str(folder), "a folder that you can write to")
+
+
+def _check_state_dir(config: RunConfig, clients: int) -> None:
+    """Refuse a state-dir that cannot be made, or that holds something else; create nothing yet."""
+    if not config.state_dir:
+        return
+    from simulations.agenda import tasks_of
+    from simulations.state_dir import StateDir
+
+    state = StateDir(Path(config.state_dir))
+    if config.verify:
+        raise refuse("verify", True, "false; split-unlearning verify STATE_DIR does it")
+    if state.config is None:
+        _check_writable("state-dir", state.path)
+        return
+    state.check_same(config)
+    if clients != state.num_clients:
+        raise refuse("--clients", clients, f"{state.num_clients}, as {state.path} was made with")
+    if all(task.measured for task in tasks_of(state.journal)):
+        allowed = f"a new folder; split-unlearning unlearn {state.path} forgets what it learned"
+        raise refuse("state-dir", str(state.path), allowed)
 
 
 def _plan(config: RunConfig, clients: int) -> str:
@@ -256,12 +459,6 @@ def _progress(verbose: bool) -> Iterator[Callable[[str], None]]:
         with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task("starting Flower and Ray", total=None)
             yield lambda line: bar.update(task, description=news(line) or None)
-
-
-def _show(result: Path) -> None:
-    from simulations.report import render
-
-    typer.echo(render(json.loads(result.read_text(encoding="utf-8"))))
 
 
 def _describe(registry: Registry[Any]) -> dict[str, str]:

@@ -15,13 +15,15 @@ from flwr.client import Client
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
-from clients.base import ClientSetting, load_client
+from clients.base import KEPT, SEGMENT, ClientSetting, load_client
+from clients.forgotten import FORGOTTEN
 from clients.holding import Holding
-from clients.state import ClientState
 from models.options import Value
 from simulations.config import RunConfig
 from simulations.plan import deal
+from simulations.state_dir import client_folder
 from strategies.registry import STRATEGIES
+from unlearning.state_folder import StateFolder
 
 _RECORD = "split-unlearning"
 _GRACE_SECONDS = 10.0
@@ -66,11 +68,26 @@ def _read(settings: tuple[tuple[str, Value], ...]) -> RunConfig:
 
 
 @lru_cache(maxsize=8)
-def _holding(config: RunConfig, num_clients: int, client: int) -> Holding:
+def _holding(config: RunConfig, client: int, num_clients: int) -> Holding:
     """Return what a client holds."""
     dataset, plan = deal(config, num_clients)
     ids = plan.train[client]
     return Holding(ids, *dataset.train(ids), *dataset.test(plan.test[client]), dataset.class_names)
+
+
+def _store(config: RunConfig, context: Context, client: int) -> MutableMapping[str, bytes]:
+    """Return what a client keeps: in its folder of state-dir, or for this run alone."""
+    if not config.state_dir:
+        return ContextStore(context)
+    folder = StateFolder(client_folder(config.state_dir, client))
+    if not config.verify:
+        return folder
+    # It trains from scratch; of what it kept it needs only what to leave out and what to compare.
+    store = ContextStore(context)
+    for name, kept in ((FORGOTTEN, FORGOTTEN), (KEPT, SEGMENT)):
+        if name not in store and kept in folder:
+            store[name] = folder[kept]
+    return store
 
 
 def client_fn(context: Context) -> Client:
@@ -79,14 +96,15 @@ def client_fn(context: Context) -> Client:
     client_class = load_client(STRATEGIES.get(config.strategy).client)
     setting = ClientSetting(
         properties=context.node_config,
-        holding=partial(_holding, config, int(str(context.node_config["num-partitions"]))),
+        holding=partial(_holding, config),
+        store=partial(_store, config, context),
         training=config.training(),
         method=config.method(),
         model=config.model,
         upload_chunk_bytes=int(config.upload_chunk_mb * 1e6),
         options=config.plugin_options(),
     )
-    return client_class(setting, ClientState(ContextStore(context))).to_client()
+    return client_class(setting).to_client()
 
 
 def give_up_when_late(message: Message, context: Context, call_next: ClientAppCallable) -> Message:

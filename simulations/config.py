@@ -176,6 +176,14 @@ class RunConfig:
     out: str = _key(
         "", "folder that result.json is written to", "an absolute path, or empty for none"
     )
+    state_dir: str = _key(
+        "",
+        "folder that keeps what later requests need",
+        "an absolute path to a new folder, or empty for none",
+    )
+    verify: bool = _key(
+        False, "train again without what state-dir has forgotten, and compare", "true, false"
+    )
     seed: int = _key(0, "of every random draw", "an integer >= 0", _not_negative)
 
     @classmethod
@@ -233,8 +241,13 @@ class RunConfig:
         parse_requests(self.forget, self.forget_client)
         self._stable_clients()
         self._check_method()
-        if self.out and not Path(self.out).is_absolute():
-            raise refuse("out", self.out, "an absolute path: a run has no current folder of yours")
+        for key, path in (("out", self.out), ("state-dir", self.state_dir)):
+            if path and not Path(path).is_absolute():
+                raise refuse(key, path, "an absolute path: a run has no current folder of yours")
+        if self.state_dir and self.skip_absent:
+            raise refuse("skip-absent", True, "false (with state-dir every client keeps its part)")
+        if self.verify and not self.state_dir:
+            raise refuse("verify", True, "false (without state-dir there is nothing to compare)")
 
     def _check_used(self, used: frozenset[str]) -> None:
         """Refuse a key that was set and that nothing reads."""

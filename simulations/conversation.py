@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -34,8 +34,10 @@ from flwr.server.client_manager import SimpleClientManager
 from flwr.server.client_proxy import ClientProxy
 from flwr.serverapp import Grid
 
+from models.errors import refuse
 from simulations.exchange import Trouble, exchange
-from strategies.base import ClientFailureError, SplitStrategy
+from strategies.base import SplitStrategy
+from strategies.heard import ClientFailureError
 from strategies.script import Script
 from transport.ledger import Ledger
 
@@ -111,8 +113,16 @@ class Conversation:
         self._manager = SimpleClientManager()
         self._asked: defaultdict[str, Asked] = defaultdict(Asked)
 
-    def meet(self) -> int:
+    def meet(self, total: int = 0, wanted: Sequence[int] = ()) -> int:
         """Wait for the nodes and learn which client each is.
+
+        Parameters
+        ----------
+        total : int
+            How many clients there are, if that is known; 0 if the nodes are to say it.
+        wanted : sequence of int
+            Those that will be asked something, if `total` is known; the others need not come. A
+            simulation may have one node for each of them instead of one for each client.
 
         Returns
         -------
@@ -123,27 +133,36 @@ class Conversation:
         ------
         ClientFailureError
             If the nodes do not come, or do not say who they are.
+        UserError
+            If there are neither as many nodes as clients nor as many as are wanted.
         """
         known: dict[int, int] = {}
+        clients: dict[int, int] = {}
         expected = 1
         deadline = time.monotonic() + _NODES_SECONDS
-        while len(known) < expected:
+        # Where nobody is wanted, one answer is awaited all the same: it says that Flower is there.
+        while not known or len(clients) < (len(wanted) if total else expected):
             strangers = sorted(set(self._grid.get_node_ids()) - set(known.values()))
             # The first to answer says how many there are.
             for node_id, properties in self._introduce(strangers if known else strangers[:1]):
                 known[int(str(properties["partition-id"]))] = node_id
                 expected = int(str(properties["num-partitions"]))
+            names = dict(enumerate(range(expected)))
+            if total:
+                names = _names(total, wanted, expected)
+            clients = {names[one]: node for one, node in known.items() if one in names}
             if time.monotonic() > deadline:
                 raise ClientFailureError(
-                    f"{len(known)} of {expected} clients came within {_NODES_SECONDS:.0f} seconds"
+                    f"{len(clients)} of {len(names)} clients came within {_NODES_SECONDS:.0f} "
+                    "seconds"
                 )
             if not strangers:
                 time.sleep(0.05)
-        if sorted(known) != list(range(expected)):
+        if not total and sorted(known) != list(range(expected)):
             raise ClientFailureError(f"clients call themselves {sorted(known)}, not 0 and so on")
-        for client, node_id in sorted(known.items()):
+        for client, node_id in sorted(clients.items()):
             self._manager.register(NodeProxy(client, node_id))
-        return expected
+        return total or expected
 
     def _introduce(self, node_ids: list[int]) -> list[tuple[int, dict[str, Scalar]]]:
         """Ask nodes who they are."""
@@ -278,6 +297,16 @@ class Conversation:
                 raise failure
             failures.append(failure)
         return results, failures
+
+
+def _names(total: int, wanted: Sequence[int], nodes: int) -> dict[int, int]:
+    """Return which client each node that is wanted stands for, by what it calls itself."""
+    if nodes == total or not wanted:
+        return {client: client for client in wanted}
+    if nodes == len(wanted):
+        return dict(enumerate(sorted(wanted)))
+    allowed = f"{total}, the number of clients, or {len(wanted)}, of those that are needed"
+    raise refuse("num-supernodes", nodes, allowed)
 
 
 _NOTHING = Parameters(tensors=[], tensor_type="")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -41,30 +43,30 @@ class Forgetting:
         """The clients whose samples are to be forgotten, in order."""
         return sorted(self.samples)
 
-    @property
-    def requests(self) -> dict[int, Request]:
-        """The request as each of those clients is told it."""
-        return {client: self.request.meant_for(ids) for client, ids in self.samples.items()}
-
-    def covers(self, client: int, label: int) -> bool:
-        """Return whether a client's test samples of a label stand for what is forgotten.
-
-        Those of the forgotten label, or all of a forgotten client; single samples by id have no
-        counterpart in the test split.
-        """
-        if self.request.ids or client not in self.samples:
-            return False
-        return self.label is None or self.label == label
-
 
 @dataclass(frozen=True)
 class Preparation:
-    """Everything that follows from the run config and the number of clients alone."""
+    """Everything that follows from the run config and the number of clients alone.
+
+    `forgettings` are what the run config asks for, none where requests came later.
+    """
 
     config: RunConfig
     dataset: Dataset
     plan: Plan
-    forgettings: tuple[Forgetting, ...]
+    forgettings: tuple[Forgetting, ...] = ()
+
+
+def fingerprint(dataset: Dataset, plan: Plan) -> str:
+    """Return a SHA-256 of what there is to learn from and who holds what of it.
+
+    Exactness is a claim about these: a request that comes later must find them as they were.
+    """
+    sha = hashlib.sha256(repr((dataset.class_names, dataset.largest)).encode())
+    for array in (dataset.x_train, dataset.y_train, *plan.train):
+        sha.update(f"{array.dtype}{array.shape}".encode())
+        sha.update(np.ascontiguousarray(array).data)
+    return sha.hexdigest()
 
 
 @lru_cache(maxsize=2)
@@ -119,7 +121,7 @@ def prepare(config: RunConfig, num_clients: int) -> Preparation:
     held = dict(enumerate(plan.train))
     forgettings = []
     for request in config.requests():
-        forgetting = _resolve(request.loaded(), held, dataset, config)
+        forgetting = resolve(request.loaded(), held, dataset, config.seed)
         for client, ids in forgetting.samples.items():
             held[client] = np.setdiff1d(held[client], ids)
         if sum(map(len, held.values())) < 2:
@@ -128,15 +130,30 @@ def prepare(config: RunConfig, num_clients: int) -> Preparation:
     return Preparation(config, dataset, plan, tuple(forgettings))
 
 
-def _resolve(
-    request: Request, held: dict[int, Ids], dataset: Dataset, config: RunConfig
-) -> Forgetting:
-    """Work out which samples a request means, of those that clients still hold."""
+def resolve(request: Request, held: Mapping[int, Ids], dataset: Dataset, seed: int) -> Forgetting:
+    """Work out which samples a request means, of those that clients still hold.
+
+    Parameters
+    ----------
+    request : Request
+        Its ids read from their file.
+    held : mapping
+        The ids of the samples that each client still holds.
+    dataset : Dataset
+        Whose samples they are.
+    seed : int
+        The run's.
+
+    Raises
+    ------
+    UserError
+        If it names a client or samples that there are not, or nothing at all.
+    """
     if request.client is not None and request.client not in held:
         allowed = f"a client from 0 to {len(held) - 1} (num-supernodes={len(held)})"
         raise refuse("forget", request.text, allowed)
     selected = {
-        client: request.select(client, ids, dataset.y_train[ids], dataset.class_names, config.seed)
+        client: request.select(client, ids, dataset.y_train[ids], dataset.class_names, seed)
         for client, ids in held.items()
     }
     samples = {client: ids for client, ids in selected.items() if len(ids)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from simulations.agenda import Task
 from simulations.conversation import Conversation
-from simulations.plan import Forgetting, Preparation
-from strategies.base import ClientFailureError, SplitStrategy
+from simulations.plan import Preparation
+from strategies.base import SplitStrategy
 from transport.ledger import Account, Ledger, transmission_seconds
 
 SCHEMA_VERSION = 1
@@ -33,6 +35,10 @@ class Recorder:
         Whose waiting times are read.
     ledger : Ledger
         What crossed in the phase; emptied at the end of each.
+    tasks : sequence of Task
+        All that is asked to be forgotten, and learning.
+    phases : sequence of dict
+        What was taken down by the runs before this one.
     """
 
     def __init__(
@@ -41,59 +47,81 @@ class Recorder:
         strategy: SplitStrategy,
         conversation: Conversation,
         ledger: Ledger,
+        tasks: Sequence[Task],
+        phases: Sequence[dict[str, Any]] = (),
     ) -> None:
         self._prepared, self._strategy = prepared, strategy
         self._conversation, self._ledger = conversation, ledger
-        self._phases: list[dict[str, Any]] = []
+        self._tasks = list(tasks)
+        self._phases: list[dict[str, Any]] = list(phases)
         self._setup = [
             {"client": client, **self._traffic(ledger.account(client, "setup"))}
             for client in strategy.clients
         ]
-        self._timing: dict[str, Any] = {}
-        self._absences: list[ClientFailureError] = []
 
-    def note_cost(self) -> None:
-        """Read the clocks of the script that just ended, before the evaluation restarts them."""
+    def take_cost(self) -> dict[str, Any]:
+        """Read the clocks and the ledger of the script that just ended, and start both again.
+
+        Returns
+        -------
+        dict
+            Of what JSON can hold, for `note_phase`, in this process or in one that goes on after
+            this one.
+        """
         strategy = self._strategy
-        self._absences = strategy.absences
-        self._timing = {
-            "questions": {
-                action: asdict(asked) for action, asked in self._conversation.take_asked().items()
-            },
-            "link": {"batches": strategy.batches, "seconds": strategy.batch_seconds},
+        self._ledger.merge(strategy.server.take_ledger())
+        return {
+            "ledger": [
+                [client, phase, asdict(account)] for client, phase, account in self._ledger.take()
+            ],
             "server_train_seconds": strategy.server.take_seconds(),
+            "timing": {
+                "questions": {
+                    action: asdict(asked)
+                    for action, asked in self._conversation.take_asked().items()
+                },
+                "link": {
+                    "batches": strategy.heard.batches,
+                    "seconds": strategy.heard.batch_seconds,
+                },
+            },
+            "absent": [str(one) for one in strategy.heard.absences],
         }
 
-    def note_phase(self, phase: str, forgetting: Forgetting | None = None) -> None:
+    def note_phase(self, task: Task, cost: dict[str, Any]) -> None:
         """Take down a phase after its evaluation.
 
         Parameters
         ----------
-        phase : "learn" or "unlearn"
-            Which one.
-        forgetting : Forgetting, optional
-            The request that the phase answered.
+        task : Task
+            What was done in it.
+        cost : dict
+            From `take_cost`.
         """
         strategy = self._strategy
-        self._ledger.merge(strategy.server.take_ledger())
+        self._ledger.merge(
+            (client, phase, Account(**account)) for client, phase, account in cost["ledger"]
+        )
         self._conversation.take_asked()
-        asking = self._prepared.forgettings if forgetting is None else (forgetting,)
-        requested = {client for one in asking for client in one.clients}
-        self._phases.append(
+        asking = [task] if task.asked else self._tasks
+        requested = {client for one in asking for client in one.counts}
+        # Phases come in the order of tasks: one that was taken down before is taken down again.
+        self._phases[task.number :] = [
             {
-                "phase": phase,
-                "request": forgetting.request.text if forgetting else None,
-                "samples": sum(map(len, forgetting.samples.values())) if forgetting else 0,
+                "phase": task.phase,
+                "request": task.text or None,
+                "samples": sum(task.counts.values()),
                 "accuracy": self._accuracy(asking),
                 "clients": [
-                    self._cost(client, phase, client in requested) for client in strategy.clients
+                    self._cost(client, task.phase, client in requested)
+                    for client in strategy.clients
                 ],
                 "server": {
-                    "train_seconds": self._timing.pop("server_train_seconds"),
+                    "train_seconds": cost["server_train_seconds"],
                     "cache_bytes": strategy.server.cache_bytes(),
                 },
-                "timing": self._timing,
-                "absent": [str(one) for one in self._absences + strategy.absences],
+                "timing": cost["timing"],
+                "absent": [*cost["absent"], *(str(one) for one in strategy.heard.absences)],
                 "privacy": None,
                 "membership": None,
                 "digests": {
@@ -104,7 +132,7 @@ class Recorder:
                     },
                 },
             }
-        )
+        ]
         self._ledger.take()
 
     def result(self) -> dict[str, Any]:
@@ -116,14 +144,7 @@ class Recorder:
             "unlearning": config.unlearning,
             "config": config.as_mapping(),
             "clients": self._prepared.plan.num_clients,
-            "environment": {
-                "python": platform.python_version(),
-                "platform": platform.platform(),
-                "processor_count": os.cpu_count(),
-                "threads": config.threads,
-                "server_device": self._strategy.server.device_name(),
-                **{name: version(name) for name in ("flwr", "ray", "torch", "numpy")},
-            },
+            "environment": environment(config.threads, self._strategy.server.device_name()),
             "setup": {"clients": self._setup},
             "phases": self._phases,
         }
@@ -154,11 +175,11 @@ class Recorder:
             "transmission_seconds_up": seconds(account.bytes_up),
         }
 
-    def _accuracy(self, asking: tuple[Forgetting, ...]) -> dict[str, Any]:
+    def _accuracy(self, asking: Sequence[Task]) -> dict[str, Any]:
         """Return accuracies; a share without a single test sample is None.
 
         ``unlearned`` is over the labels and clients of the requests `asking`; ``retained`` is over
-        what no request of the run names, so that it means the same in every phase.
+        what no request names that is known by now, so that it means the same in a run's phases.
         """
         names = self._prepared.dataset.class_names
         clients = self._strategy.clients
@@ -173,9 +194,7 @@ class Recorder:
         for row, client in enumerate(clients):
             for label in range(len(names)):
                 unlearned[row, label] = any(one.covers(client, label) for one in asking)
-                named[row, label] = any(
-                    one.covers(client, label) for one in self._prepared.forgettings
-                )
+                named[row, label] = any(one.covers(client, label) for one in self._tasks)
         return {
             "unlearned": _share(counts, unlearned),
             "retained": _share(counts, ~named),
@@ -188,6 +207,18 @@ class Recorder:
                 for row, client in enumerate(clients)
             },
         }
+
+
+def environment(threads: int, server_device: str) -> dict[str, Any]:
+    """Return what the last bits of a result may depend on."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor_count": os.cpu_count(),
+        "threads": threads,
+        "server_device": server_device,
+        **{name: version(name) for name in ("flwr", "ray", "torch", "numpy")},
+    }
 
 
 def _share(counts: np.ndarray, where: np.ndarray) -> float | None:

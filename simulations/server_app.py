@@ -1,26 +1,35 @@
-"""The ServerApp: learn, then forget request by request, and say what it cost whom."""
+"""The ServerApp: learn, then forget what is asked, and say what it cost whom; or verify that."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from simulations import console
+from simulations.agenda import dropped, first_events, tasks_of
 from simulations.config import RunConfig
 from simulations.conversation import Conversation
 from simulations.partition import plan_table
-from simulations.plan import Forgetting, Preparation, prepare
+from simulations.plan import Preparation, prepare
 from simulations.report import render
-from simulations.result import Recorder, write_result
-from strategies.base import ClientFailureError, SplitStrategy, StrategySetting
+from simulations.session import Session, needed_for
+from simulations.state_dir import StateDir, held
+from simulations.verification import render_certificate, verify
 from strategies.placement import place, release
 from strategies.registry import STRATEGIES
 from strategies.server_segment import ServerSegment
 from transport.ledger import Ledger
+from unlearning.journal import Journal
 
 app = ServerApp()
+
+Done = TypeVar("Done")
 
 
 @app.main()
@@ -37,94 +46,101 @@ def main(grid: Grid, context: Context) -> None:
     try:
         config = RunConfig.from_mapping(context.run_config)
         config.check()
-        ledger = Ledger()
-        conversation = Conversation(grid, ledger, config.round_timeout)
-        prepared = prepare(config, conversation.meet())
-        console.show(plan_table(prepared.plan, prepared.dataset))
-        # Only now, when clients have answered, does Flower's pool stand, and with it what is left
-        # for the server segment.
-        server = place(
-            config.server_num_cpus,
-            config.server_num_gpus,
-            model=config.model,
-            input_shape=prepared.dataset.input_shape,
-            num_labels=prepared.dataset.num_classes,
-            training=config.training(),
-            part=STRATEGIES.get(config.strategy).server_part,
-        )
-        try:
-            run(prepared, server, conversation, ledger)
-        finally:
-            release(server)
+        if config.verify:
+            console.show(render_certificate(verify_state(config, grid)))
+        else:
+            console.show(render(carry_out(config, grid, lambda session: session.run())))
     except Exception as error:
         console.failure(str(error) or type(error).__name__)
         raise
 
 
-def run(
-    prepared: Preparation, server: ServerSegment, conversation: Conversation, ledger: Ledger
-) -> tuple[SplitStrategy, dict[str, Any]]:
-    """Learn, forget, measure, report.
+def carry_out(config: RunConfig, grid: Grid, do: Callable[[Session], Done]) -> Done:
+    """Do what a run config asks for, or what a state-dir's journal says is still to be done.
 
     Parameters
     ----------
-    prepared : Preparation
-        What is to be done.
-    server : ServerSegment
-        Where the server's part is trained.
-    conversation : Conversation
-        With the clients.
-    ledger : Ledger
-        That the conversation counts in.
-
-    Returns
-    -------
-    SplitStrategy, dict
-        The strategy after its last phase, and the result as it is in ``result.json``.
+    config : RunConfig
+        What the run was asked to do; checked.
+    grid : Grid
+        Flower's way to the clients.
+    do : callable
+        Is given the session while the server segment lives; what it returns is returned.
     """
+    ledger = Ledger()
+    conversation = Conversation(grid, ledger, config.round_timeout)
+    with _opened(config) as state:
+        if state is not None and state.config is not None:
+            state.check_same(config)
+            tasks = tasks_of(state.journal)
+            conversation.meet(state.num_clients, needed_for(config, state.num_clients, tasks))
+            prepared = replace(state.deal(), config=config)
+        else:
+            prepared = prepare(config, conversation.meet())
+        console.show(plan_table(prepared.plan, prepared.dataset))
+        # Only now, when clients have answered, does Flower's pool stand, and with it what is left
+        # for the server segment.
+        with _placed(prepared, state) as server:
+            journal = _begun(prepared, state)
+            return do(Session(prepared, server, conversation, ledger, journal, state))
+
+
+def verify_state(config: RunConfig, grid: Grid) -> dict[str, object]:
+    """Train again without what a state-dir has forgotten; return the signed certificate."""
+    state = held(config.state_dir)
+    with state.locked():
+        state.check_same(config)
+        gone = dropped(tasks_of(state.journal))
+        ledger = Ledger()
+        conversation = Conversation(grid, ledger, config.round_timeout)
+        clients = [client for client in range(state.num_clients) if client not in gone]
+        conversation.meet(state.num_clients, clients)
+        prepared = state.deal()
+        with _placed(prepared, None) as server:
+            return verify(state, prepared, server, conversation, clients)
+
+
+@contextmanager
+def _opened(config: RunConfig) -> Iterator[StateDir | None]:
+    """Return the state-dir that a run config names, and keep other processes away from it."""
+    if not config.state_dir:
+        yield None
+        return
+    path = Path(config.state_dir)
+    with StateDir(path).locked():
+        # Read again: until now another process may have had it.
+        yield StateDir(path)
+
+
+@contextmanager
+def _placed(prepared: Preparation, state: StateDir | None) -> Iterator[ServerSegment]:
+    """Make the server segment, and end it."""
     config = prepared.config
-    strategy = STRATEGIES.get(config.strategy)(
-        StrategySetting(
-            clients=range(prepared.plan.num_clients),
-            server=server,
-            training=config.training(),
-            method=config.method(),
-            client_sync=config.client_sync,
-            splitfed_version=config.splitfed_version,
-            init_from=config.init_from,
-            server_slices=config.server_slices,
-            stable_first=config.stable_first(prepared.plan.num_clients),
-            skip_absent=config.skip_absent,
-            options=config.plugin_options(),
-            report=console.Ticker(),
-        )
+    server = place(
+        config.server_num_cpus,
+        config.server_num_gpus,
+        model=config.model,
+        input_shape=prepared.dataset.input_shape,
+        num_labels=prepared.dataset.num_classes,
+        training=config.training(),
+        part=STRATEGIES.get(config.strategy).server_part,
+        folder=str(state.server) if state else "",
     )
-    recorder = Recorder(prepared, strategy, conversation, ledger)
-    console.progress(f"{config.strategy}: learn with {len(strategy.clients)} clients")
-    conversation.hold(strategy, strategy.learn(), "learn")
-    recorder.note_cost()
-    conversation.hold(strategy, strategy.score(), "evaluate")
-    recorder.note_phase("learn")
-    for forgetting in prepared.forgettings:
-        clients = forgetting.clients
-        console.progress(f"{config.strategy}: forget {forgetting.request.text} of {clients}")
-        conversation.hold(strategy, strategy.unlearn(forgetting.requests), "unlearn")
-        _check_left_out(strategy, forgetting)
-        recorder.note_cost()
-        conversation.hold(strategy, strategy.score(), "evaluate")
-        recorder.note_phase("unlearn", forgetting)
-    result = recorder.result()
-    if config.out:
-        write_result(result, config.out)
-    console.show(render(result))
-    return strategy, result
+    try:
+        yield server
+    finally:
+        release(server)
 
 
-def _check_left_out(strategy: SplitStrategy, forgetting: Forgetting) -> None:
-    """Compare what clients say that they left out with what the plan says that was meant."""
-    for client, ids in forgetting.samples.items():
-        if strategy.left_out.get(client) != len(ids):
-            raise ClientFailureError(
-                f"client {client} was to forget {len(ids)} samples at {forgetting.request.text!r} "
-                f"and says that it left out {strategy.left_out.get(client, 'none')}"
-            )
+def _begun(prepared: Preparation, state: StateDir | None) -> Journal:
+    """Return the journal of what is to be done, begun if this is the first run."""
+    if state is not None and state.config is not None:
+        return state.journal
+    received = first_events(prepared.forgettings, prepared.config.forget_client)
+    if state is not None:
+        state.found(prepared, received)
+        return state.journal
+    journal = Journal()
+    for fields in received:
+        journal.append("received", **fields)
+    return journal

@@ -95,6 +95,8 @@ def environment_of(folder: Path) -> dict[str, str]:
     }
     if not environment.get("RAY_ADDRESS"):
         environment["RAY_TMPDIR"] = str(folder)
+        # What the server keeps for the run alone: it ends with the folder, whatever happens.
+        environment["TMPDIR"] = str(folder)
     return environment
 
 

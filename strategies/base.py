@@ -9,7 +9,7 @@ methods take the next question from it and hand it the answers. A protocol is th
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -28,9 +28,11 @@ from flwr.server.client_manager import ClientManager
 from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import Strategy
 
+from models.errors import UserError
 from models.options import Option, Value
 from models.split import Part
 from models.training import TrainingSettings
+from strategies.heard import ClientFailureError, Heard
 from strategies.script import Question, Reply, Script
 from strategies.server_segment import ServerSegment
 from transport.message import Array, Message
@@ -38,22 +40,6 @@ from unlearning.methods import Retrain, UnlearningMethod
 from unlearning.request import Request
 
 _NAMED_FAILURES = 3
-
-
-class ClientFailureError(RuntimeError):
-    """A client did not answer a question.
-
-    Parameters
-    ----------
-    text : str
-        One line that names the client, the phase, the action and the reason.
-    client : int
-        Who it was; -1 if that is not known.
-    """
-
-    def __init__(self, text: str, client: int = -1) -> None:
-        super().__init__(text)
-        self.client = client
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +70,8 @@ class StrategySetting:
         Whether an epoch goes on without a client that does not answer.
     options : mapping
         The values of the options that strategy and method declare as their own.
+    present : sequence of int, optional
+        Those of the clients that can be reached; default all.
     report : callable
         Takes one line that says how far the script is.
     """
@@ -99,6 +87,7 @@ class StrategySetting:
     stable_first: Sequence[int] = ()
     skip_absent: bool = False
     options: Mapping[str, Value] = field(default_factory=dict)
+    present: Sequence[int] | None = None
     report: Callable[[str], None] = lambda _: None
 
 
@@ -125,14 +114,19 @@ class SplitStrategy(Strategy):
         self.method = setting.method
         self.setting = setting
         self.options = setting.options
+        self.present = self.clients if setting.present is None else list(setting.present)
+        self.addressing: dict[str, Scalar] = {}
+        """Fields that every instruction carries."""
+        self.kept_by: dict[int, str] = {}
+        """By client, the attempt that it is to go on from; said along with a new attempt."""
+        self.redone: dict[str, object] = {}
+        """What the last forgetting trained again: shards, slices."""
+        self.heard = Heard()
+        """What clients said of themselves in the last script."""
         self.phase = "setup"
         self.progress = setting.report
         self.client_digests: dict[int, str] = {}
         self._test_uploads: dict[int, str | None] = {}
-        self.left_out: dict[int, int] = {}
-        self.absences: list[ClientFailureError] = []
-        self.batches = 0
-        self.batch_seconds = 0.0
         self.scores: dict[int, Message] = {}
         self._script: Script | None = None
         self._question: Question | None = None
@@ -147,7 +141,29 @@ class SplitStrategy(Strategy):
     def unlearn(self, requests: Mapping[int, Request]) -> Script:
         """Forget what the requests mean, each said by the client that holds the samples."""
 
+    def drop(self, clients: Collection[int]) -> Script:
+        """Forget all that some clients ever gave, without their help; few protocols can.
+
+        Raises
+        ------
+        UserError
+            If this one cannot.
+        """
+        raise UserError(
+            f"{type(self).__name__} cannot drop a client: what it gave has gone into everybody's "
+            "training; allowed: a strategy that keeps it apart, such as splitwiper"
+        )
+
+    @classmethod
+    def needed(cls, clients: Sequence[int], asking: Collection[int]) -> list[int]:
+        """Return which of all clients are asked something when some of them ask to forget."""
+        return list(clients)
+
     # What a protocol asks with.
+
+    def commit(self, clients: Iterable[int], attempt: str) -> Script:
+        """Have clients make what an attempt changed with them the state that they keep."""
+        yield self.ask(clients, "commit", commit=attempt)
 
     def ask(self, clients: Iterable[int], action: str, **fields: Scalar) -> Question:
         """Ask clients to act; `fields` say how, underscores standing for dashes."""
@@ -211,9 +227,9 @@ class SplitStrategy(Strategy):
         Parameters
         ----------
         present : sequence of int, optional
-            Clients that can be reached; default all.
+            Clients that can be reached; default those of the setting.
         """
-        present = self.clients if present is None else present
+        present = self.present if present is None else present
         # Whoever did not say what it holds, or may have changed it unheard, uploads again.
         digests = {client: self.client_digests.get(client) for client in present}
         changed = [
@@ -260,10 +276,7 @@ class SplitStrategy(Strategy):
                 f"{type(self).__name__} has no script for the phase {phase}: learn and unlearn "
                 "are generators, which yield"
             )
-        self._script, self.phase = script, phase
-        self.left_out = {}
-        self.absences = []
-        self.batches, self.batch_seconds = 0, 0.0
+        self._script, self.phase, self.heard = script, phase, Heard()
         self._advance(None)
 
     @property
@@ -292,11 +305,16 @@ class SplitStrategy(Strategy):
         for client, message in self._question.messages.items():
             addressed = Message(
                 message.action,
-                {**message.fields, "client": client, "phase": self.phase},
+                {**message.fields, "client": client, "phase": self.phase, **self._address(client)},
                 message.tensors,
             )
             packed.append((proxies[str(client)], *addressed.pack()))
         return packed
+
+    def _address(self, client: int) -> dict[str, Scalar]:
+        if "attempt" not in self.addressing:
+            return self.addressing
+        return {**self.addressing, "kept": self.kept_by.get(client, "")}
 
     def _answer(self, replies: list[Reply], failures: Sequence[object]) -> None:
         assert self._question is not None
@@ -306,18 +324,14 @@ class SplitStrategy(Strategy):
             raise ClientFailureError("; ".join([*named, *([f"and {more} more"] if more else [])]))
         for failure in failures:
             if isinstance(failure, ClientFailureError):
-                self.absences.append(failure)
+                self.heard.absences.append(failure)
                 if self._question.messages[failure.client].action not in ("upload", "score"):
                     # It may have finished all the same, too late: what it holds is not known.
                     self.client_digests.pop(failure.client, None)
         for reply in replies:
-            fields = reply.message.fields
-            if "digest" in fields:
-                self.client_digests[reply.client] = str(fields["digest"])
-            if "left-out" in fields:
-                self.left_out[reply.client] = reply.message.integer("left-out")
-            self.batches += int(fields.get("batches", 0))
-            self.batch_seconds += float(fields.get("batch-seconds", 0.0))
+            self.heard.note(reply)
+            if "digest" in reply.message.fields:
+                self.client_digests[reply.client] = str(reply.message.fields["digest"])
         self._advance(sorted(replies, key=lambda reply: reply.client))
 
     # Flower's Strategy.

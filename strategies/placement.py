@@ -88,10 +88,10 @@ def place(num_cpus: float, num_gpus: float, **segment: Any) -> ServerSegment:
 
 
 def release(server: ServerSegment) -> None:
-    """End a server segment: close its link and give its resources back."""
+    """End a server segment: close what it has open and give its resources back."""
     hosted: object = server
     try:
-        server.close_link()
+        server.close()
     finally:
         if isinstance(hosted, HostedSegment):
             ray.kill(hosted.actor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from strategies.base import SplitStrategy, StrategySetting
 from strategies.script import Script
@@ -45,7 +45,32 @@ class SplitWiper(SplitStrategy):
             yield self.ask_to_forget(requests, "leave-out")
             return
         yield from self.collect(self.ask_to_forget(requests, "forget"))
-        self.train_server(first_touched(self.slices, requests))
+        self.redo_for(requests)
+
+    def drop(self, clients: Collection[int]) -> Script:
+        """Remove whole shards; whose they were need not be there."""
+        for client in clients:
+            self.server.drop_shard(client)
+        self.redo_for(clients)
+        yield from ()
+
+    @classmethod
+    def needed(cls, clients: Sequence[int], asking: Collection[int]) -> list[int]:
+        """Return who asks: nobody else is needed."""
+        return sorted(asking)
+
+    def redo_for(self, clients: Collection[int]) -> None:
+        """Train the server segment again from the first slice that holds one of some shards."""
+        first = first_touched(self.slices, clients)
+        self.redone = {
+            "shards": sorted(clients),
+            "client slices": {
+                str(client): list(range(start + 1, self.training.slices + 1))
+                for client, start in sorted(self.heard.first_slices.items())
+            },
+            "server slices": list(range(first + 1, len(self.slices) + 1)),
+        }
+        self.train_server(first)
 
     def train_server(self, first: int) -> None:
         """Train the server segment on the cache, from a slice on; from the first, afresh."""
@@ -53,7 +78,7 @@ class SplitWiper(SplitStrategy):
             self.server.initialise()
         else:
             self.server.restore_checkpoint(first - 1)
-        epochs = epochs_of(len(self.slices), self.training.server_epochs)
+        epochs = epochs_of([*map(len, self.slices)], self.training.server_epochs)
         for number in range(first, len(self.slices)):
             clients = [client for held in self.slices[: number + 1] for client in held]
             step = step_of(learning(epochs[number]), number, len(self.slices))

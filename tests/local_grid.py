@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from typing import Any
 from unittest.mock import patch
@@ -16,18 +16,13 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
-from clients.state import ClientState
 from simulations import client_app
 from simulations.config import RunConfig
-from simulations.conversation import Conversation
 from simulations.data import Dataset
 from simulations.partition import Plan
-from simulations.plan import prepare
-from simulations.server_app import run
-from strategies.base import SplitStrategy
-from strategies.placement import place, release
-from strategies.registry import STRATEGIES
-from transport.ledger import Ledger
+from simulations.server_app import carry_out
+from simulations.session import Session
+from unlearning.tensor_store import TensorStore
 
 _INSTRUCTIONS = ("fitins.config", "evaluateins.config")
 
@@ -61,6 +56,7 @@ class LocalGrid(Grid):
         num_clients: int,
         in_flight: int = 1,
         silent: Callable[[int, Mapping[str, Any]], bool] = lambda *_: False,
+        nodes: Collection[int] | None = None,
     ) -> None:
         self._silent = silent
         # Flower's messages take their sender from the process that runs the ServerApp.
@@ -78,7 +74,7 @@ class LocalGrid(Grid):
                 state=RecordDict(),
                 run_config=run_config,
             )
-            for partition in range(num_clients)
+            for partition in (range(num_clients) if nodes is None else nodes)
         }
 
     def get_node_ids(self) -> Iterable[int]:
@@ -138,7 +134,9 @@ def dealt(dataset: Dataset, plan: Plan) -> Iterator[None]:
         return dataset, plan
 
     client_app._holding.cache_clear()
-    with patch("simulations.plan.deal", deal), patch("simulations.client_app.deal", deal):
+    with ExitStack() as stack:
+        for room in ("plan", "client_app", "state_dir"):
+            stack.enter_context(patch(f"simulations.{room}.deal", deal))
         yield
     client_app._holding.cache_clear()
 
@@ -152,30 +150,18 @@ class LocalRun:
         in_flight: int = 1,
         *,
         silent: Callable[[int, Mapping[str, Any]], bool] = lambda *_: False,
+        nodes: Collection[int] | None = None,
         **settings: Any,
     ) -> None:
         named = {name.replace("_", "-"): value for name, value in settings.items()}
         config = RunConfig.from_mapping(named)
-        self.grid = LocalGrid(named, num_clients, in_flight, silent)
-        self.ledger = Ledger()
-        conversation = Conversation(self.grid, self.ledger, config.round_timeout)
-        self.prepared = prepare(config, conversation.meet())
-        dataset = self.prepared.dataset
-        server = place(
-            0,
-            0,
-            model=config.model,
-            input_shape=dataset.input_shape,
-            num_labels=dataset.num_classes,
-            training=config.training(),
-            part=STRATEGIES.get(config.strategy).server_part,
-        )
-        try:
-            self.strategy: SplitStrategy
-            self.strategy, self.result = run(self.prepared, server, conversation, self.ledger)
-            self.server_state = server.state()
-        finally:
-            release(server)
+        self.grid = LocalGrid(named, num_clients, in_flight, silent, nodes)
+        carry_out(config, self.grid, self._run)
+
+    def _run(self, session: Session) -> None:
+        self.prepared, self.strategy = session.prepared, session.strategy
+        self.result = session.run()
+        self.server_state = session.server.state()
 
     @property
     def phases(self) -> list[dict[str, Any]]:
@@ -188,7 +174,7 @@ class LocalRun:
     def client_state(self, client: int) -> dict[str, torch.Tensor]:
         """The weights that a client kept."""
         context = self.grid.contexts[node_of(client)]
-        weights = ClientState(client_app.ContextStore(context)).load("segment")
+        weights = TensorStore(client_app.ContextStore(context)).load("segment")
         assert weights is not None
         return weights
 

@@ -26,14 +26,12 @@ def test_the_strategy_of_the_readme_runs_by_dotted_path(tmp_path, monkeypatch):
 
 
 def test_the_command_lines_of_the_readme_name_what_there_is():
-    from simulations.config import RunConfig, parse_setting
+    from simulations.cli import _read_config
 
     commands = re.findall(r"^split-unlearning run (.*)$", README, flags=re.MULTILINE)
     assert len(commands) >= 3
     for command in commands:
         words = re.findall(r"--set (?:\"([^\"]*)\"|(\S+))", command)
-        settings = dict(parse_setting(quoted or plain) for quoted, plain in words)
         strategy = re.search(r"--strategy (\S+)", command)
-        if strategy and ":" not in strategy[1]:
-            settings["strategy"] = strategy[1]
-        RunConfig.from_mapping(settings).check()
+        named = strategy[1] if strategy and ":" not in strategy[1] else None
+        _read_config([quoted or plain for quoted, plain in words], named, "results").check()

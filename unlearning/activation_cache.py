@@ -2,36 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+import json
+import math
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save
 
 from unlearning.exactness import Ids, derive_seed, order
+from unlearning.state_folder import StateError, StateFolder, TemporaryFolder, explained
 
 # Sample ids of one client stay below this, so that a client and an id make one number.
 _IDS_PER_CLIENT = 1 << 40
 
+# How much smashed data is read at a time, at least a batch of it.
+_AHEAD_BYTES = 1 << 24
 
-@dataclass
-class Shard:
-    """What one client uploaded, chunk by chunk."""
+# safetensors: the length of the header, the header, then each tensor where the header says.
+_LENGTH_BYTES = 8
 
-    smashed: list[torch.Tensor] = field(default_factory=list)
-    labels: list[torch.Tensor] = field(default_factory=list)
-    ids: list[Ids] = field(default_factory=list)
+
+@dataclass(frozen=True)
+class _Chunk:
+    """One chunk of an upload: how much it is, and where in its file each part begins."""
+
+    name: str
+    samples: int
+    shape: tuple[int, ...]
+    smashed: int
+    labels: int
+    ids: int
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of the smashed data of one sample."""
+        return 4 * math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Size of smashed data and labels."""
+        return self.samples * (self.row_bytes + 8)
 
 
 class ActivationCache:
     """Smashed data and labels of every client, kept so that nobody has to send them again.
 
     SISA's shards are the clients (SplitWiper, Sec. 4.2.1), so a client's shard is the unit that a
-    request replaces.
+    request replaces. Everything lies in files, and smashed data is read row by row as it is asked
+    for: memory does not grow with the cache. (Mapped into memory, a file's pages would count as
+    this process's: a kernel maps up to 2 MB for one row, and soon the whole cache.)
+
+    Parameters
+    ----------
+    files : StateFolder, optional
+        Where it lies, alone of its kind; what is there is taken up. By default in a temporary
+        folder.
     """
 
-    def __init__(self) -> None:
-        self._shards: dict[int, Shard] = {}
+    def __init__(self, files: StateFolder | None = None) -> None:
+        self._files = TemporaryFolder() if files is None else files
+        self._shards: dict[int, list[_Chunk]] = {}
+        names = [name for name in self._files if name.startswith("shard-")]
+        for client, _, name in sorted((*_numbers(name), name) for name in names):
+            self._shards.setdefault(client, []).append(self._chunk(name))
+
+    def _chunk(self, name: str) -> _Chunk:
+        """Return what is to be known of a chunk whose file is there."""
+        path = self._files.path(name)
+        with explained(path), path.open("rb") as file:
+            length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+            header = json.loads(file.read(length))
+        samples, *shape = header["smashed"]["shape"]
+        first = _LENGTH_BYTES + length
+        begin = {part: first + header[part]["data_offsets"][0] for part in header}
+        return _Chunk(name, samples, tuple(shape), begin["smashed"], begin["labels"], begin["ids"])
 
     def add(
         self, client: int, chunk: int, smashed: torch.Tensor, labels: torch.Tensor, ids: Ids
@@ -56,70 +104,153 @@ class ActivationCache:
         ValueError
             If a chunk is missing before this one, or the lengths differ.
         """
-        shard = Shard() if chunk == 0 else self._shards.get(client, Shard())
-        if chunk != len(shard.ids):
-            raise ValueError(f"client {client} sent chunk {chunk} after {len(shard.ids)} chunks")
+        before = 0 if chunk == 0 else len(self._shards.get(client, []))
+        if chunk != before:
+            raise ValueError(f"client {client} sent chunk {chunk} after {before} chunks")
         if not len(smashed) == len(labels) == len(ids):
             raise ValueError(
                 f"client {client} sent {len(smashed)} activations, {len(labels)} labels and "
                 f"{len(ids)} ids in one chunk"
             )
-        shard.smashed.append(smashed)
-        shard.labels.append(labels)
-        shard.ids.append(ids)
-        self._shards[client] = shard
+        if chunk == 0:
+            self.drop(client)
+        name = f"shard-{client}-{chunk}"
+        # Copies: they may share memory with each other.
+        small = {"labels": labels.clone(), "ids": torch.tensor(ids)}
+        self._files[name] = save({"smashed": smashed.contiguous(), **small})
+        self._shards.setdefault(client, []).append(self._chunk(name))
 
     def drop(self, client: int) -> None:
         """Remove a client's shard, if it has one."""
-        self._shards.pop(client, None)
+        for chunk in self._shards.pop(client, []):
+            del self._files[chunk.name]
 
     def clients(self) -> list[int]:
         """Return whose shards hold at least one sample, in order."""
-        return sorted(c for c, shard in self._shards.items() if any(map(len, shard.ids)))
+        return sorted(c for c, shard in self._shards.items() if any(one.samples for one in shard))
 
     @property
     def bytes(self) -> int:
         """Size of all smashed data and labels, in bytes."""
-        return sum(
-            tensor.nbytes
-            for shard in self._shards.values()
-            for tensor in [*shard.smashed, *shard.labels]
-        )
+        return sum(chunk.bytes for shard in self._shards.values() for chunk in shard)
 
     def smashed(self, client: int) -> torch.Tensor:
         """Return one client's smashed data, shape (n, ...)."""
-        return torch.cat(self._shards[client].smashed)
+        return CachedSamples(self, [(client, chunk) for chunk in self._shards[client]]).smashed()
 
-    def samples(
-        self, clients: Collection[int] | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor, Ids]:
-        """Return all smashed data, labels and keys, client by client.
+    def samples(self, clients: Collection[int] | None = None) -> CachedSamples:
+        """Return all samples, client by client.
 
         Parameters
         ----------
         clients : collection of int, optional
             Of whom; default everybody. Who uploaded nothing adds nothing.
 
-        Returns
-        -------
-        smashed : tensor of float32, shape (n, ...)
-        labels : tensor of int64, shape (n,)
-        keys : array of int64, shape (n,)
-            One number for a client and a sample id, for `epoch_order`.
+        Raises
+        ------
+        ValueError
+            If nobody has uploaded a sample.
         """
         if not self.clients():
             raise ValueError("the activation cache is empty: there is nothing to train on")
         wanted = self.clients() if clients is None else clients
-        shards = [(client, self._shards[client]) for client in self.clients() if client in wanted]
-        if not shards:
-            nothing = self._shards[self.clients()[0]]
-            return nothing.smashed[0][:0], nothing.labels[0][:0], nothing.ids[0][:0]
-        smashed = torch.cat([chunk for _, shard in shards for chunk in shard.smashed])
-        labels = torch.cat([chunk for _, shard in shards for chunk in shard.labels])
-        keys = np.concatenate(
-            [client * _IDS_PER_CLIENT + chunk for client, shard in shards for chunk in shard.ids]
-        )
-        return smashed, labels, keys
+        held = [(client, chunk) for client in self.clients() for chunk in self._shards[client]]
+        return CachedSamples(self, [(client, one) for client, one in held if client in wanted])
+
+    def read(self, chunk: _Chunk, parts: Sequence[tuple[int, np.ndarray[Any, Any]]]) -> None:
+        """Read parts of a chunk's file, each from a place in it into an array of its size.
+
+        Raises
+        ------
+        StateError
+            If the file is shorter than it was.
+        """
+        path = self._files.path(chunk.name)
+        with explained(path), path.open("rb", buffering=0) as file:
+            for place, into in parts:
+                if into.nbytes and os.preadv(file.fileno(), [into.data], place) != into.nbytes:
+                    raise StateError(f"{path} was cut short while it was in use")
+
+
+class CachedSamples:
+    """Samples of the cache in a fixed order, smashed data read as it is asked for.
+
+    Attributes
+    ----------
+    labels : tensor of int64, shape (n,)
+    keys : array of int64, shape (n,)
+        One number for a client and a sample id, for `epoch_order`.
+    """
+
+    def __init__(self, cache: ActivationCache, held: Sequence[tuple[int, _Chunk]]) -> None:
+        self._cache = cache
+        self._chunks = [chunk for _, chunk in held]
+        self._ends = np.cumsum([chunk.samples for chunk in self._chunks], dtype=np.int64)
+        total = int(self._ends[-1]) if held else 0
+        labels, self.keys = np.empty(total, dtype=np.int64), np.empty(total, dtype=np.int64)
+        for (client, chunk), end in zip(held, self._ends.tolist(), strict=True):
+            mine = slice(end - chunk.samples, end)
+            cache.read(chunk, [(chunk.labels, labels[mine]), (chunk.ids, self.keys[mine])])
+            self.keys[mine] += client * _IDS_PER_CLIENT
+        self.labels = torch.from_numpy(labels)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def smashed(self, rows: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the smashed data of some samples, in the order in which they are named.
+
+        Parameters
+        ----------
+        rows : tensor of int64, shape (m,), optional
+            Their places among these samples; by default all.
+
+        Returns
+        -------
+        tensor of float32, shape (m, ...)
+        """
+        places = np.arange(len(self)) if rows is None else rows.numpy()
+        taken = np.empty((len(places), *self._chunks[0].shape), dtype=np.float32)
+        holders = np.searchsorted(self._ends, places, side="right")
+        for holder in np.unique(holders).tolist():
+            chunk = self._chunks[holder]
+            first = int(self._ends[holder]) - chunk.samples
+            mine = np.flatnonzero(holders == holder).tolist()
+            self._cache.read(
+                chunk,
+                [
+                    (chunk.smashed + (int(places[one]) - first) * chunk.row_bytes, taken[one])
+                    for one in mine
+                ],
+            )
+        return torch.from_numpy(taken)
+
+    def in_turn(
+        self, rows: torch.Tensor, batches: Iterable[slice]
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield smashed data and labels of one batch after the other; several are read at a time.
+
+        Parameters
+        ----------
+        rows : tensor of int64, shape (m,)
+            Places among these samples, in the order in which they are visited.
+        batches : iterable of slice
+            Of `rows`, from its beginning to its end.
+        """
+        start = stop = 0
+        read = torch.empty(0)
+        for batch in batches:
+            if batch.stop > stop:
+                ahead = max(1, _AHEAD_BYTES // self._chunks[0].row_bytes)
+                start, stop = batch.start, max(batch.stop, min(len(rows), batch.start + ahead))
+                read = self.smashed(rows[start:stop])
+            yield read[batch.start - start : batch.stop - start], self.labels[rows[batch]]
+
+
+def _numbers(name: str) -> tuple[int, int]:
+    """Read the client and the number of a chunk from the name of its file."""
+    _, client, chunk = name.split("-")
+    return int(client), int(chunk)
 
 
 def epoch_order(keys: Ids, seed: int, stage: str, epoch: int) -> torch.Tensor:

@@ -6,7 +6,7 @@ from unittest.mock import patch
 import pytest
 
 from clients.vanilla import VanillaClient
-from strategies.base import ClientFailureError
+from strategies.heard import ClientFailureError
 from tests.local_grid import LocalRun
 from tests.protocol.test_vanilla import same_bits
 from unlearning.exactness import digest

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.errors import UserError
-from strategies.base import ClientFailureError
+from strategies.heard import ClientFailureError
 from tests.local_grid import LocalRun
 
 SHORT = {"pretrain_epochs": 1, "server_epochs": 1}
@@ -51,7 +51,7 @@ def send_nonsense(client, segment, optimiser, link, x, objective, targets):
 )
 def test_the_impossible_is_refused_before_anything_is_trained(settings, named):
     with (
-        patch("tests.local_grid.place", side_effect=AssertionError("started")),
+        patch("simulations.server_app.place", side_effect=AssertionError("started")),
         pytest.raises(UserError) as refusal,
     ):
         LocalRun(3, **{**SHORT, **settings})

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from clients import vanilla
-from clients.state import ClientState
 from models.errors import UserError
 from models.split import build_segment
 from simulations.client_app import ContextStore
@@ -16,6 +15,7 @@ from tests.protocol.test_unlearning_methods import thin_run
 from tests.protocol.test_vanilla import SEED, same_bits
 from unlearning.exactness import derive_seed, digest
 from unlearning.stages import learning
+from unlearning.tensor_store import TensorStore
 
 SETTINGS = {"share": 3, "pretrain_epochs": 1, "server_epochs": 1}
 SEVERAL = "class:2;samples:0.5@class:3;client:1"
@@ -122,7 +122,7 @@ def test_u_shaped_s_first_bottoms_are_splitwiper_s_where_nothing_is_forgotten():
     run, _ = spied_run(2, strategy="u-shaped", forget="")
     reference = thin_run(2, strategy="splitwiper", forget="", **SETTINGS)
     for client in range(2):
-        kept = ClientState(ContextStore(run.grid.contexts[node_of(client)])).load("pretrained")
+        kept = TensorStore(ContextStore(run.grid.contexts[node_of(client)])).load("pretrained")
         assert same_bits(kept, reference.client_state(client))
 
 
@@ -197,7 +197,7 @@ def test_a_shared_segment_learns_and_forgets_from_a_pre_trained_start(settings):
 
 def test_splitwiper_itself_refuses_the_key():
     with (
-        patch("tests.local_grid.place", side_effect=AssertionError("started")),
+        patch("simulations.server_app.place", side_effect=AssertionError("started")),
         pytest.raises(UserError) as refusal,
     ):
         thin_run(2, strategy="splitwiper", init_from="splitwiper", **SETTINGS)

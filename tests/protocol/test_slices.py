@@ -75,7 +75,7 @@ def visits(**chosen):
         counts["client"][-1] += stage.epochs * len(holding.ids)
 
     def on_cache_counted(server, epoch, clients=None):
-        counts["server"][-1] += len(server._cache.samples(clients)[1])
+        counts["server"][-1] += len(server._cache.samples(clients))
 
     def next_phase(strategy, requests):
         for each in counts.values():
@@ -99,10 +99,10 @@ def test_the_server_redoes_the_steps_from_the_first_slice_that_is_touched():
     for client in range(5):
         learned, again = visits(server_slices=5, forget_client=client, **common)[0]["server"]
         # About as many visits as without slices.
-        assert 0.98 < learned / whole < 1.02
+        assert 0.97 < learned / whole <= 1
         shares.append(again / whole)
     assert shares == sorted(shares, reverse=True)
-    assert np.mean(shares) < 0.61
+    assert np.mean(shares) < 0.6
     assert shares[-1] < 0.21
 
 

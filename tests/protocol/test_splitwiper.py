@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from clients.base import SplitClient
 from simulations import client_app
+from simulations.agenda import Asked, Task
 from simulations.partition import Plan
-from strategies.base import ClientFailureError
+from strategies.heard import ClientFailureError
 from tests.local_grid import LocalRun, client_of, dealt, node_of
 from unlearning.exactness import digest
 
@@ -158,7 +159,8 @@ def test_a_request_that_arrives_twice_is_acted_upon_once(unlearning):
     (forgetting,) = run.prepared.forgettings
     context = run.grid.contexts[node_of(0)]
     client = client_app.client_fn(context).numpy_client
-    message = run.strategy.ask_to_forget(forgetting.requests, "forget").messages[0]
+    told = Task(1, (Asked.of(forgetting, 0),)).requests(run.prepared.plan)
+    message = run.strategy.ask_to_forget(told, "forget").messages[0]
     message.fields |= {"client": 0, "phase": "unlearn"}
     _, samples, fields = client.fit(*message.pack())
     assert fields["chunks"] == 1

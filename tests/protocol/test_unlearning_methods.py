@@ -533,13 +533,13 @@ def test_a_second_request_is_about_its_own_samples_and_those_of_the_first_are_go
     plan = run.prepared.plan.train
     held = set((plan[0] if strategy == "splitwiper" else np.concatenate(plan)).tolist())
     unlearning = {(stage, about) for phase, _, stage, about, _ in seen if phase == "unlearn"}
-    for about, meant, retained in ((0, first, held - first), (1, second, held - first - second)):
+    for about, meant, retained in ((1, first, held - first), (2, second, held - first - second)):
         if method == "gradient-ascent":
             assert visited(seen, "ascent", about) == (meant, meant)
             assert visited(seen, "fine-tune", about) == (retained, set())
         else:
             assert visited(seen, "distillation", about) == (retained | meant, meant)
-    assert {about for _, about in unlearning} == {0, 1}
+    assert {about for _, about in unlearning} == {1, 2}
 
 
 def test_learning_visits_everything_and_forgets_nothing():

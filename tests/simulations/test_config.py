@@ -16,6 +16,7 @@ from simulations.partition import DISTRIBUTIONS
 from unlearning.methods import METHODS, UnlearningMethod
 
 KEYS = [declared.name.replace("_", "-") for declared in fields(RunConfig)]
+FLAGS = ("skip-absent", "verify")
 NAN, INF = float("nan"), float("inf")
 
 
@@ -53,9 +54,8 @@ def test_every_key_says_what_it_means_and_allows():
 # Refused by `from_mapping`: wrong types, and values out of range.
 BAD_TYPES = [
     *((key, value) for key in KEYS for value in (None, [1], {"a": 1})),
-    *((key, True) for key in KEYS if key != "skip-absent"),
-    ("skip-absent", 1),
-    ("skip-absent", "true"),
+    *((key, True) for key in KEYS if key not in FLAGS),
+    *((key, value) for key in FLAGS for value in (1, "true")),
     ("strategy", 3),
     ("unlearning", 0.5),
     ("dataset", 1),
@@ -83,6 +83,7 @@ BAD_TYPES = [
     ("stable-clients", 1),
     ("options", 1),
     ("out", 0),
+    ("state-dir", 0),
     ("seed", 0.0),
     ("seed", "0"),
 ]
@@ -120,7 +121,8 @@ BAD_VALUES = [
     *(("momentum", value) for value in (-0.1, 1, 1.0, 2, NAN, INF)),
     *(("upload-chunk-mb", value) for value in (0, -1.0, 1000.1, NAN, INF)),
 ]
-# Refused by `check`: names that nothing stands for, and texts that do not parse.
+# Refused by `check`: names that nothing stands for, texts that do not parse, and what is not
+# possible alone.
 BAD_TEXTS = [
     ("strategy", "splitwipe"),
     ("strategy", ""),
@@ -145,6 +147,8 @@ BAD_TEXTS = [
     ("out", "results"),
     ("out", "./results"),
     ("out", "~/results"),
+    *(("state-dir", value) for value in ("state", "./state", "~/state")),
+    ("verify", True),
 ]
 
 
@@ -238,6 +242,7 @@ def test_an_integer_beyond_every_number_is_refused(key):
         ("threads", 2),
         ("options", ""),
         ("out", "/tmp/results"),
+        ("state-dir", "/tmp/state"),
         ("seed", 2**63 - 1),
     ],
 )
@@ -260,6 +265,15 @@ def test_a_key_that_means_nothing_to_the_strategy_is_not_silently_taken():
     ):
         with pytest.raises(UserError, match=f"^{named} is not possible; .*strategy=.* ignore it"):
             RunConfig.from_mapping(chosen).check()
+
+
+def test_what_does_not_go_with_a_state_dir_is_refused():
+    kept = {"state-dir": "/tmp/state"}
+    RunConfig.from_mapping({**kept, "verify": True}).check()
+    absent = {"strategy": "vanilla", "skip-absent": True}
+    RunConfig.from_mapping(absent).check()
+    message = refusal(RunConfig.from_mapping(kept | absent).check)
+    assert message.startswith("skip-absent=True is not possible; allowed: false (with state-dir")
 
 
 def test_a_method_that_the_strategy_cannot_do_is_refused_by_name():
@@ -300,6 +314,8 @@ def test_a_config_cannot_be_changed_and_is_a_key():
             "server-num-gpus": st.sampled_from([0.0, 0.25, 1.0, 4.0]),
             "options": st.text(max_size=10),
             "out": st.text(max_size=10),
+            "state-dir": st.text(max_size=10),
+            "verify": st.booleans(),
         },
     )
 )

@@ -195,21 +195,6 @@ def test_every_sample_but_one_is_too_much_and_every_sample_but_two_is_not(tmp_pa
     assert sum(map(len, forgetting.samples.values())) == total - 2
 
 
-@pytest.mark.parametrize(
-    ("request_", "label", "covered"),
-    [
-        (Request(text="", client=1, label="2"), 2, {(1, 2)}),
-        (Request(text="", client=1, label="2", share=0.5), 2, {(1, 2)}),
-        (Request(text="", client=1), None, {(1, 0), (1, 1), (1, 2)}),
-        (Request(text="", ids=(4, 5)), None, set()),
-    ],
-)
-def test_what_stands_for_the_forgotten_in_the_test_split(request_, label, covered):
-    forgetting = Forgetting(request_, {1: np.array([4, 5])}, label)
-    cells = {(client, label) for client in range(3) for label in range(3)}
-    assert {cell for cell in cells if forgetting.covers(*cell)} == covered
-
-
 def test_clients_of_a_forgetting_are_in_order():
     nothing = np.array([0])
     forgetting = Forgetting(Request(text="", ids=(0,)), {5: nothing, 1: nothing, 3: nothing}, None)

@@ -15,7 +15,8 @@ from flwr.server.client_manager import SimpleClientManager
 from flwr.server.client_proxy import ClientProxy
 
 from models.training import TrainingSettings
-from strategies.base import ClientFailureError, SplitStrategy, StrategySetting
+from strategies.base import SplitStrategy, StrategySetting
+from strategies.heard import ClientFailureError
 from strategies.script import Question
 from transport.message import Message
 from unlearning.methods import Retrain, UnlearningSettings
@@ -342,8 +343,8 @@ def test_digests_seconds_and_batches_are_taken_from_the_fields(strategy):
     for replies in (first, second):
         answer(strategy, replies)
     assert strategy.client_digests == {0: "new", 2: "kept"}
-    assert strategy.left_out == {1: 7}
-    assert (strategy.batches, strategy.batch_seconds) == (5, 0.75)
+    assert strategy.heard.left_out == {1: 7}
+    assert (strategy.heard.batches, strategy.heard.batch_seconds) == (5, 0.75)
 
 
 def test_a_new_script_starts_clocks_again_and_keeps_digests(strategy, manager):
@@ -353,7 +354,11 @@ def test_a_new_script_starts_clocks_again_and_keeps_digests(strategy, manager):
     strategy.begin(script(), "learn")
     answer(strategy, {1: done(digest="d", left_out=3, batches=3, batch_seconds=0.5)})
     strategy.begin(script(), "unlearn")
-    assert (strategy.left_out, strategy.batches, strategy.batch_seconds) == ({}, 0, 0.0)
+    assert (strategy.heard.left_out, strategy.heard.batches, strategy.heard.batch_seconds) == (
+        {},
+        0,
+        0.0,
+    )
     assert strategy.client_digests == {1: "d"}
     assert asked(strategy, manager)[1].fields["phase"] == "unlearn"
 

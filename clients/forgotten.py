@@ -1,0 +1,49 @@
+"""Which samples a client has forgotten: kept as salted hashes, request by request."""
+
+from __future__ import annotations
+
+import torch
+
+from unlearning.exactness import Ids
+from unlearning.salted import among, new_salt, salted
+from unlearning.tensor_store import TensorStore
+
+FORGOTTEN = "forgotten"
+"""Under what a client keeps it."""
+
+_SALT = "salt"
+
+
+class Forgotten:
+    """What a client has forgotten, as what it keeps says.
+
+    Parameters
+    ----------
+    state : TensorStore
+        What it keeps.
+    """
+
+    def __init__(self, state: TensorStore) -> None:
+        self._state = state
+        self._known = state.load(FORGOTTEN) or {_SALT: new_salt()}
+
+    def __contains__(self, request: int) -> bool:
+        return str(request) in self._known
+
+    def add(self, request: int, ids: Ids) -> None:
+        """Note which samples a request meant, by its number."""
+        self._known[str(request)] = salted(ids, self._known[_SALT])
+        self._state.save(FORGOTTEN, self._known)
+
+    def hashes(self, request: int) -> torch.Tensor:
+        """Return the hashes of what a request meant, uint8, shape (n, 32); none if unknown."""
+        return self._known.get(str(request), torch.empty(0, 32, dtype=torch.uint8))
+
+    def meant_by(self, request: int, ids: Ids) -> Ids:
+        """Return which of some samples a request meant."""
+        return among(ids, self.hashes(request), self._known[_SALT])
+
+    def among(self, ids: Ids) -> Ids:
+        """Return which of some samples are forgotten, whatever the request."""
+        hashes = [self._known[number] for number in self._known if number != _SALT]
+        return among(ids, torch.cat(hashes), self._known[_SALT]) if hashes else ids[:0]

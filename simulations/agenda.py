@@ -1,0 +1,217 @@
+"""What a run has to do, in order, as the journal tells it: learn, and what was asked to forget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from simulations.partition import Plan
+from simulations.plan import Forgetting
+from unlearning.journal import Journal
+from unlearning.request import Request, parse_requests
+from unlearning.state_folder import StateError
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request, as it was received.
+
+    Parameters
+    ----------
+    text : str
+        As the user wrote it.
+    forget_client : int
+        Whose samples ``class:`` and ``samples:`` mean.
+    label : int or None
+        The label it is about; None if it is about a client or about ids.
+    single : bool
+        Whether it names single samples, which have no counterpart in the test split.
+    counts : dict of int to int
+        How many samples it means, by client.
+    """
+
+    text: str
+    forget_client: int
+    label: int | None
+    single: bool
+    counts: dict[int, int]
+
+    @classmethod
+    def of(cls, forgetting: Forgetting, forget_client: int) -> Asked:
+        """Return a request as it was received, resolved against who holds what."""
+        counts = {client: len(ids) for client, ids in forgetting.samples.items()}
+        request = forgetting.request
+        return cls(request.text, forget_client, forgetting.label, bool(request.ids), counts)
+
+    def to_field(self) -> dict[str, Any]:
+        """Return it as the journal writes it down; no sample's id is in it."""
+        return {
+            "text": self.text,
+            "forget-client": self.forget_client,
+            "label": self.label,
+            "single": self.single,
+            "samples": {str(client): count for client, count in self.counts.items()},
+        }
+
+    @classmethod
+    def from_field(cls, field: dict[str, Any]) -> Asked:
+        """Read what `to_field` wrote."""
+        counts = {int(client): count for client, count in field["samples"].items()}
+        return cls(field["text"], field["forget-client"], field["label"], field["single"], counts)
+
+    def covers(self, client: int, label: int) -> bool:
+        """Return whether a client's test samples of a label stand for what is forgotten.
+
+        Those of the forgotten label, or all of a forgotten client.
+        """
+        if self.single or client not in self.counts:
+            return False
+        return self.label is None or self.label == label
+
+
+@dataclass(frozen=True)
+class Task:
+    """One thing to do: learn, if nothing is asked, or forget what is asked, all at once.
+
+    Parameters
+    ----------
+    number : int
+        Its place in the journal, from 0.
+    asked : tuple of Asked
+        The requests, of different clients.
+    drop : bool
+        Whether the clients are gone, and all they ever gave is to be forgotten without them.
+    received : str
+        When.
+    attempt : str
+        The last attempt to do it; empty if there was none, or where nothing is kept.
+    prepared : dict or None
+        The event that says that all it changes is on disk; from then on it is never taken back.
+    committed, measured : bool
+        Whether it is done, and whether its evaluation is done as well.
+    """
+
+    number: int
+    asked: tuple[Asked, ...] = ()
+    drop: bool = False
+    received: str = ""
+    attempt: str = ""
+    prepared: dict[str, Any] | None = None
+    committed: bool = False
+    measured: bool = False
+
+    @property
+    def phase(self) -> str:
+        """Under which the ledger counts it."""
+        return "unlearn" if self.asked else "learn"
+
+    @property
+    def text(self) -> str:
+        """The requests, as their users wrote them."""
+        return "; ".join(one.text for one in self.asked)
+
+    @property
+    def counts(self) -> dict[int, int]:
+        """How many samples are to be forgotten, by client."""
+        return {client: one.counts[client] for one in self.asked for client in sorted(one.counts)}
+
+    def requests(self, plan: Plan) -> dict[int, Request]:
+        """Return what each client that holds some of it is told.
+
+        Raises
+        ------
+        UserError
+            If a file of sample ids that a request names cannot be read any more.
+        """
+        told = {}
+        for one in self.asked:
+            request = replace(
+                parse_requests(one.text, one.forget_client)[0].loaded(), number=self.number
+            )
+            for client in one.counts:
+                ids = plan.train[client]
+                if request.ids:
+                    ids = np.intersect1d(ids, np.array(request.ids, dtype=np.int64))
+                told[client] = request.meant_for(ids)
+        return told
+
+    def covers(self, client: int, label: int) -> bool:
+        """Return whether one of the requests does; see `Asked.covers`."""
+        return any(one.covers(client, label) for one in self.asked)
+
+
+def first_events(forgettings: Sequence[Forgetting], forget_client: int) -> list[dict[str, Any]]:
+    """Return the fields of the events that a journal begins with: learn, then each request."""
+    asked = [(), *((Asked.of(one, forget_client),) for one in forgettings)]
+    return [received(number, requests) for number, requests in enumerate(asked)]
+
+
+def received(number: int, asked: Sequence[Asked], drop: bool = False) -> dict[str, Any]:
+    """Return the fields of the event that says that something was asked for."""
+    return {"task": number, "requests": [one.to_field() for one in asked], "drop": drop}
+
+
+def tasks_of(journal: Journal) -> list[Task]:
+    """Return everything that was ever asked for, and how far it has come."""
+    tasks: dict[int, Task] = {}
+    for event in journal.events:
+        kind = event["event"]
+        if kind == "received":
+            asked = tuple(Asked.from_field(field) for field in event["requests"])
+            tasks[event["task"]] = Task(event["task"], asked, event["drop"], event["time"])
+            continue
+        changes: dict[str, dict[str, Any]] = {
+            "started": {"attempt": event.get("attempt", ""), "prepared": None},
+            "prepared": {"prepared": event},
+            "committed": {"committed": True},
+            "measured": {"measured": True},
+        }
+        if kind in changes:
+            tasks[event["task"]] = replace(tasks[event["task"]], **changes[kind])
+    return [tasks[number] for number in sorted(tasks)]
+
+
+def check_belongs(tasks: Sequence[Task], attempt: str, place: str) -> None:
+    """Check that the server's part is as new as the journal.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+        Of the journal.
+    attempt : str
+        That was committed last in the server's part.
+    place : str
+        Of the state-dir.
+
+    Raises
+    ------
+    StateError
+        If one of them is older than the other.
+    """
+    prepared = [task for task in tasks if task.prepared is not None]
+    attempts = [task.attempt for task in prepared if task.committed][-1:] or [""]
+    # What was prepared may be committed here, and the journal not know of it.
+    attempts += [task.attempt for task in prepared if not task.committed]
+    if attempt not in attempts:
+        raise StateError(
+            f"the journal and the server's part of {place} do not belong together: one of them "
+            "is older"
+        )
+
+
+def kept_by(tasks: Sequence[Task]) -> dict[int, str]:
+    """Return the attempt that each client committed last."""
+    return {
+        client: task.attempt
+        for task in tasks
+        if task.prepared is not None and task.committed
+        for client in task.prepared["changed"]
+    }
+
+
+def dropped(tasks: Sequence[Task]) -> set[int]:
+    """Return the clients all of whose samples were dropped without their help."""
+    return {client for task in tasks if task.drop and task.prepared for client in task.counts}

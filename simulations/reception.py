@@ -1,0 +1,178 @@
+"""Taking requests that come weeks after learning: checked against what is kept, and written down.
+
+Once a request is in the journal it is not lost: whatever happens, the next command finishes it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from clients.forgotten import Forgotten
+from models.errors import UserError, refuse
+from simulations.agenda import Asked, Task, check_belongs, dropped, kept_by, received, tasks_of
+from simulations.plan import resolve
+from simulations.state_dir import StateDir
+from strategies.base import SplitStrategy
+from strategies.registry import STRATEGIES
+from unlearning.exactness import Ids
+from unlearning.request import Request, parse_requests
+from unlearning.state_folder import StateFolder
+from unlearning.tensor_store import TensorStore
+
+
+class AlreadyForgottenError(Exception):
+    """What is asked was asked before, and is done; says when."""
+
+
+def receive(state: StateDir, forget: Sequence[tuple[str, int]], drop: bool = False) -> list[Task]:
+    """Write requests down, and return what there is to do.
+
+    Requests of different clients become one task: the server trains once for all of them. Those of
+    one client are done one after the other.
+
+    Parameters
+    ----------
+    state : StateDir
+        That holds a state, and that this process has locked.
+    forget : sequence of (str, int)
+        Each request, and whose samples it means by ``class:`` and ``samples:``; none to finish what
+        was begun.
+    drop : bool
+        Whether these clients are gone: all they ever gave is forgotten without them.
+
+    Returns
+    -------
+    list of Task
+        What is not finished. A request that stands there unfinished is not written down again.
+
+    Raises
+    ------
+    UserError
+        If there is nothing to do, or a request is not possible.
+    StateError
+        If what is kept is not of one piece.
+    AlreadyForgottenError
+        If what is asked was asked before, and is done.
+    """
+    tasks = tasks_of(state.journal)
+    check_belongs(tasks, StateFolder(state.server).attempt, str(state.path))
+    wanted = [(one, client) for text, client in forget for one in parse_requests(text, client)]
+    unfinished = [task for task in tasks if not task.measured]
+    if unfinished:
+        _check_continues(state, tasks, wanted, drop)
+        return unfinished
+    if not wanted:
+        raise UserError(
+            f"{state.path} has nothing left to do; --forget says what to forget, for instance "
+            "class:2"
+        )
+    assert state.config is not None
+    if drop and STRATEGIES.get(state.config.strategy).drop is SplitStrategy.drop:
+        allowed = "with a strategy that keeps apart what each client gave, such as splitwiper"
+        raise refuse("--drop-client", state.config.strategy, allowed)
+    resolved = _resolved(state, tasks, wanted, drop)
+    for number, asked in enumerate(_apart(resolved), start=len(tasks)):
+        state.journal.append("received", **received(number, asked, drop))
+    return tasks_of(state.journal)[len(tasks) :]
+
+
+def _check_continues(
+    state: StateDir, tasks: Sequence[Task], wanted: Sequence[tuple[Request, int]], drop: bool
+) -> None:
+    """Refuse another request while one is not finished; the same one again finishes it."""
+    unfinished = [task for task in tasks if not task.measured]
+    asked = _named(unfinished)
+    if not all(task.asked for task in unfinished):
+        raise UserError(
+            f"{state.path} has not finished learning; the same command that began it finishes it"
+        )
+    named = {(one.text, client) for one, client in wanted}
+    # Of the same command some may be done already.
+    same = set(asked) <= named <= set(_named(tasks))
+    if wanted and not (same and drop == unfinished[0].drop):
+        raise UserError(
+            f"{'; '.join(text for text, _ in asked)!r} is not finished; first finish it with "
+            f"split-unlearning unlearn {state.path}"
+        )
+
+
+def _named(tasks: Sequence[Task]) -> list[tuple[str, int]]:
+    return [(one.text, one.forget_client) for task in tasks for one in task.asked]
+
+
+def _resolved(
+    state: StateDir, tasks: Sequence[Task], wanted: Sequence[tuple[Request, int]], drop: bool
+) -> list[Asked]:
+    """Work out which samples requests mean, of those that clients still hold."""
+    config = state.config
+    assert config is not None
+    known = state.deal()
+    dataset, plan = known.dataset, known.plan
+    gone = dropped(tasks)
+    held = {client: ids[: 0 if client in gone else None] for client, ids in enumerate(plan.train)}
+    before = Counter[int]()
+    for task in tasks:
+        before.update(task.counts)
+    left = sum(map(len, plan.train)) - before.total()
+    kept = kept_by(tasks)
+    # Of who is gone nothing is left to read.
+    read = set(gone)
+    asked: list[Asked] = []
+    done: list[str] = []
+    for named, client in wanted:
+        request = named.loaded()
+        # Nobody's part is read but that of whoever is meant.
+        meant = {one for one, ids in held.items() if _may_mean(request, one, ids)} - read
+        if drop:
+            # Who is gone is not read: it is all that is left, whichever that is.
+            held |= {one: held[one][before[one] :] for one in meant}
+        else:
+            held |= {one: _still_held(state, one, held[one], kept.get(one, "")) for one in meant}
+        read |= meant
+        try:
+            forgetting = resolve(request, held, dataset, config.seed)
+        except UserError:
+            when = [task.received for task in tasks if (request.text, client) in _named([task])]
+            if not when:
+                raise
+            what = f"{request.text} of client {client}"
+            done.append(f"{what} was asked for at {when[0]}, and is done")
+            continue
+        for one, ids in forgetting.samples.items():
+            held[one] = np.setdiff1d(held[one], ids)
+            left -= len(ids)
+        asked.append(Asked.of(forgetting, client))
+    if done and asked:
+        raise UserError(f"{done[0]}; ask for the others without it")
+    if done:
+        raise AlreadyForgottenError("; ".join(done))
+    if left < 2:
+        texts = "; ".join(request.text for request, _ in wanted)
+        raise refuse("--forget", texts, "a request that leaves something to learn from")
+    return asked
+
+
+def _may_mean(request: Request, client: int, ids: Ids) -> bool:
+    if request.client is not None:
+        return request.client == client
+    return bool(np.isin(ids, np.array(request.ids, dtype=np.int64)).any())
+
+
+def _still_held(state: StateDir, client: int, ids: Ids, attempt: str) -> Ids:
+    folder = StateFolder(state.client(client))
+    folder.check_attempt(attempt)
+    return np.setdiff1d(ids, Forgotten(TensorStore(folder)).among(ids))
+
+
+def _apart(asked: Sequence[Asked]) -> list[list[Asked]]:
+    """Group requests, in order, such that no client is in a group twice."""
+    groups: list[list[Asked]] = []
+    for one in asked:
+        busy = {client for other in groups[-1] for client in other.counts} if groups else set()
+        if not groups or busy & set(one.counts):
+            groups.append([])
+        groups[-1].append(one)
+    return groups

@@ -1,0 +1,233 @@
+"""One run: task by task, ask the clients, train the server, keep what was changed, take it down."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from simulations import console
+from simulations.agenda import Task, check_belongs, dropped, kept_by, tasks_of
+from simulations.config import RunConfig
+from simulations.conversation import Conversation
+from simulations.plan import Preparation
+from simulations.result import Recorder, environment, write_result
+from simulations.state_dir import StateDir
+from strategies.base import SplitStrategy, StrategySetting
+from strategies.heard import ClientFailureError
+from strategies.registry import STRATEGIES
+from strategies.script import Script
+from strategies.server_segment import ServerSegment
+from transport.ledger import Ledger
+from unlearning.journal import Journal
+
+
+class Session:
+    """A run's strategy and all that it works with.
+
+    Parameters
+    ----------
+    prepared : Preparation
+        What follows from run config and number of clients.
+    server : ServerSegment
+        Where the server's part is trained.
+    conversation : Conversation
+        With the clients.
+    ledger : Ledger
+        That the conversation counts in.
+    journal : Journal
+        What is to be done, and how far it has come.
+    state : StateDir or None
+        Where what is learned is kept for later runs.
+    """
+
+    def __init__(
+        self,
+        prepared: Preparation,
+        server: ServerSegment,
+        conversation: Conversation,
+        ledger: Ledger,
+        journal: Journal,
+        state: StateDir | None,
+    ) -> None:
+        self.prepared, self.server = prepared, server
+        self._conversation, self._journal, self._state = conversation, journal, state
+        tasks = tasks_of(journal)
+        config, total = prepared.config, prepared.plan.num_clients
+        gone = dropped(tasks)
+        self.strategy = make_strategy(
+            prepared,
+            server,
+            clients=[client for client in range(total) if client not in gone],
+            present=needed_for(config, total, tasks) if state else None,
+        )
+        if state is not None:
+            self.strategy.addressing = {"clients": total}
+            self._take_up(tasks)
+        phases = state.phases() if state else []
+        self._recorder = Recorder(prepared, self.strategy, conversation, ledger, tasks, phases)
+
+    def _take_up(self, tasks: Sequence[Task]) -> None:
+        """Go on from what was kept, if it is of one piece."""
+        assert self._state is not None
+        check_belongs(tasks, self.server.attempt(), str(self._state.path))
+        for task in tasks:
+            if task.prepared is None:
+                continue
+            digests = task.prepared["digests"]["clients"]
+            self.strategy.client_digests = {int(one): digests[one] for one in digests}
+
+    def run(self) -> dict[str, Any]:
+        """Do everything that is still to be done.
+
+        Returns
+        -------
+        dict
+            The result, as it is in ``result.json``.
+
+        Raises
+        ------
+        ClientFailureError
+            If a client does not answer, or did not forget what was meant.
+        StateError
+            If what was changed cannot be kept; what was kept before is as it was.
+        """
+        for task in tasks_of(self._journal):
+            if not task.measured:
+                self._do(task)
+        result = self._recorder.result()
+        if self.prepared.config.out:
+            write_result(result, self.prepared.config.out)
+        return result
+
+    def _do(self, task: Task) -> None:
+        """Do one task; what an earlier run has done of it is not done again."""
+        config, strategy = self.prepared.config, self.strategy
+        what = f"forget {task.text} of {sorted(task.counts)}" if task.asked else "learn"
+        console.progress(f"{config.strategy}: {what} with {len(strategy.clients)} clients")
+        if task.prepared is None:
+            attempt = secrets.token_hex(8) if self._state else ""
+            event = self._prepare(task, attempt)
+        else:
+            attempt, event = task.attempt, task.prepared
+        if not task.committed:
+            self._commit(task, attempt, event["changed"])
+            self._journal.append("committed", task=task.number)
+        if task.drop:
+            strategy.clients = [one for one in strategy.clients if one not in task.counts]
+            strategy.present = [one for one in strategy.present if one not in task.counts]
+        self._conversation.hold(strategy, strategy.score(), "evaluate")
+        self._recorder.note_phase(task, event["cost"])
+        if self._state:
+            self._state.write_result(self._recorder.result())
+        self._journal.append("measured", task=task.number)
+
+    def _prepare(self, task: Task, attempt: str) -> dict[str, Any]:
+        """Learn or forget, up to where all that it changes is on disk, beside what it replaces."""
+        strategy, server = self.strategy, self.server
+        machine = environment(self.prepared.config.threads, server.device_name())
+        self._journal.append("started", task=task.number, attempt=attempt, environment=machine)
+        if self._state:
+            server.stage(attempt)
+            strategy.addressing["attempt"] = attempt
+            strategy.kept_by = kept_by(tasks_of(self._journal))
+        self._conversation.hold(strategy, self._script(task), task.phase)
+        if not task.drop:
+            _check_left_out(strategy, task)
+        cost = self._recorder.take_cost()
+        if self._state:
+            server.seal()
+        return self._journal.append(
+            "prepared",
+            task=task.number,
+            attempt=attempt,
+            forgotten={client: _hashes(told) for client, told in strategy.heard.forgotten.items()},
+            redone=strategy.redone,
+            digests={"server": server.digest(), "clients": strategy.client_digests},
+            changed=sorted(strategy.heard.answered),
+            cost=cost,
+        )
+
+    def _script(self, task: Task) -> Script:
+        if not task.asked:
+            return self.strategy.learn()
+        if task.drop:
+            return self.strategy.drop(task.counts)
+        return self.strategy.unlearn(task.requests(self.prepared.plan))
+
+    def _commit(self, task: Task, attempt: str, changed: Sequence[int]) -> None:
+        """Make what was changed the state, on every client that changed and on the server."""
+        if self._state is None:
+            return
+        self.strategy.addressing.pop("attempt", None)
+        self._conversation.hold(self.strategy, self.strategy.commit(changed, attempt), task.phase)
+        self.server.commit(attempt)
+
+
+def make_strategy(
+    prepared: Preparation,
+    server: ServerSegment,
+    clients: Sequence[int],
+    present: Sequence[int] | None = None,
+) -> SplitStrategy:
+    """Return the strategy that a run config names, ready to learn.
+
+    Parameters
+    ----------
+    prepared : Preparation
+        What follows from run config and number of clients.
+    server : ServerSegment
+        Where the server's part is trained.
+    clients : sequence of int
+        Who takes part.
+    present : sequence of int, optional
+        Those that can be reached; default all.
+    """
+    config = prepared.config
+    return STRATEGIES.get(config.strategy)(
+        StrategySetting(
+            clients=clients,
+            server=server,
+            training=config.training(),
+            method=config.method(),
+            client_sync=config.client_sync,
+            splitfed_version=config.splitfed_version,
+            init_from=config.init_from,
+            server_slices=config.server_slices,
+            stable_first=config.stable_first(prepared.plan.num_clients),
+            skip_absent=config.skip_absent,
+            options=config.plugin_options(),
+            present=present,
+            report=console.Ticker(),
+        )
+    )
+
+
+def needed_for(config: RunConfig, num_clients: int, tasks: Sequence[Task]) -> list[int]:
+    """Return the clients that will be asked something by what is still to be done."""
+    gone = dropped(tasks)
+    clients = [client for client in range(num_clients) if client not in gone]
+    strategy = STRATEGIES.get(config.strategy)
+    needed = [_needed(strategy, clients, task) for task in tasks if not task.measured]
+    return sorted({client for some in needed for client in some})
+
+
+def _needed(strategy: type[SplitStrategy], clients: Sequence[int], task: Task) -> list[int]:
+    if not task.asked:
+        return list(clients)
+    return [] if task.drop else strategy.needed(clients, task.counts)
+
+
+def _hashes(told: bytes) -> list[str]:
+    """Return the hashes that a client told, each in hexadecimal."""
+    return [told[start : start + 32].hex() for start in range(0, len(told), 32)]
+
+
+def _check_left_out(strategy: SplitStrategy, task: Task) -> None:
+    """Compare what clients say that they left out with what was meant when it was asked."""
+    for client, count in task.counts.items():
+        if strategy.heard.left_out.get(client) != count:
+            raise ClientFailureError(
+                f"client {client} was to forget {count} samples at {task.text!r} and says that it "
+                f"left out {strategy.heard.left_out.get(client, 'none')}"
+            )

@@ -1,0 +1,260 @@
+"""The folder that outlives a run: how to go on with what was learned, weeks later.
+
+    run.toml               the config and the number of clients; written last, so that it is whole
+    clients/<id>/          what only that client may hold
+    server/                segment, checkpoints, activation cache
+    journal.jsonl          every request: received, started, prepared, committed, measured
+    result.json            what was measured
+    certificate-key.pem    signs what `verify` finds; `certificate.json` is that
+
+Clients and server each read and write their own folder alone; the rest is the run's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from models.errors import UserError, refuse
+from models.options import Value
+from simulations.config import RunConfig
+from simulations.launch import as_toml
+from simulations.plan import Preparation, deal, fingerprint
+from unlearning.certificate import new_key
+from unlearning.journal import Journal
+from unlearning.state_folder import (
+    FORMAT,
+    StateError,
+    check_format,
+    checksum,
+    damaged,
+    explained,
+    make_for_owner,
+    write_durably,
+)
+
+# What may differ from one run to the next: where things are, and how long and at what cost.
+_MAY_DIFFER = {
+    "state-dir",
+    "out",
+    "verify",
+    "round-timeout",
+    "bandwidth-mbps",
+    "latency-ms",
+    "server-num-cpus",
+    "server-num-gpus",
+}
+
+
+class StateDir:
+    """A state-dir, read as it is.
+
+    Parameters
+    ----------
+    path : Path
+        The folder; it need not exist.
+
+    Raises
+    ------
+    StateError
+        If what it holds is damaged, or of another format.
+    UserError
+        If it is a folder of something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config: RunConfig | None = None
+        """What was trained; None if nothing was yet."""
+        self.num_clients = 0
+        self._plan = ""
+        with explained(path):
+            if not self._run.exists():
+                self._refuse_a_folder_of_something_else()
+                self.journal = Journal(None)
+                return
+            written = self._run.read_bytes()
+        try:
+            content = tomllib.loads(written.decode())
+            check_format(content, self._run)
+            if content.pop("sha256") != checksum(content):
+                raise damaged(self._run)
+            self.num_clients, self._plan = int(content["clients"]), str(content["plan"])
+            config = RunConfig.from_mapping(content["config"] | {"state-dir": str(path)})
+        except StateError:
+            # It has said what is wrong.
+            raise
+        except (ValueError, LookupError, TypeError) as error:
+            raise StateError(f"{self._run} cannot be read: {error}") from error
+        self.config = config
+        if not self._journal.exists():
+            raise StateError(f"{self._journal} is missing: what was done cannot be known")
+        self.journal = Journal(self._journal)
+
+    def _refuse_a_folder_of_something_else(self) -> None:
+        ours = {"clients", "server", "lock", self._journal.name, self.key.name}
+        # What a write that was cut off left.
+        ours |= {f"{name}.part" for name in (*ours, self._run.name)}
+        if self.path.exists():
+            others = sorted({one.name for one in self.path.iterdir()} - ours)
+            if others:
+                allowed = f"a new or empty folder, or a state-dir; this one holds {others[0]!r}"
+                raise refuse("state-dir", str(self.path), allowed)
+
+    @property
+    def _run(self) -> Path:
+        return self.path / "run.toml"
+
+    @property
+    def _journal(self) -> Path:
+        return self.path / "journal.jsonl"
+
+    @property
+    def key(self) -> Path:
+        """The private key that signs certificates."""
+        return self.path / "certificate-key.pem"
+
+    @property
+    def certificate(self) -> Path:
+        """Where `verify` puts what it found."""
+        return self.path / "certificate.json"
+
+    @property
+    def server(self) -> Path:
+        """The server's folder."""
+        return self.path / "server"
+
+    def client(self, client: int) -> Path:
+        """Return a client's folder."""
+        return client_folder(str(self.path), client)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process away, for as long as this one lives or wants.
+
+        Raises
+        ------
+        StateError
+            If another process has it, or the folder cannot be written to.
+        """
+        with explained(self.path):
+            if not self.path.exists():
+                make_for_owner(self.path)
+            elif self.config is None:
+                self.path.chmod(0o700)
+            file = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                holder = os.read(file, 32).decode(errors="replace").strip() or "of another machine"
+                raise StateError(f"{self.path} is in use by process {holder}") from error
+            with explained(self.path):
+                os.ftruncate(file, 0)
+                os.pwrite(file, str(os.getpid()).encode(), 0)
+            yield
+        finally:
+            os.close(file)
+
+    def found(self, prepared: Preparation, received: list[dict[str, Any]]) -> None:
+        """Begin a state: what is to be learned, by whom, and what is asked already.
+
+        Parameters
+        ----------
+        prepared : Preparation
+            What follows from the run config and the number of clients.
+        received : list of dict
+            Fields of the journal's first events, see `simulations.agenda`.
+        """
+        with explained(self.path):
+            self._journal.unlink(missing_ok=True)
+            write_durably(self.key, new_key())
+        self.journal = Journal(self._journal)
+        for fields in received:
+            self.journal.append("received", **fields)
+        self.config, self.num_clients = prepared.config, prepared.plan.num_clients
+        self._plan = fingerprint(prepared.dataset, prepared.plan)
+        head: dict[str, Value] = {"format": FORMAT, "clients": self.num_clients, "plan": self._plan}
+        table = f"[config]\n{as_toml(self.config.as_mapping())}"
+        # Of what will be read: an edit of it would change who holds what.
+        content = tomllib.loads(f"{as_toml(head)}\n{table}")
+        head["sha256"] = checksum(content)
+        with explained(self._run):
+            write_durably(self._run, f"{as_toml(head)}\n{table}".encode())
+
+    def check_same(self, config: RunConfig) -> None:
+        """Refuse a config that is not the one that this state was made with.
+
+        Raises
+        ------
+        UserError
+            With the first key that differs.
+        """
+        assert self.config is not None
+        trained = self.config.as_mapping()
+        for key, value in config.as_mapping().items():
+            if key not in _MAY_DIFFER and value != trained[key]:
+                allowed = f"{trained[key]!r}, with which {self.path} was trained; or another folder"
+                raise refuse(key, value, allowed)
+
+    def deal(self) -> Preparation:
+        """Return what is kept of the plan: who holds which samples of what data.
+
+        Raises
+        ------
+        StateError
+            If the data is not what it was: nothing exact could follow.
+        """
+        assert self.config is not None
+        dataset, plan = deal(self.config, self.num_clients)
+        if fingerprint(dataset, plan) != self._plan:
+            raise StateError(
+                f"dataset={self.config.dataset!r} is not what {self.path} was trained on: its "
+                "samples, their labels or who holds them have changed"
+            )
+        return Preparation(self.config, dataset, plan)
+
+    def phases(self) -> list[dict[str, Any]]:
+        """Return the phases of ``result.json``; none if there is none yet."""
+        path = self.path / "result.json"
+        with explained(path):
+            if not path.exists():
+                return []
+            written = path.read_bytes()
+        try:
+            phases: list[dict[str, Any]] = json.loads(written)["phases"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise StateError(f"{path} cannot be read: {error}") from error
+        return phases
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Write ``result.json``, for its owner only, whole or not at all."""
+        path = self.path / "result.json"
+        with explained(path):
+            write_durably(path, (json.dumps(result, indent=2) + "\n").encode())
+
+
+def client_folder(state_dir: str, client: int) -> Path:
+    """Return the folder that a client alone reads and writes."""
+    return Path(state_dir) / "clients" / str(client)
+
+
+def held(path: str) -> StateDir:
+    """Return a state-dir that holds a state.
+
+    Raises
+    ------
+    UserError
+        If it does not.
+    """
+    state = StateDir(Path(path))
+    if state.config is None:
+        allowed = "a folder that a run with state-dir has made"
+        raise UserError(f"{path} holds no state; allowed: {allowed}")
+    return state

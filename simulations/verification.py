@@ -1,0 +1,205 @@
+"""Whether a state is what training without the forgotten samples gives, bit for bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
+
+from simulations.agenda import check_belongs, tasks_of
+from simulations.conversation import Conversation
+from simulations.plan import Preparation
+from simulations.result import environment
+from simulations.session import make_strategy
+from simulations.state_dir import StateDir
+from strategies.base import SplitStrategy
+from strategies.script import Script
+from strategies.server_segment import ServerSegment
+from unlearning.certificate import fingerprint, sign
+from unlearning.exactness import digest
+from unlearning.state_folder import StateError, StateFolder, explained, write_durably
+from unlearning.tensor_store import TensorStore
+
+_VERSION = 1
+_CLAIM = (
+    "Every segment that the state-dir keeps has, bit for bit, the weights that training from "
+    "scratch without the forgotten samples gives, under the same plan: the same config, clients, "
+    "slices, label list and scaling of pixels."
+)
+
+
+def verify(
+    state: StateDir,
+    prepared: Preparation,
+    server: ServerSegment,
+    conversation: Conversation,
+    clients: Sequence[int],
+) -> dict[str, Any]:
+    """Train from scratch without what was forgotten, compare, and sign what was found.
+
+    Parameters
+    ----------
+    state : StateDir
+        What is verified; nothing but its certificate is changed.
+    prepared : Preparation
+        What follows from its config.
+    server : ServerSegment
+        A fresh one, which keeps nothing.
+    conversation : Conversation
+        With clients that leave out what they keep as forgotten, and keep nothing else.
+    clients : sequence of int
+        All but those that were dropped.
+
+    Returns
+    -------
+    dict
+        The certificate, as it is in ``certificate.json``.
+
+    Raises
+    ------
+    StateError
+        If a task is not finished, what is kept is older than the journal, or the certificate
+        cannot be written.
+    """
+    unfinished = [task for task in tasks_of(state.journal) if not task.committed]
+    if unfinished:
+        raise StateError(
+            f"{unfinished[0].text or 'learning'!r} is not finished: the command that began it, or "
+            f"split-unlearning unlearn {state.path}, finishes it"
+        )
+    check_belongs(tasks_of(state.journal), StateFolder(state.server).attempt, str(state.path))
+    strategy = make_strategy(prepared, server, clients)
+    strategy.addressing = {"clients": state.num_clients}
+    conversation.hold(strategy, strategy.learn(), "learn")
+    reference = {
+        "server": server.digest(),
+        "clients": {str(client): strategy.client_digests.get(client) for client in clients},
+    }
+    kept: dict[str, Any] = {"server": _digest(state), "clients": {}}
+    conversation.hold(strategy, _ask_for_kept(strategy, kept["clients"]), "evaluate")
+    difference = first_difference(kept, reference)
+    claims = {
+        "format": _VERSION,
+        "claim": _CLAIM,
+        "holds": difference is None,
+        "first_difference": difference,
+        "verified": datetime.now(UTC).isoformat(timespec="seconds"),
+        "learned": _learned(state),
+        "requests": _requests(state),
+        "digests": {"kept": kept, "reference": reference},
+        "config": prepared.config.as_mapping(),
+        "clients": state.num_clients,
+        "environment": environment(prepared.config.threads, server.device_name()),
+        "journal": state.journal.head,
+    }
+    with explained(state.key):
+        key = state.key.read_bytes()
+    certificate = sign(claims, key)
+    with explained(state.certificate):
+        write_durably(state.certificate, (json.dumps(certificate, indent=2) + "\n").encode())
+    return certificate
+
+
+def _digest(state: StateDir) -> str | None:
+    """Return the digest of the server segment that is kept, of the file itself."""
+    weights = TensorStore(StateFolder(state.server)).load("segment")
+    return None if weights is None else digest(weights)
+
+
+def _ask_for_kept(strategy: SplitStrategy, kept: dict[str, Any]) -> Script:
+    """Ask every client for the digest of the segment that it keeps, of the file itself."""
+    replies = yield strategy.ask(strategy.clients, "tell-kept")
+    kept |= {str(reply.client): reply.message.fields["kept"] or None for reply in replies}
+
+
+def first_difference(kept: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the first segment, clients before the server, whose digests differ; None if none."""
+    pairs = {
+        f"client {client}": (kept["clients"][client], reference["clients"][client])
+        for client in sorted(reference["clients"], key=int)
+    }
+    pairs["server"] = kept["server"], reference["server"]
+    for segment, (one, other) in pairs.items():
+        if one is None or one != other:
+            return {"segment": segment, "kept": one, "reference": other}
+    return None
+
+
+def _learned(state: StateDir) -> dict[str, Any]:
+    """Return when and on what was learned, and the digests after it."""
+    events = [event for event in state.journal.events if event.get("task") == 0]
+    (prepared,) = (event for event in events if event["event"] == "prepared")
+    started = [event for event in events if event["event"] == "started"][-1]
+    return {
+        "time": prepared["time"],
+        "digests": prepared["digests"],
+        "environment": started["environment"],
+    }
+
+
+def _requests(state: StateDir) -> list[dict[str, Any]]:
+    """Return what was asked and when, what was redone, and the digests before and after."""
+    events = state.journal.events
+    done = {event["task"]: event["time"] for event in events if event["event"] == "committed"}
+    machines = {event["task"]: event["environment"] for event in events if "environment" in event}
+    tasks = tasks_of(state.journal)
+    listed = []
+    for before, task in pairwise(tasks):
+        assert before.prepared is not None
+        assert task.prepared is not None
+        listed.append(
+            {
+                "requests": [one.to_field() for one in task.asked],
+                "dropped": task.drop,
+                "received": task.received,
+                "committed": done[task.number],
+                "forgotten": task.prepared["forgotten"],
+                "redone": task.prepared["redone"],
+                "digests": {
+                    "before": before.prepared["digests"],
+                    "after": task.prepared["digests"],
+                },
+                "environment": machines[task.number],
+            }
+        )
+    return listed
+
+
+def render_certificate(certificate: dict[str, Any]) -> str:
+    """Return a certificate as a few lines for people."""
+    lines = [f"Certificate of {certificate['verified']}: {_finding(certificate)}"]
+    for request in certificate["requests"]:
+        asked = "; ".join(
+            f"{one['text']} of {', '.join(f'client {client}' for client in one['samples'])}"
+            for one in request["requests"]
+        )
+        redone = "; ".join(f"{what} {which}" for what, which in request["redone"].items() if which)
+        verb = "dropped" if request["dropped"] else "forgot"
+        lines.append(f"  {request['committed']} {verb} {asked}")
+        lines.append(f"    redone: {redone or 'everything'}")
+        before, after = (request["digests"][when]["server"][:16] for when in ("before", "after"))
+        lines.append(f"    server segment: {before}... before, {after}... after")
+    digests = certificate["digests"]
+    lines += [
+        f"  server segment kept:      {digests['kept']['server']}",
+        f"  server segment reference: {digests['reference']['server']}",
+    ]
+    machine = certificate["environment"]
+    versions = ", ".join(f"{name} {machine[name]}" for name in ("python", "torch", "numpy", "flwr"))
+    lines.append(f"  given {versions}, {machine['server_device']}, {machine['threads']} threads")
+    lines.append(f"  on {machine['platform']}")
+    lines.append(f"  signed with key {fingerprint(certificate)}")
+    return "\n".join(lines)
+
+
+def _finding(certificate: dict[str, Any]) -> str:
+    if certificate["holds"]:
+        count = len(certificate["digests"]["reference"]["clients"]) + 1
+        return f"holds; {count} segments are those of training without the forgotten samples"
+    found = certificate["first_difference"]
+    return (
+        f"DOES NOT HOLD; {found['segment']} is {found['kept']}, and training without the forgotten "
+        f"samples gives {found['reference']}"
+    )

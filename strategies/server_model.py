@@ -1,0 +1,310 @@
+"""The server's weights and how they are trained: towards a stage's objective, batch by batch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from models.averaging import weighted_average
+from models.split import Part, build_segment, seeded, smashed_shape
+from models.training import TrainingSettings, train_batch
+from unlearning.exactness import derive_seed, digest
+from unlearning.stages import Stage, learning
+
+_PREDICTED = 512
+
+
+@dataclass
+class _Copy:
+    """One set of weights in training, and what its random draws are named by."""
+
+    segment: nn.Sequential
+    optimiser: torch.optim.SGD
+    name: tuple[str | int, ...]
+    steps: int = 0
+
+
+class ServerModel:
+    """What the server holds of the network, its optimiser, and what a stage needs beside them.
+
+    Parameters
+    ----------
+    part : Part
+        What of the network the server holds: all behind the cut, or the trunk of a U shape.
+    model : str
+        A name in ``models.split.MODELS``.
+    input_shape : tuple of int
+        Channels, height and width of a client's images.
+    num_labels : int
+        Number of labels.
+    training : TrainingSettings
+        What both sides agree on.
+    device : torch.device
+        Where to compute.
+    """
+
+    def __init__(
+        self,
+        part: Part,
+        model: str,
+        input_shape: tuple[int, int, int],
+        num_labels: int,
+        training: TrainingSettings,
+        device: torch.device,
+    ) -> None:
+        self.part: Part = part
+        self._shape = (part, model, input_shape, num_labels)
+        self._num_labels = num_labels
+        self._smashed_shape = smashed_shape(model, input_shape, num_labels)
+        self._training = training
+        self._device = device
+        self.initialise()
+
+    # Stages.
+
+    def initialise(self) -> None:
+        """Start from fresh weights, ready to learn; they follow from the seed alone."""
+        self._start_with(self._fresh("server-segment"), learning(self._training.server_epochs))
+
+    def begin(self, stage: Stage) -> None:
+        """Go on from the weights there are, with a fresh optimiser, towards a stage's objective."""
+        self._start_with(self._main.segment, stage)
+
+    def _start_with(self, segment: nn.Sequential, stage: Stage) -> None:
+        self.stage = stage
+        self._main = _Copy(segment.train(), self._training.optimiser(segment), (stage.name,))
+        self._copies: dict[int, _Copy] = {}
+        self._open: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        teachers = {
+            "original": lambda: copy.deepcopy(segment),
+            "incompetent": lambda: self._fresh("incompetent-server-segment"),
+        }
+        self._teachers = {name: teachers[name]().eval() for name in stage.objective.teachers}
+
+    def end(self) -> None:
+        """End a stage: its teachers are dropped."""
+        self._teachers = {}
+
+    def _fresh(self, purpose: str) -> nn.Sequential:
+        seed = derive_seed(self._training.seed, purpose)
+        return build_segment(*self._shape, seed).to(self._device)
+
+    # Copies, one a client.
+
+    def branch(self, clients: Sequence[int], epoch: int) -> None:
+        """Give each of some clients a copy of the segment to train, with a fresh optimiser."""
+        for client in clients:
+            segment = copy.deepcopy(self._main.segment)
+            optimiser = self._training.optimiser(segment)
+            self._copies[client] = _Copy(segment, optimiser, (self.stage.name, client, epoch))
+
+    def merge(self, weights: Mapping[int, float]) -> None:
+        """Take the weighted mean of the clients' copies, and end them."""
+        states = [self._copies[client].segment.state_dict() for client in weights]
+        self._main.segment.load_state_dict(weighted_average(states, list(weights.values())))
+        self._copies = {}
+
+    def _copy_of(self, client: int) -> _Copy:
+        """Return the weights that a client trains: its own copy if it was given one."""
+        return self._copies.get(client, self._main)
+
+    # Steps.
+
+    def train(self, x: torch.Tensor, labels: torch.Tensor) -> None:
+        """Learn from a batch of cached samples."""
+        self._train(self._main, x.to(self._device), {"labels": labels.to(self._device)})
+
+    def step(self, client: int, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Learn from a batch of a client's.
+
+        Parameters
+        ----------
+        client : int
+            Whose.
+        tensors : mapping
+            ``smashed``, and what the stage's objective sends, one row a sample.
+
+        Returns
+        -------
+        dict
+            The ``gradient`` at the cut.
+        """
+        x = self._received(tensors["smashed"])
+        targets = {
+            name: self._checked_target(name, target, len(x)).to(self._device)
+            for name, target in tensors.items()
+            if name != "smashed"
+        }
+        self._train(self._copy_of(client), x, targets)
+        return {"gradient": _gradient_of(x)}
+
+    def _train(self, trained: _Copy, x: torch.Tensor, targets: Mapping[str, torch.Tensor]) -> None:
+        """Take one step towards the stage's objective."""
+        with self._next_step(trained):
+            loss = partial(self.stage.objective.loss, targets=targets)
+            train_batch(trained.segment, trained.optimiser, x, loss)
+
+    def forward(self, client: int, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Take a batch through the trunk, and keep it for the gradient that will come back.
+
+        Returns
+        -------
+        dict
+            The ``features`` that leave the trunk.
+        """
+        x = self._received(tensors["smashed"])
+        trained = self._copy_of(client)
+        with self._next_step(trained):
+            features = trained.segment(x)
+        self._open[client] = x, features
+        return {"features": features.detach()}
+
+    def backward(self, client: int, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Step the trunk with the ``feature-gradient`` that came back.
+
+        Returns
+        -------
+        dict
+            The ``gradient`` at the cut.
+
+        Raises
+        ------
+        ValueError
+            If it belongs to no features, or does not fit them.
+        """
+        if client not in self._open:
+            raise ValueError(f"client {client} sends a gradient before any smashed data")
+        x, features = self._open.pop(client)
+        gradient = tensors["feature-gradient"].to(self._device)
+        if gradient.dtype != features.dtype or gradient.shape != features.shape:
+            raise ValueError(
+                f"the gradient is {gradient.dtype} of shape {tuple(gradient.shape)}; the features "
+                f"were {features.dtype} of shape {tuple(features.shape)}"
+            )
+        optimiser = self._copy_of(client).optimiser
+        optimiser.zero_grad(set_to_none=True)
+        features.backward(gradient)
+        optimiser.step()
+        return {"gradient": _gradient_of(x)}
+
+    def consult(self, teacher: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return what this side of a teacher makes of a batch, ``outputs``; nothing is learned.
+
+        Raises
+        ------
+        ValueError
+            If the stage has no such teacher.
+        """
+        if teacher not in self._teachers:
+            known = ", ".join(self._teachers) or "none"
+            raise ValueError(f"there is no teacher {teacher!r} in this stage; there are: {known}")
+        with torch.no_grad():
+            return {"outputs": self._teachers[teacher](self._received(tensors["smashed"]))}
+
+    def _next_step(self, trained: _Copy) -> AbstractContextManager[None]:
+        """Give dropout its own numbers, which follow from the copy and the number of the step."""
+        seed = derive_seed(self._training.seed, "server-step", *trained.name, trained.steps)
+        trained.steps += 1
+        return seeded(seed)
+
+    def outputs(self, smashed: torch.Tensor) -> NDArray[np.float32]:
+        """Return what the segment makes of samples; nothing is learned.
+
+        Returns
+        -------
+        array of float32, shape (n, ...)
+            Logits; of a trunk, the features that its client's head takes.
+        """
+        segment = self._main.segment.eval()
+        with torch.no_grad():
+            chunks = [
+                segment(smashed[start : start + _PREDICTED].to(self._device)).cpu()
+                # One empty chunk for an empty upload, for the shape of its nothing.
+                for start in range(0, max(1, len(smashed)), _PREDICTED)
+            ]
+        segment.train()
+        outputs: NDArray[np.float32] = torch.cat(chunks).numpy()
+        return outputs
+
+    # The weights.
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the segment's weights and buffers."""
+        return digest(self._main.segment.state_dict())
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return a copy of the segment's weights and buffers, on the CPU."""
+        return {
+            name: value.cpu().clone() for name, value in self._main.segment.state_dict().items()
+        }
+
+    def load(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Take over weights and buffers."""
+        self._main.segment.load_state_dict(weights)
+
+    # Checks of what comes from clients.
+
+    def _received(self, smashed: torch.Tensor) -> torch.Tensor:
+        """Return a batch of smashed data, ready for a gradient of its own, not of the caller's."""
+        checked = self.checked(smashed)
+        if not len(checked):
+            raise ValueError("a batch of 0 samples cannot be learned from")
+        return checked.to(self._device).detach().requires_grad_()
+
+    def checked(self, smashed: torch.Tensor) -> torch.Tensor:
+        """Return smashed data.
+
+        Raises
+        ------
+        ValueError
+            If it does not fit the segment.
+        """
+        fits = smashed.ndim and tuple(smashed.shape[1:]) == self._smashed_shape
+        if smashed.dtype != torch.float32 or not fits:
+            raise ValueError(
+                f"smashed data is {smashed.dtype} of shape {tuple(smashed.shape)}; this server "
+                f"segment takes torch.float32 of shape {('n', *self._smashed_shape)}"
+            )
+        return smashed
+
+    def _checked_target(self, name: str, target: torch.Tensor, samples: int) -> torch.Tensor:
+        """Refuse what an objective cannot mean; the labels' meaning is known."""
+        if name == "labels":
+            return self.checked_labels(target, samples)
+        if target.ndim == 0 or len(target) != samples:
+            raise ValueError(
+                f"{name} has the shape {tuple(target.shape)} for {samples} samples; it takes one "
+                "row a sample"
+            )
+        if not target.isfinite().all():
+            raise ValueError(f"{name} is not finite")
+        return target
+
+    def checked_labels(self, labels: torch.Tensor, samples: int) -> torch.Tensor:
+        """Return labels.
+
+        Raises
+        ------
+        ValueError
+            If they do not fit so many samples, or the segment.
+        """
+        if labels.dtype != torch.int64 or tuple(labels.shape) != (samples,):
+            raise ValueError(
+                f"labels are {labels.dtype} of shape {tuple(labels.shape)} for {samples} samples"
+            )
+        if samples and (int(labels.min()) < 0 or int(labels.max()) >= self._num_labels):
+            raise ValueError(f"labels are outside 0..{self._num_labels - 1}")
+        return labels
+
+
+def _gradient_of(x: torch.Tensor) -> torch.Tensor:
+    assert x.grad is not None
+    return x.grad

@@ -1,0 +1,151 @@
+"""What the tests of a state-dir share: a few digits, runs of a fraction of a second, and looks."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from clients.forgotten import FORGOTTEN, Forgotten
+from simulations.agenda import tasks_of
+from simulations.config import RunConfig
+from simulations.data import load
+from simulations.plan import deal
+from simulations.reception import AlreadyForgottenError, receive
+from simulations.server_app import verify_state
+from simulations.state_dir import held
+from tests.local_grid import LocalGrid, LocalRun
+from unlearning.state_folder import StateFolder
+from unlearning.tensor_store import TensorStore
+
+NUM_CLIENTS = 3
+"""Of the runs here, unless one says otherwise."""
+
+SHORT = {
+    "forget": "",
+    "distribution": "iid",
+    "pretrain_epochs": 2,
+    "server_epochs": 2,
+    "batch_size": 16,
+    "momentum": 0.5,
+}
+"""Settings of a run that learns in a fraction of a second."""
+
+SLICED = {**SHORT, "slices": 2, "server_slices": 2, "stable_clients": "1,0,2"}
+"""The same with slices on both sides; of three clients, 1 is alone in the server's first."""
+
+
+def few_digits(path, labels=4, train=24, test=6):
+    """Write so many digits of each of the first labels as a data set; return its name."""
+    digits = load("digits")
+
+    def some(images, y, count):
+        rows = np.concatenate([np.flatnonzero(y == label)[:count] for label in range(labels)])
+        return images[rows, 0].astype(np.uint8) * 15, y[rows]
+
+    x_train, y_train = some(digits.x_train, digits.y_train, train)
+    x_test, y_test = some(digits.x_test, digits.y_test, test)
+    names = np.array([str(label) for label in range(labels)])
+    np.savez(
+        path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test, class_names=names
+    )
+    return f"npz:{path}"
+
+
+# What a user does, without Flower and Ray.
+
+
+def learn(path, settings, num_clients=NUM_CLIENTS):
+    """Learn, or finish what was begun."""
+    return LocalRun(num_clients, state_dir=str(path), **settings)
+
+
+def ask(path, *forget, drop=False):
+    """Write requests down; return what there is to do."""
+    state = held(str(path))
+    with state.locked():
+        return receive(held(str(path)), list(forget), drop)
+
+
+def unlearn(path, settings, *forget, nodes=None, drop=False):
+    """Forget, or finish what was begun; None if it was forgotten before.
+
+    `nodes` is how many there are: by default as many as clients ask. Where they are not as many as
+    clients, they stand for those that are needed.
+    """
+    try:
+        ask(path, *forget, drop=drop)
+    except AlreadyForgottenError:
+        return None
+    nodes = nodes or len({client for _, client in forget})
+    return LocalRun(nodes, state_dir=str(path), **settings)
+
+
+def certificate(path, settings, nodes=NUM_CLIENTS):
+    """Verify a state-dir; return the certificate."""
+    named = {name.replace("_", "-"): value for name, value in settings.items()}
+    named |= {"state-dir": str(path), "verify": True}
+    return verify_state(RunConfig.from_mapping(named), LocalGrid(named, nodes))
+
+
+# What is on disk.
+
+
+def tree(path):
+    """Every file below a folder, and what it holds."""
+    return {
+        file.relative_to(path).as_posix(): file.read_bytes()
+        for file in sorted(Path(path).rglob("*"))
+        if file.is_file()
+    }
+
+
+def folders(path):
+    """The folders of a state-dir that change all at once, by name."""
+    clients = sorted((Path(path) / "clients").glob("*"))
+    return {
+        "server": StateFolder(Path(path) / "server"),
+        **{f"client {one.name}": StateFolder(one) for one in clients},
+    }
+
+
+def pieces(path):
+    """What is kept under each name, by folder; every file is read, and known to be whole.
+
+    Not the hashes of forgotten ids: their salt is never the same twice.
+    """
+    return {
+        folder: {name: kept[name] for name in sorted(kept) if name != FORGOTTEN}
+        for folder, kept in folders(path).items()
+    }
+
+
+def forgotten(path):
+    """The ids of the samples that each client leaves out."""
+    state = held(str(path))
+    _, plan = deal(state.config, state.num_clients)
+    return {
+        client: Forgotten(TensorStore(StateFolder(state.client(client)))).among(ids).tolist()
+        for client, ids in enumerate(plan.train)
+    }
+
+
+def digests_noted(path):
+    """The digests that result.json gives for the last phase."""
+    result = json.loads((Path(path) / "result.json").read_text(encoding="utf-8"))
+    return result["phases"][-1]["digests"]
+
+
+def tasks(path):
+    """What the journal says was asked and is done, in order."""
+    return [(task.text, task.drop, task.measured) for task in tasks_of(held(str(path)).journal)]
+
+
+def outcome(path) -> Mapping[str, object]:
+    """All that two state-dirs in which the same was done have in common."""
+    return {
+        "pieces": pieces(path),
+        "forgotten": forgotten(path),
+        "digests": digests_noted(path),
+        "tasks": tasks(path),
+    }

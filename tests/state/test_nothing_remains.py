@@ -1,0 +1,169 @@
+"""After a request no byte below a state-dir is left of what was forgotten."""
+
+from contextlib import ExitStack
+from dataclasses import replace
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+
+from simulations.config import RunConfig
+from simulations.data import load
+from simulations.partition import Plan
+from simulations.session import Session
+from strategies.server_segment import ServerSegment
+from tests.local_grid import dealt
+from tests.state.bench import SLICED, certificate, folders, learn, tree, unlearn
+from unlearning.tensor_store import TensorStore
+
+FIRST = 0x5A17C0DE00
+"""Ids that are found in no file by chance."""
+
+ASKING, OTHER = 1, 0
+WINDOW = 32
+
+
+class FromFirst:
+    """An array whose rows are called by ids from `FIRST` on."""
+
+    def __init__(self, rows):
+        self.rows, self.shape, self.dtype = rows, rows.shape, rows.dtype
+
+    def __array__(self, dtype=None, copy=None):
+        return self.rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, ids):
+        return self.rows[np.asarray(ids) - FIRST]
+
+
+@pytest.fixture(scope="module")
+def dealing(digits):
+    """A few digits under these ids, every third to the same client."""
+    data = load(digits)
+    dataset = replace(data, x_train=FromFirst(data.x_train), y_train=FromFirst(data.y_train))
+    ids = FIRST + np.arange(len(data.y_train))
+    tests = np.arange(len(data.y_test))
+    return dataset, Plan(
+        tuple(ids[client::3] for client in range(3)), tuple(tests[client::3] for client in range(3))
+    )
+
+
+def windows(data):
+    """Pieces of some floats that no other floats look like; a copy of any half holds one."""
+    pieces = [data[start : start + WINDOW] for start in range(0, len(data) - WINDOW + 1, WINDOW)]
+    # Zeros, which a ReLU leaves, are everywhere.
+    return {piece for piece in pieces if np.count_nonzero(np.frombuffer(piece, np.float32)) > 5}
+
+
+def rows_of(path, client, ids):
+    """The smashed data that the server keeps of some samples, as bytes, by id."""
+    shard = TensorStore(folders(path)["server"]).load(f"shard-{client}-0")
+    places = [shard["ids"].tolist().index(one) for one in ids]
+    return windows(b"".join(shard["smashed"][place].numpy().tobytes() for place in places))
+
+
+def weights_of(path, folder, *names):
+    """What segments and checkpoints hold, as bytes."""
+    store = TensorStore(folders(path)[folder])
+    loaded = [tensor for name in names for tensor in store.load(name).values()]
+    return {piece for tensor in loaded for piece in windows(tensor.numpy().tobytes())}
+
+
+def fresh_weights(dataset):
+    """What a server segment holds before it is trained, as bytes."""
+    training = RunConfig().training()
+    server = ServerSegment(RunConfig().model, dataset.input_shape, dataset.num_classes, training)
+    weights = server.state().values()
+    server.close()
+    return {piece for tensor in weights for piece in windows(tensor.numpy().tobytes())}
+
+
+def texts_of(ids):
+    """Ids as a file of numbers, of text and of JSON would hold them."""
+    return {int(one).to_bytes(8, "little") for one in ids} | {str(one).encode() for one in ids}
+
+
+def found(path, patterns):
+    """Which of some patterns are in any file, or in the name of one."""
+    everything = b"\0".join(name.encode() + b"\0" + held for name, held in tree(path).items())
+    return {pattern for pattern in patterns if pattern in everything}
+
+
+def stopped(where):
+    """A process that ends as soon as everything is prepared, or has been committed by clients."""
+    stack = ExitStack()
+    if where == "prepared":
+        stack.enter_context(patch.object(Session, "_commit", side_effect=KeyboardInterrupt))
+    else:
+        server = "strategies.server_segment.ServerSegment.commit"
+        stack.enter_context(patch(server, side_effect=KeyboardInterrupt))
+    return stack
+
+
+@pytest.mark.parametrize("interrupted", ["", "prepared", "committed by the client"])
+@pytest.mark.parametrize("kind", ["class", "ids"])
+def test_no_byte_is_left_of_what_was_forgotten(kind, interrupted, dealing, tmp_path):
+    dataset, plan = dealing
+    path = tmp_path / "state"
+    held = plan.train[ASKING]
+    gone = held[dataset.y_train[held] == 2]
+    file = tmp_path / "ids.txt"
+    file.write_text("\n".join(map(str, gone)))
+    request = ("class:2", ASKING) if kind == "class" else (f"ids:{file}", ASKING)
+    # Two slices on both sides; the asking client's shard is in the server's first.
+    settings = {**SLICED, "dataset": dataset.name}
+    with dealt(dataset, plan):
+        learn(path, settings)
+
+        smashed, ids = rows_of(path, ASKING, gone), texts_of(gone)
+        old = weights_of(path, f"client {ASKING}", "segment", "step-1")
+        # What no step has changed yet is what training without these samples begins with, too.
+        old |= weights_of(path, "server", "segment", "step-0") - fresh_weights(dataset)
+        whole_shard = rows_of(path, ASKING, held)
+        others = {OTHER: rows_of(path, OTHER, plan.train[OTHER])}
+        retained = np.setdiff1d(np.concatenate(plan.train), gone)
+        kept_ids = {int(one).to_bytes(8, "little") for one in retained}
+        assert min(map(len, (smashed, old, whole_shard, others[OTHER]))) > 20
+        # Everything is found before: else that it is not found afterwards would say nothing.
+        for patterns in (smashed, old, whole_shard, others[OTHER], kept_ids):
+            assert found(path, patterns) == patterns
+        assert {one for one in ids if len(one) == 8} <= found(path, ids)
+
+        if interrupted:
+            with stopped(interrupted), pytest.raises(KeyboardInterrupt):
+                unlearn(path, settings, request)
+            assert found(path, smashed) == smashed
+            # A process that was stopped is followed by another one; the request need not be told.
+            unlearn(path, settings, nodes=1)
+        else:
+            unlearn(path, settings, request)
+
+        assert found(path, smashed) == set()
+        assert found(path, old) == set()
+        assert found(path, whole_shard) == set()
+        assert found(path, ids) == set()
+        assert found(path, others[OTHER]) == others[OTHER]
+        assert found(path, kept_ids) == kept_ids
+
+        assert certificate(path, settings)["holds"]
+        assert found(path, smashed | old | whole_shard | ids) == set()
+
+
+def test_nothing_is_left_of_a_client_that_was_dropped(dealing, tmp_path):
+    dataset, plan = dealing
+    path = tmp_path / "state"
+    settings = {**SLICED, "dataset": dataset.name}
+    with dealt(dataset, plan):
+        learn(path, settings)
+        gone = plan.train[ASKING]
+        patterns = weights_of(path, "server", "segment", "step-0") - fresh_weights(dataset)
+        patterns |= rows_of(path, ASKING, gone)
+        ids = texts_of(gone)
+        assert found(path, patterns) == patterns
+        assert found(path, ids)
+        unlearn(path, settings, (f"client:{ASKING}", ASKING), drop=True)
+        assert found(path, patterns) == set()
+        assert found(path, ids) == set()

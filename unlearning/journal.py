@@ -1,0 +1,116 @@
+"""The journal: what was asked, started and done, line by line, never rewritten."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from unlearning.state_folder import StateError, explained
+
+
+class Journal:
+    """Events in the order in which they happened; JSON lines, each durable once it is appended.
+
+    Every line carries a hash of itself and of all before it, so that an edit is found. A last line
+    that was cut off while it was written never happened.
+
+    Parameters
+    ----------
+    path : Path, optional
+        The file; without it events are kept in memory.
+
+    Raises
+    ------
+    StateError
+        If the file cannot be read, or is not as it was written.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self.events: list[dict[str, Any]] = []
+        self.head = ""
+        """Hash of all lines; empty if there are none."""
+        self._bytes = 0
+        if path is not None and path.exists():
+            with explained(path):
+                content = path.read_bytes()
+            # What follows the last end of a line was cut off.
+            for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+                self._take(line + b"\n", f"line {number} of {path}")
+                self._bytes += len(line) + 1
+
+    def _take(self, line: bytes, place: str) -> None:
+        try:
+            event = json.loads(line)
+            written = event.pop("sha256")
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise _damaged(place) from error
+        # The same event spelled otherwise was not written here.
+        if written != self._hash(event) or line != _line(event, written):
+            raise _damaged(place)
+        self.events.append(event)
+        self.head = written
+
+    def _hash(self, event: dict[str, Any]) -> str:
+        text = self.head + json.dumps(event, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def append(self, event: str, **fields: Any) -> dict[str, Any]:
+        """Write one event down, with the time; durable when this returns.
+
+        Parameters
+        ----------
+        event : str
+            What happened.
+        **fields
+            More about it, of what JSON can hold.
+
+        Raises
+        ------
+        StateError
+            If it cannot be written.
+        """
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        # As it will be read again: JSON knows text keys only.
+        noted: dict[str, Any] = json.loads(json.dumps({"event": event, "time": now, **fields}))
+        sha256 = self._hash(noted)
+        line = _line(noted, sha256)
+        if self._path is not None:
+            self._write(self._path, line)
+        self.events.append(noted)
+        self.head = sha256
+        self._bytes += len(line)
+        return noted
+
+    def _write(self, path: Path, line: bytes) -> None:
+        with explained(path):
+            # One that has lines and is gone is not begun again.
+            create = 0 if self._bytes else os.O_CREAT
+            file = os.open(path, os.O_WRONLY | create, 0o600)
+            try:
+                # What a torn last line left goes first.
+                os.ftruncate(file, self._bytes)
+                os.lseek(file, self._bytes, os.SEEK_SET)
+                try:
+                    written = os.write(file, line)
+                    os.fsync(file)
+                except OSError:
+                    os.ftruncate(file, self._bytes)
+                    raise
+                if written < len(line):
+                    os.ftruncate(file, self._bytes)
+                    raise StateError(f"{path}: no space left for a line; it is as it was before")
+            finally:
+                os.close(file)
+
+
+def _line(event: dict[str, Any], sha256: str) -> bytes:
+    return json.dumps({**event, "sha256": sha256}).encode() + b"\n"
+
+
+def _damaged(place: str) -> StateError:
+    return StateError(f"{place} was edited, or cut short, since it was written")

@@ -1,0 +1,365 @@
+"""A folder of files that change together: all of them, or, whatever happens, none.
+
+Files are written beside the ones they replace, under names of their own; one manifest says which
+are meant. A change is staged (its files and its manifest are on disk, and hold nothing up), and
+then committed by one atomic rename of the manifest. What the new manifest does not name is deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from models.errors import UserError
+
+FORMAT = 1
+"""Of everything under a state-dir; another one is not read."""
+
+_CURRENT, _STAGED = "current.json", "staged.json"
+_BLOCK_BYTES = 1 << 20
+
+
+class StateError(UserError):
+    """What was kept cannot be read, or cannot be written; it is as it was before."""
+
+
+@dataclass(frozen=True)
+class _File:
+    """One file of a manifest: where it lies, and what it must hold."""
+
+    file: str
+    sha256: str
+    bytes: int
+
+
+@dataclass
+class _Manifest:
+    """Which file each name means, and the change that made it so."""
+
+    attempt: str
+    files: dict[str, _File]
+
+    def write(self, path: Path) -> None:
+        files = {name: asdict(file) for name, file in sorted(self.files.items())}
+        content = {"format": FORMAT, "attempt": self.attempt, "files": files}
+        text = json.dumps({**content, "sha256": checksum(content)}, indent=1) + "\n"
+        write_durably(path, text.encode())
+
+    @classmethod
+    def read(cls, path: Path) -> _Manifest | None:
+        """Read a manifest; None if there is none.
+
+        Raises
+        ------
+        StateError
+            If it is of another format, or is not as it was written.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            written = content.pop("sha256")
+            check_format(content, path)
+            if written != checksum(content):
+                raise damaged(path)
+            files = {name: _File(**file) for name, file in content["files"].items()}
+            return cls(content["attempt"], files)
+        except FileNotFoundError:
+            return None
+        except StateError:
+            # It has said what is wrong.
+            raise
+        except OSError as error:
+            raise _unusable(path, error) from error
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise damaged(path) from error
+
+
+class StateFolder(MutableMapping[str, bytes]):
+    """Pieces of safetensors bytes by name, in a folder for its owner only.
+
+    It can be read as it is; to change it, `begin` an attempt. Opening a folder that does not exist
+    is opening an empty one, and creates nothing.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+
+    Raises
+    ------
+    StateError
+        If it cannot be read, is not as it was written, or is of another format.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._current = _Manifest.read(path / _CURRENT) or _Manifest("", {})
+        self._staged: _Manifest | None = None
+        self._verified: set[str] = set()
+        self._unsynced: set[Path] = set()
+        self._changed = False
+
+    @property
+    def attempt(self) -> str:
+        """The attempt that was committed last; empty if none was."""
+        return self._current.attempt
+
+    def check_attempt(self, attempt: str) -> None:
+        """Check that what was committed last is what somebody else remembers.
+
+        Raises
+        ------
+        StateError
+            If it is not: what is here may be older, and know of samples that were forgotten since.
+        """
+        if self.attempt != attempt:
+            raise StateError(
+                f"{self._path} is not what was kept there last: it is missing, or older, and may "
+                "not know what was forgotten since"
+            )
+
+    # Reading.
+
+    def path(self, name: str) -> Path:
+        """Return the file that holds a name, once it is known to hold what was written.
+
+        Raises
+        ------
+        KeyError
+            If there is no such name.
+        StateError
+            If the file is missing, or is not as it was written.
+        """
+        file = self._files[name]
+        path = self._path / file.file
+        if file.file not in self._verified:
+            sha = hashlib.sha256()
+            with explained(path), path.open("rb") as opened:
+                while block := opened.read(_BLOCK_BYTES):
+                    sha.update(block)
+            if sha.hexdigest() != file.sha256:
+                raise damaged(path)
+            self._verified.add(file.file)
+        return path
+
+    def __getitem__(self, name: str) -> bytes:
+        path = self.path(name)
+        with explained(path):
+            return path.read_bytes()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict(self._files))
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @property
+    def _files(self) -> dict[str, _File]:
+        return (self._staged or self._current).files
+
+    # Changing.
+
+    def begin(self, attempt: str) -> None:
+        """Go on with what an attempt staged, or begin it; what another attempt staged is dropped.
+
+        Parameters
+        ----------
+        attempt : str
+            A name that no other attempt has; letters and digits.
+
+        Raises
+        ------
+        StateError
+            If the folder cannot be written to.
+        ValueError
+            If the name has anything but letters and digits.
+        """
+        # It comes from the server, and becomes part of a path.
+        if not re.fullmatch(r"[0-9A-Za-z]+", attempt):
+            raise ValueError(f"{attempt!r} cannot name an attempt; letters and digits can")
+        with explained(self._path):
+            make_for_owner(self._path)
+        staged = self._read_staged()
+        if staged is None or staged.attempt != attempt:
+            self._sweep()
+            staged = _Manifest(attempt, dict(self._current.files))
+            self._changed = True
+        self._staged = staged
+
+    def _read_staged(self) -> _Manifest | None:
+        try:
+            return _Manifest.read(self._path / _STAGED)
+        except StateError:
+            # Cut off while it was written, or by an earlier version: nothing that was committed.
+            return None
+
+    def __setitem__(self, name: str, data: bytes) -> None:
+        staged = self._staging()
+        path = self._path / _file_name(name, staged.attempt)
+        with explained(path):
+            beside = path.with_name(path.name + ".part")
+            with open_for_owner(beside) as file:
+                file.write(data)
+            beside.replace(path)
+        staged.files[name] = _File(path.name, hashlib.sha256(data).hexdigest(), len(data))
+        self._unsynced.add(path)
+        # These are the bytes that were just written.
+        self._verified.add(path.name)
+        self._changed = True
+
+    def __delitem__(self, name: str) -> None:
+        staged = self._staging()
+        file = staged.files.pop(name)
+        if file.file == _file_name(name, staged.attempt):
+            # Nobody but this attempt has ever meant it.
+            with explained(self._path):
+                (self._path / file.file).unlink(missing_ok=True)
+        self._changed = True
+
+    def _staging(self) -> _Manifest:
+        if self._staged is None:
+            raise TypeError("what was committed is changed by an attempt only: call begin")
+        return self._staged
+
+    def flush(self) -> None:
+        """Put on disk, durably, what is staged; nothing if nothing is."""
+        if self._staged is None or not self._changed:
+            return
+        with explained(self._path):
+            for path in self._unsynced:
+                if path.exists():
+                    _sync(path)
+            self._staged.write(self._path / _STAGED)
+        self._unsynced.clear()
+        self._changed = False
+
+    def commit(self, attempt: str) -> None:
+        """Make what an attempt staged the state, and delete what it replaced; again does nothing.
+
+        Raises
+        ------
+        StateError
+            If that attempt staged nothing here.
+        """
+        if self._current.attempt != attempt:
+            staged = _Manifest.read(self._path / _STAGED)
+            if staged is None or staged.attempt != attempt:
+                raise StateError(f"{self._path} holds nothing of the change that is to be made")
+            with explained(self._path):
+                (self._path / _STAGED).replace(self._path / _CURRENT)
+                _sync(self._path)
+            self._current = staged
+        self._staged = None
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Delete every file that the state does not name, durably."""
+        kept = {_CURRENT, *(file.file for file in self._current.files.values())}
+        with explained(self._path):
+            swept = [path for path in self._path.iterdir() if path.name not in kept]
+            for path in swept:
+                path.unlink()
+            if swept:
+                _sync(self._path)
+
+
+class TemporaryFolder(StateFolder):
+    """A folder that ends with this object, and that nothing is ever committed in."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="split-cache-")
+        super().__init__(Path(self._folder.name))
+        self.begin("temporary")
+
+    def close(self) -> None:
+        """Delete the folder."""
+        self._folder.cleanup()
+
+
+def _file_name(name: str, attempt: str) -> str:
+    if not re.fullmatch(r"[\w-]+", name):
+        raise ValueError(f"{name!r} cannot name what is kept; letters, digits, - and _ can")
+    return f"{name}.{attempt}.safetensors"
+
+
+def check_format(content: dict[str, Any], path: Path) -> None:
+    """Refuse a file that another version of this project wrote.
+
+    Raises
+    ------
+    StateError
+        With both formats.
+    """
+    if content["format"] != FORMAT:
+        raise StateError(
+            f"{path} is in format {content['format']!r}; this version reads format {FORMAT}: use "
+            "the version of split-unlearning that wrote it"
+        )
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file for its owner only, whole or not at all, and wait until it is on disk."""
+    beside = path.with_name(path.name + ".part")
+    with open_for_owner(beside) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    _sync(path.parent)
+
+
+def make_for_owner(path: Path) -> None:
+    """Make a folder, and those that it lies in, for their owner only; none that is there."""
+    missing = [one for one in (path, *path.parents) if not one.exists()]
+    for one in reversed(missing):
+        one.mkdir(mode=0o700, exist_ok=True)
+        # Else a power cut may take the name of the folder, and with it all that is in it.
+        _sync(one.parent)
+
+
+def open_for_owner(path: Path) -> Any:
+    """Open a new file that only its owner can read, for writing bytes."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    return open(os.open(path, flags, 0o600), "wb")
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Say in one line which file the system could not read or write, and why."""
+    try:
+        yield
+    except OSError as error:
+        raise _unusable(Path(error.filename or path), error) from error
+
+
+def _unusable(path: Path, error: OSError) -> StateError:
+    return StateError(f"{path}: {error.strerror or error}; what was kept is as it was before")
+
+
+def damaged(path: Path) -> StateError:
+    """Return the error that says that a file is not as it was written."""
+    return StateError(f"{path} was edited, or cut short, since it was written")
+
+
+def checksum(content: dict[str, Any]) -> str:
+    """Return the SHA-256 of what JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

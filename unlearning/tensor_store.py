@@ -1,0 +1,43 @@
+"""Tensors by name, in any store of bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+
+import torch
+from safetensors.torch import load, save
+
+
+class TensorStore:
+    """Groups of tensors by name, each one piece of safetensors bytes.
+
+    A Flower client is rebuilt for every message, so what it must remember lies in one; so does what
+    the server has to remember from one run to the next.
+
+    Parameters
+    ----------
+    store : mapping of str to bytes
+        Where it is kept: a folder, Flower's context, a dict.
+    """
+
+    def __init__(self, store: MutableMapping[str, bytes]) -> None:
+        self._store = store
+
+    def save(self, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Keep tensors under a name, instead of what it named before."""
+        # safetensors takes no views that share memory: each is copied.
+        own = {key: _own(value) for key, value in tensors.items()}
+        self._store[name] = save(own)
+
+    def load(self, name: str) -> dict[str, torch.Tensor] | None:
+        """Return the tensors of that name, None if there are none."""
+        return load(self._store[name]) if name in self._store else None
+
+    def forget(self, name: str) -> None:
+        """Remove a name and its tensors, if there is such a name."""
+        if name in self._store:
+            del self._store[name]
+
+
+def _own(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
