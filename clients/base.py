@@ -141,7 +141,8 @@ class SplitClient(NumPyClient):
         self.holding = self._retained()
         started = time.perf_counter()
         try:
-            self.prepare(message)
+            if attempt or not isinstance(self._store, StateFolder):
+                self.prepare(message)
             answer = self._method(message.action)(message)
             if isinstance(self._store, StateFolder):
                 self._store.flush()

@@ -115,6 +115,10 @@ def unlearn(
         bool,
         typer.Option("--drop-client", help="The client is gone: forget all that it ever gave."),
     ] = False,
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="What was asked before is asked anew, of what is left."),
+    ] = False,
     client_cpus: _ClientCpus = 1,
     client_gpus: _ClientGpus = 0,
     out: Annotated[
@@ -138,12 +142,13 @@ def unlearn(
         requests = _requests(forget or [], client or [], drop_client, state.config.forget_client)
         config = replace(state.config, out=_absolute(out) if out else "", verify=False)
         if out:
+            config.check()
             _check_writable("out", Path(config.out))
         try:
             with state.locked():
                 # Read again: until now another process may have had it.
                 state = held(path)
-                tasks = receive(state, requests, drop_client)
+                tasks = receive(state, requests, drop_client, again)
         except AlreadyForgottenError as done:
             typer.echo(str(done))
             return
@@ -271,7 +276,7 @@ def _check_certificate(path: Path, state: StateDir | None) -> None:
         certificate = json.loads(path.read_text(encoding="utf-8"))
         check(certificate, state.key.read_bytes() if state else None)
         text = render_certificate(certificate)
-    except (UserError, ValueError, LookupError, TypeError) as error:
+    except (UserError, ValueError, LookupError, TypeError, RecursionError) as error:
         reason = error if isinstance(error, UserError) else "it is no certificate"
         _end(f"error: {path}: {reason}", _DOES_NOT_HOLD)
     typer.echo(text)

@@ -244,6 +244,8 @@ class RunConfig:
         for key, path in (("out", self.out), ("state-dir", self.state_dir)):
             if path and not Path(path).is_absolute():
                 raise refuse(key, path, "an absolute path: a run has no current folder of yours")
+        if self.out and self.out == self.state_dir:
+            raise refuse("out", self.out, "another folder than state-dir, which has its own")
         if self.state_dir and self.skip_absent:
             raise refuse("skip-absent", True, "false (with state-dir every client keeps its part)")
         if self.verify and not self.state_dir:

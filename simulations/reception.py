@@ -6,13 +6,14 @@ Once a request is in the journal it is not lost: whatever happens, the next comm
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from clients.forgotten import Forgotten
 from models.errors import UserError, refuse
 from simulations.agenda import Asked, Task, check_belongs, dropped, kept_by, received, tasks_of
+from simulations.partition import Plan
 from simulations.plan import resolve
 from simulations.state_dir import StateDir
 from strategies.base import SplitStrategy
@@ -27,7 +28,12 @@ class AlreadyForgottenError(Exception):
     """What is asked was asked before, and is done; says when."""
 
 
-def receive(state: StateDir, forget: Sequence[tuple[str, int]], drop: bool = False) -> list[Task]:
+def receive(
+    state: StateDir,
+    forget: Sequence[tuple[str, int]],
+    drop: bool = False,
+    again: bool = False,
+) -> list[Task]:
     """Write requests down, and return what there is to do.
 
     Requests of different clients become one task: the server trains once for all of them. Those of
@@ -42,6 +48,9 @@ def receive(state: StateDir, forget: Sequence[tuple[str, int]], drop: bool = Fal
         was begun.
     drop : bool
         Whether these clients are gone: all they ever gave is forgotten without them.
+    again : bool
+        Whether a request of the same words is another one, about what is left: a share of it, for
+        instance. Else what was asked before is done.
 
     Returns
     -------
@@ -73,7 +82,7 @@ def receive(state: StateDir, forget: Sequence[tuple[str, int]], drop: bool = Fal
     if drop and STRATEGIES.get(state.config.strategy).drop is SplitStrategy.drop:
         allowed = "with a strategy that keeps apart what each client gave, such as splitwiper"
         raise refuse("--drop-client", state.config.strategy, allowed)
-    resolved = _resolved(state, tasks, wanted, drop)
+    resolved = _resolved(state, tasks, wanted, drop, again)
     for number, asked in enumerate(_apart(resolved), start=len(tasks)):
         state.journal.append("received", **received(number, asked, drop))
     return tasks_of(state.journal)[len(tasks) :]
@@ -104,7 +113,11 @@ def _named(tasks: Sequence[Task]) -> list[tuple[str, int]]:
 
 
 def _resolved(
-    state: StateDir, tasks: Sequence[Task], wanted: Sequence[tuple[Request, int]], drop: bool
+    state: StateDir,
+    tasks: Sequence[Task],
+    wanted: Sequence[tuple[Request, int]],
+    drop: bool,
+    again: bool,
 ) -> list[Asked]:
     """Work out which samples requests mean, of those that clients still hold."""
     config = state.config
@@ -116,7 +129,6 @@ def _resolved(
     before = Counter[int]()
     for task in tasks:
         before.update(task.counts)
-    left = sum(map(len, plan.train)) - before.total()
     kept = kept_by(tasks)
     # Of who is gone nothing is left to read.
     read = set(gone)
@@ -124,35 +136,49 @@ def _resolved(
     done: list[str] = []
     for named, client in wanted:
         request = named.loaded()
+        if drop:
+            # Who is gone is not read: it is all that is left, whichever that is, or nothing.
+            if client >= state.num_clients:
+                raise refuse("--client", client, f"a client from 0 to {state.num_clients - 1}")
+            if client in gone:
+                done.append(f"{request.text} was dropped, and is done")
+            else:
+                counts = {client: len(plan.train[client]) - before[client]}
+                asked.append(Asked(request.text, client, None, False, counts))
+            continue
         # Nobody's part is read but that of whoever is meant.
         meant = {one for one, ids in held.items() if _may_mean(request, one, ids)} - read
-        if drop:
-            # Who is gone is not read: it is all that is left, whichever that is.
-            held |= {one: held[one][before[one] :] for one in meant}
-        else:
-            held |= {one: _still_held(state, one, held[one], kept.get(one, "")) for one in meant}
+        held |= {one: _still_held(state, one, held[one], kept.get(one, "")) for one in meant}
         read |= meant
-        try:
-            forgetting = resolve(request, held, dataset, config.seed)
-        except UserError:
-            when = [task.received for task in tasks if (request.text, client) in _named([task])]
-            if not when:
-                raise
-            what = f"{request.text} of client {client}"
-            done.append(f"{what} was asked for at {when[0]}, and is done")
+        when = [task.received for task in tasks if (request.text, client) in _named([task])]
+        if when and not again and not _means_more(request, plan, held):
+            done.append(
+                f"{request.text} of client {client} was asked for at {when[0]}, and is done"
+            )
             continue
+        forgetting = resolve(request, held, dataset, config.seed)
         for one, ids in forgetting.samples.items():
             held[one] = np.setdiff1d(held[one], ids)
-            left -= len(ids)
         asked.append(Asked.of(forgetting, client))
     if done and asked:
         raise UserError(f"{done[0]}; ask for the others without it")
     if done:
         raise AlreadyForgottenError("; ".join(done))
-    if left < 2:
+    forgotten = before.total() + sum(sum(one.counts.values()) for one in asked)
+    if sum(map(len, plan.train)) - forgotten < 2:
         texts = "; ".join(request.text for request, _ in wanted)
         raise refuse("--forget", texts, "a request that leaves something to learn from")
     return asked
+
+
+def _means_more(request: Request, plan: Plan, held: Mapping[int, Ids]) -> bool:
+    """Return whether a request names samples that one of the same words did not.
+
+    A file of ids may have changed; what other requests mean is what it was.
+    """
+    ids = np.array(request.ids, dtype=np.int64)
+    dealt = np.isin(ids, np.concatenate(plan.train)).all()
+    return not dealt or bool(np.isin(ids, np.concatenate([*held.values()])).any())
 
 
 def _may_mean(request: Request, client: int, ids: Ids) -> bool:

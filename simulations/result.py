@@ -105,9 +105,11 @@ class Recorder:
         self._conversation.take_asked()
         asking = [task] if task.asked else self._tasks
         requested = {client for one in asking for client in one.counts}
-        # Phases come in the order of tasks: one that was taken down before is taken down again.
-        self._phases[task.number :] = [
+        # One that was taken down by a run that did not come to its end is taken down again.
+        self._phases = [phase for phase in self._phases if phase["task"] != task.number]
+        self._phases.append(
             {
+                "task": task.number,
                 "phase": task.phase,
                 "request": task.text or None,
                 "samples": sum(task.counts.values()),
@@ -132,7 +134,7 @@ class Recorder:
                     },
                 },
             }
-        ]
+        )
         self._ledger.take()
 
     def result(self) -> dict[str, Any]:

@@ -87,8 +87,9 @@ def carry_out(config: RunConfig, grid: Grid, do: Callable[[Session], Done]) -> D
 
 def verify_state(config: RunConfig, grid: Grid) -> dict[str, object]:
     """Train again without what a state-dir has forgotten; return the signed certificate."""
-    state = held(config.state_dir)
-    with state.locked():
+    with held(config.state_dir).locked():
+        # Read again: until now another process may have had it.
+        state = held(config.state_dir)
         state.check_same(config)
         gone = dropped(tasks_of(state.journal))
         ledger = Ledger()
@@ -124,9 +125,11 @@ def _placed(prepared: Preparation, state: StateDir | None) -> Iterator[ServerSeg
         num_labels=prepared.dataset.num_classes,
         training=config.training(),
         part=STRATEGIES.get(config.strategy).server_part,
-        folder=str(state.server) if state else "",
     )
     try:
+        if state is not None:
+            # Apart from its start: it reads all that is kept, and may find it damaged.
+            server.take_up(str(state.server))
         yield server
     finally:
         release(server)

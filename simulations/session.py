@@ -95,10 +95,7 @@ class Session:
         for task in tasks_of(self._journal):
             if not task.measured:
                 self._do(task)
-        result = self._recorder.result()
-        if self.prepared.config.out:
-            write_result(result, self.prepared.config.out)
-        return result
+        return self._recorder.result()
 
     def _do(self, task: Task) -> None:
         """Do one task; what an earlier run has done of it is not done again."""
@@ -118,8 +115,11 @@ class Session:
             strategy.present = [one for one in strategy.present if one not in task.counts]
         self._conversation.hold(strategy, strategy.score(), "evaluate")
         self._recorder.note_phase(task, event["cost"])
+        result = self._recorder.result()
+        if self.prepared.config.out:
+            write_result(result, self.prepared.config.out)
         if self._state:
-            self._state.write_result(self._recorder.result())
+            self._state.write_result(result)
         self._journal.append("measured", task=task.number)
 
     def _prepare(self, task: Task, attempt: str) -> dict[str, Any]:

@@ -7,7 +7,8 @@
     result.json            what was measured
     certificate-key.pem    signs what `verify` finds; `certificate.json` is that
 
-Clients and server each read and write their own folder alone; the rest is the run's.
+A client's folder is written by that client alone, and read by it and, when it asks, by the command
+line on its behalf; the server's is written by the server segment. The rest is the run's.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ class StateDir:
         self.journal = Journal(self._journal)
 
     def _refuse_a_folder_of_something_else(self) -> None:
-        ours = {"clients", "server", "lock", self._journal.name, self.key.name}
+        ours = {"lock", self._journal.name, self.key.name}
         # What a write that was cut off left.
         ours |= {f"{name}.part" for name in (*ours, self._run.name)}
         if self.path.exists():

@@ -72,13 +72,19 @@ def verify(
     check_belongs(tasks_of(state.journal), StateFolder(state.server).attempt, str(state.path))
     strategy = make_strategy(prepared, server, clients)
     strategy.addressing = {"clients": state.num_clients}
+    kept: dict[str, Any] = {"server": _digest(state), "clients": {}}
+    conversation.hold(strategy, _ask_for_kept(strategy, kept["clients"]), "evaluate")
+    lost = [client for client in sorted(kept["clients"], key=int) if not kept["clients"][client]]
+    if lost:
+        raise StateError(
+            f"client {', '.join(lost)} keeps no segment any more: there is nothing to compare; "
+            f"split-unlearning unlearn {state.path} --drop-client forgets who is gone"
+        )
     conversation.hold(strategy, strategy.learn(), "learn")
     reference = {
         "server": server.digest(),
         "clients": {str(client): strategy.client_digests.get(client) for client in clients},
     }
-    kept: dict[str, Any] = {"server": _digest(state), "clients": {}}
-    conversation.hold(strategy, _ask_for_kept(strategy, kept["clients"]), "evaluate")
     difference = first_difference(kept, reference)
     claims = {
         "format": _VERSION,
@@ -122,7 +128,7 @@ def first_difference(kept: dict[str, Any], reference: dict[str, Any]) -> dict[st
     }
     pairs["server"] = kept["server"], reference["server"]
     for segment, (one, other) in pairs.items():
-        if one is None or one != other:
+        if one != other:
             return {"segment": segment, "kept": one, "reference": other}
     return None
 
@@ -178,7 +184,7 @@ def render_certificate(certificate: dict[str, Any]) -> str:
         redone = "; ".join(f"{what} {which}" for what, which in request["redone"].items() if which)
         verb = "dropped" if request["dropped"] else "forgot"
         lines.append(f"  {request['committed']} {verb} {asked}")
-        lines.append(f"    redone: {redone or 'everything'}")
+        lines.append(f"    redone: {redone or 'not recorded, by this strategy and method'}")
         before, after = (request["digests"][when]["server"][:16] for when in ("before", "after"))
         lines.append(f"    server segment: {before}... before, {after}... after")
     digests = certificate["digests"]

@@ -50,9 +50,6 @@ class ServerSegment:
         Whether to compute on the GPU that this process was given.
     part : Part
         What of the network the server holds: all behind the cut, or the trunk of a U shape.
-    folder : str
-        Where the server's part of the state lies from one run to the next; what is there is taken
-        up. Empty for nowhere.
     """
 
     def __init__(
@@ -64,19 +61,13 @@ class ServerSegment:
         host: str = "127.0.0.1",
         on_gpu: bool = False,
         part: Part = "server",
-        folder: str = "",
     ) -> None:
         # Ray can pretend to have a GPU; the result names the device that was really used.
         self._device = torch.device("cuda" if on_gpu and torch.cuda.is_available() else "cpu")
         self._model = ServerModel(part, model, input_shape, num_labels, training, self._device)
         self._training, self._host = training, host
-        self._temporary = [TemporaryFolder()]
-        if folder:
-            self._folder = StateFolder(Path(folder))
-        else:
-            self._folder = TemporaryFolder()
-            self._temporary.append(self._folder)
-        self._kept = TensorStore(self._folder)
+        # One for test activations, one for what is kept unless it is taken up from somewhere.
+        self._temporary = [TemporaryFolder(), TemporaryFolder()]
         self._attempt = ""
         self._test_cache = ActivationCache(self._temporary[0])
         self._ledger = Ledger()
@@ -85,11 +76,26 @@ class ServerSegment:
         self._turn = threading.Lock()
         self._seconds = 0.0
         training.fix_kernels()
-        self._take_up()
+        self._keep_in(self._temporary[1])
 
-    def _take_up(self) -> None:
-        """Take up what is kept."""
-        self._cache = ActivationCache(self._folder)
+    def take_up(self, folder: str) -> None:
+        """Go on from what a folder keeps, if it keeps anything, and keep everything there.
+
+        Parameters
+        ----------
+        folder : str
+            Where the server's part of the state lies from one run to the next.
+
+        Raises
+        ------
+        StateError
+            If what is there is not as it was written.
+        """
+        self._keep_in(StateFolder(Path(folder)))
+
+    def _keep_in(self, folder: StateFolder) -> None:
+        self._folder, self._kept = folder, TensorStore(folder)
+        self._cache = ActivationCache(folder)
         if weights := self._kept.load(_SEGMENT):
             self._model.load(weights)
 
@@ -127,7 +133,7 @@ class ServerSegment:
         self._folder.commit(attempt)
         if attempt != self._attempt:
             # Another process changed it, which did not come to its end.
-            self._take_up()
+            self._keep_in(self._folder)
 
     def attempt(self) -> str:
         """Return the attempt that was committed last; empty if none was."""

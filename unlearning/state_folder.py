@@ -277,7 +277,7 @@ class TemporaryFolder(StateFolder):
     """A folder that ends with this object, and that nothing is ever committed in."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="split-cache-")
+        self._folder = tempfile.TemporaryDirectory(prefix="smashed-data-")
         super().__init__(Path(self._folder.name))
         self.begin("temporary")
 

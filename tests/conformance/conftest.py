@@ -1,4 +1,6 @@
 import gc
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -23,13 +25,13 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    """Where the files are that the runs read."""
-    path = tmp_path_factory.mktemp("cells")
-    write_files(path)
-    # What was imported is no garbage; to look it over takes a tenth of the time.
-    gc.freeze()
-    return path
+def folder():
+    """Where the files are that the runs read; a short path, for the tables that name it."""
+    with tempfile.TemporaryDirectory(prefix="cells-") as path:
+        write_files(Path(path))
+        # What was imported is no garbage; to look it over takes a tenth of the time.
+        gc.freeze()
+        yield Path(path)
 
 
 @pytest.fixture(scope="session")

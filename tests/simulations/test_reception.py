@@ -435,3 +435,47 @@ def test_not_everybody_can_be_dropped(tmp_path):
     state = learned(tmp_path / "state", clients=2)
     message = refusal(state, [("client:0", 0), ("client:1", 1)], drop=True)
     assert "something to learn from" in message
+
+
+def test_what_was_asked_in_the_same_words_is_done_unless_it_is_asked_anew(tmp_path):
+    state = learned(tmp_path / "state")
+    half = ("samples:0.5@class:2", 1)
+    (first,) = receive(state, [half])
+    finish(state)
+    events = len(state.journal.events)
+    with pytest.raises(AlreadyForgottenError, match="is done"):
+        receive(state, [half])
+    assert len(state.journal.events) == events
+    (second,) = receive(state, [half], again=True)
+    left = len(held(state, 1, 2)) - first.counts[1]
+    assert second.counts == {1: round(left / 2)}
+
+
+def test_a_file_of_ids_that_has_grown_is_not_taken_for_what_was_asked(tmp_path):
+    state = learned(tmp_path / "state")
+    file = tmp_path / "ids.txt"
+    known, other = held(state, 1)[:3], held(state, 2)[:1]
+    file.write_text("\n".join(map(str, known)))
+    receive(state, [(f"ids:{file}", 0)])
+    finish(state)
+    with pytest.raises(AlreadyForgottenError):
+        receive(state, [(f"ids:{file}", 0)])
+    for more in (other, [10**9]):
+        file.write_text("\n".join(map(str, [*known, *more])))
+        assert "which no client holds" in refusal(state, [(f"ids:{file}", 0)])
+    file.write_text("\n".join(map(str, other)))
+    (task,) = receive(state, [(f"ids:{file}", 0)])
+    assert task.counts == {2: 1}
+
+
+def test_a_client_that_has_forgotten_everything_can_still_be_dropped(tmp_path):
+    state = learned(tmp_path / "state")
+    receive(state, [("client:1", 1)])
+    finish(state)
+    (task,) = receive(state, [("client:1", 1)], drop=True)
+    assert task.counts == {1: 0}
+    finish(state)
+    with pytest.raises(AlreadyForgottenError):
+        receive(state, [("client:1", 1)], drop=True)
+    with pytest.raises(UserError, match="a client from 0 to 3"):
+        receive(state, [("client:4", 4)], drop=True)

@@ -45,7 +45,7 @@ def forgot(requests, tmp_path_factory, forks, learned, sliced):
 
 
 def test_killed_at_every_step_of_learning(tmp_path, forks, sliced):
-    sliced = {**sliced, "slices": 1}
+    sliced = {**sliced, "slices": 1, "stable_clients": ""}
     whole = tmp_path / "whole" / "state"
     steps = forks.done("learn", whole, sliced, num_clients=2)["steps"]
     assert steps > 50
