@@ -155,13 +155,16 @@ def received(number: int, asked: Sequence[Asked], drop: bool = False) -> dict[st
 
 
 def tasks_of(journal: Journal) -> list[Task]:
-    """Return everything that was ever asked for, and how far it has come."""
+    """Return everything that was ever asked for and not withdrawn, and how far it has come."""
     tasks: dict[int, Task] = {}
     for event in journal.events:
         kind = event["event"]
         if kind == "received":
             asked = tuple(Asked.from_field(field) for field in event["requests"])
             tasks[event["task"]] = Task(event["task"], asked, event["drop"], event["time"])
+            continue
+        if kind == "withdrawn":
+            del tasks[event["task"]]
             continue
         changes: dict[str, dict[str, Any]] = {
             "started": {"attempt": event.get("attempt", ""), "prepared": None},
@@ -172,6 +175,11 @@ def tasks_of(journal: Journal) -> list[Task]:
         if kind in changes:
             tasks[event["task"]] = replace(tasks[event["task"]], **changes[kind])
     return [tasks[number] for number in sorted(tasks)]
+
+
+def next_number(journal: Journal) -> int:
+    """Return the number of the next task; none is given twice."""
+    return 1 + max((event["task"] for event in journal.events), default=-1)
 
 
 def check_belongs(tasks: Sequence[Task], attempt: str, place: str) -> None:

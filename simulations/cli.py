@@ -119,6 +119,10 @@ def unlearn(
         bool,
         typer.Option("--again", help="What was asked before is asked anew, of what is left."),
     ] = False,
+    withdraw: Annotated[
+        bool,
+        typer.Option("--withdraw", help="Take back what was asked and cannot be finished."),
+    ] = False,
     client_cpus: _ClientCpus = 1,
     client_gpus: _ClientGpus = 0,
     out: Annotated[
@@ -132,12 +136,20 @@ def unlearn(
     """
     with _one_line_errors():
         from simulations.reception import AlreadyForgottenError, receive
+        from simulations.reception import withdraw as take_back
         from simulations.session import needed_for
         from simulations.state_dir import held
 
         path = _absolute(state_dir)
         state = held(path)
         assert state.config is not None
+        if withdraw:
+            if forget or drop_client:
+                raise refuse("--withdraw", True, "no --forget and no --drop-client beside it")
+            with state.locked():
+                taken = take_back(held(path))
+            typer.echo(f"withdrawn, and not forgotten: {'; '.join(taken)}")
+            return
         _check_numbers(state.num_clients, client_cpus, client_gpus)
         requests = _requests(forget or [], client or [], drop_client, state.config.forget_client)
         config = replace(state.config, out=_absolute(out) if out else "", verify=False)

@@ -1,6 +1,7 @@
 """Taking requests that come weeks after learning: checked against what is kept, and written down.
 
-Once a request is in the journal it is not lost: whatever happens, the next command finishes it.
+Once a request is in the journal it is not lost: whatever happens, the next command finishes it, or
+says that it takes it back.
 """
 
 from __future__ import annotations
@@ -12,7 +13,16 @@ import numpy as np
 
 from clients.forgotten import Forgotten
 from models.errors import UserError, refuse
-from simulations.agenda import Asked, Task, check_belongs, dropped, kept_by, received, tasks_of
+from simulations.agenda import (
+    Asked,
+    Task,
+    check_belongs,
+    dropped,
+    kept_by,
+    next_number,
+    received,
+    tasks_of,
+)
 from simulations.partition import Plan
 from simulations.plan import resolve
 from simulations.state_dir import StateDir
@@ -83,9 +93,40 @@ def receive(
         allowed = "with a strategy that keeps apart what each client gave, such as splitwiper"
         raise refuse("--drop-client", state.config.strategy, allowed)
     resolved = _resolved(state, tasks, wanted, drop, again)
-    for number, asked in enumerate(_apart(resolved), start=len(tasks)):
+    for number, asked in enumerate(_apart(resolved), start=next_number(state.journal)):
         state.journal.append("received", **received(number, asked, drop))
     return tasks_of(state.journal)[len(tasks) :]
+
+
+def withdraw(state: StateDir) -> list[str]:
+    """Take back what was asked and cannot be finished, so that other requests can be.
+
+    What has been changed for it stands beside the state, and goes with the next attempt.
+
+    Parameters
+    ----------
+    state : StateDir
+        That holds a state, and that this process has locked.
+
+    Returns
+    -------
+    list of str
+        The requests, as their users wrote them.
+
+    Raises
+    ------
+    UserError
+        If nothing is unfinished, or it has gone too far.
+    """
+    unfinished = [task for task in tasks_of(state.journal) if not task.measured]
+    taken = [task for task in unfinished if task.asked and task.prepared is None]
+    if not taken:
+        allowed = "what was asked for and has not been prepared"
+        left = "; ".join(task.text or "learning" for task in unfinished) or "nothing unfinished"
+        raise refuse("--withdraw", left, allowed)
+    for task in taken:
+        state.journal.append("withdrawn", task=task.number)
+    return [task.text for task in taken]
 
 
 def _check_continues(
@@ -104,7 +145,7 @@ def _check_continues(
     if wanted and not (same and drop == unfinished[0].drop):
         raise UserError(
             f"{'; '.join(text for text, _ in asked)!r} is not finished; first finish it with "
-            f"split-unlearning unlearn {state.path}"
+            f"split-unlearning unlearn {state.path}, or take it back with --withdraw"
         )
 
 

@@ -15,13 +15,16 @@ from typer.testing import CliRunner
 import simulations.report
 from models.split import MODELS
 from simulations import launch
+from simulations.agenda import tasks_of
 from simulations.cli import app
 from simulations.config import RunConfig
 from simulations.console import FAILURE, PROGRESS
 from simulations.data import DATASETS
 from simulations.launch import Outcome
 from simulations.partition import DISTRIBUTIONS
+from simulations.state_dir import StateDir
 from strategies.registry import STRATEGIES
+from tests.simulations.test_reception import learned
 from unlearning.methods import METHODS, Retrain
 
 
@@ -245,3 +248,86 @@ def test_help_imports_nothing_heavy() -> None:
     root = Path(launch.__file__).parent.parent
     shown = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=True)
     assert shown.stdout.strip() == b"[]"
+
+
+@pytest.fixture
+def kept(flower: Run, tmp_path: Path) -> Path:
+    """A state-dir that has learned; what Flower would do is only noted."""
+    flower.result = None
+    state = learned(tmp_path / "kept")
+    (state.path / "result.json").write_text("{}")
+    return state.path
+
+
+def _line(result: Any, code: int) -> str:
+    assert result.exit_code == code
+    (line,) = result.stderr.strip().splitlines()
+    return line
+
+
+def test_a_request_goes_to_as_many_nodes_as_there_are_clients_that_ask(
+    flower: Run, kept: Path
+) -> None:
+    asked = ["unlearn", "kept", "--forget", "class:2", "--client", "1"]
+    done = _invoke(*asked, "--forget", "class:3", "--client", "3")
+    assert done.exit_code == 0, done.stderr
+    ((settings, nodes, _),) = flower.asked
+    assert nodes == 2
+    assert (settings["state-dir"], settings["out"]) == (str(kept), "")
+    (task,) = [task for task in tasks_of(StateDir(kept).journal) if not task.measured]
+    assert sorted(task.counts) == [1, 3]
+
+
+def test_a_request_whose_run_fails_stands_and_can_be_taken_back(flower: Run, kept: Path) -> None:
+    flower.outcome = Outcome(False, "Flower broke", "the log")
+    asked = ("unlearn", "kept", "--forget", "class:2", "--client", "1")
+    for _ in range(2):
+        line = _line(_invoke(*asked), 1)
+        assert line.startswith("error: Flower broke (log: ")
+        assert "the same command finishes it" in line
+    assert [task.number for task in tasks_of(StateDir(kept).journal)] == [0, 1]
+    assert "--withdraw" in _line(_invoke("unlearn", "kept", "--forget", "class:4"), 2)
+    taken = _invoke("unlearn", "kept", "--withdraw")
+    assert (taken.exit_code, "class:2" in taken.stdout) == (0, True)
+    assert "nothing left to do" in _line(_invoke("unlearn", "kept"), 2)
+    assert len(flower.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["unlearn", "nothing"], "holds no state"),
+        (["unlearn", "kept", "--forget", "class:2", "--client", "9"], "client from 0 to 3"),
+        (["unlearn", "kept", "--forget", "class:2", "--client", "-1"], "--client"),
+        (["unlearn", "kept", "--forget", "class:2", "--client", "1", "--client", "2"], "--client"),
+        (["unlearn", "kept", "--forget", "clas:2"], "clas:2"),
+        (["unlearn", "kept", "--drop-client"], "--drop-client"),
+        (["unlearn", "kept", "--drop-client", "--client", "1", "--forget", "class:2"], "--drop"),
+        (["unlearn", "kept", "--withdraw", "--forget", "class:2"], "--withdraw"),
+        (["unlearn", "kept", "--forget", "class:2", "--out", "kept"], "out"),
+        (["verify"], "STATE_DIR"),
+        (["verify", "nothing"], "holds no state"),
+        (["run", "--set", "state-dir=kept"], "distribution='heterogeneous-labels'"),
+    ],
+)
+def test_what_cannot_be_asked_of_a_state_is_one_line(
+    flower: Run, kept: Path, arguments: list[str], named: str
+) -> None:
+    before = {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()}
+    line = _line(_invoke(*arguments), 2)
+    assert line.startswith("error: ")
+    assert named in line
+    # But for who has it open.
+    after = {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()}
+    assert {path: after[path] for path in after if path.name != "lock"} == {
+        path: before[path] for path in before if path.name != "lock"
+    }
+    assert flower.asked == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 100_000, '{"signature": "00"}'])
+def test_what_is_no_certificate_ends_with_3(flower: Run, tmp_path: Path, text: str) -> None:
+    file = tmp_path / "certificate.json"
+    file.write_text(text)
+    assert str(file.name) in _line(_invoke("verify", "--certificate", str(file)), 3)
+    assert flower.asked == []

@@ -12,7 +12,7 @@ from models.errors import UserError
 from simulations.agenda import first_events, tasks_of
 from simulations.config import RunConfig
 from simulations.plan import deal, prepare
-from simulations.reception import AlreadyForgottenError, receive
+from simulations.reception import AlreadyForgottenError, receive, withdraw
 from simulations.state_dir import StateDir
 from unlearning.salted import new_salt, salted
 from unlearning.state_folder import StateError, StateFolder
@@ -479,3 +479,26 @@ def test_a_client_that_has_forgotten_everything_can_still_be_dropped(tmp_path):
         receive(state, [("client:1", 1)], drop=True)
     with pytest.raises(UserError, match="a client from 0 to 3"):
         receive(state, [("client:4", 4)], drop=True)
+
+
+def test_what_cannot_be_finished_is_taken_back_and_others_go_on(tmp_path):
+    state = learned(tmp_path / "state")
+    receive(state, [("class:2", 1), ("class:3", 2)])
+    state.journal.append("started", task=1, attempt="b", environment={})
+    assert "--withdraw" in refusal(state, [("class:4", 3)])
+    assert withdraw(state) == ["class:2; class:3"]
+    assert [task.number for task in tasks_of(state.journal)] == [0]
+    # No number is given twice: a client may have noted something under it.
+    assert [task.number for task in receive(state, [("class:2", 1)])] == [2]
+    finish(state)
+    with pytest.raises(UserError, match="nothing unfinished"):
+        withdraw(state)
+
+
+def test_what_is_prepared_is_not_taken_back(tmp_path):
+    state = learned(tmp_path / "state")
+    receive(state, [("class:2", 1)])
+    state.journal.append("prepared", task=1, attempt="b", changed=[1])
+    with pytest.raises(UserError, match="class:2"):
+        withdraw(state)
+    assert [task.number for task in tasks_of(state.journal)] == [0, 1]
