@@ -3,6 +3,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import tomllib
@@ -94,10 +95,13 @@ def left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     """Fail the test if anything that it started still runs, or a folder of it is still there."""
     monkeypatch.setenv(MARK, str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    before = set(Path("/tmp").glob("split-*"))
-    yield
-    assert _marked(str(tmp_path)) == {}
-    assert set(Path("/tmp").glob("split-*")) <= before
+    # Its own, for other tests run beside it; short, for the sockets in it.
+    with tempfile.TemporaryDirectory(prefix="own-", dir="/tmp") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        yield
+        assert _marked(str(tmp_path)) == {}
+        assert list(Path(folder).iterdir()) == []
 
 
 def _marked(value: str) -> dict[int, str]:
