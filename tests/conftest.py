@@ -26,20 +26,3 @@ def pytest_configure(config):
 def pytest_ignore_collect(collection_path, config):
     is_other = collection_path.suffix == ".py" and collection_path.name != "test_conformance.py"
     return True if config.getoption("--plugin") and is_other else None
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Say what has to run in one process, in order; the longest begins first.
-
-    Real Flower and Ray processes, so that no more of them run at a time than there are cores for;
-    the tests of one conformance run, which is kept for them; a file's, whose fixtures are.
-    """
-    for item in items:
-        group = item.path.name
-        if item.get_closest_marker("flower"):
-            group = "flower"
-        elif "cell" in getattr(item, "fixturenames", ()):
-            group = item.callspec.params["cell"].name
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: item.get_closest_marker("flower") is None)
