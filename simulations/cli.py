@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import math
-import os
 import signal
 import sys
 import time
@@ -18,16 +15,23 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from models.errors import UserError, refuse
-from models.registry import Registry
 from simulations import launch
+from simulations.arguments import (
+    absolute,
+    check_numbers,
+    check_plan,
+    check_state_dir,
+    check_writable,
+    pair_requests,
+    read_config,
+)
+from simulations.catalogue import describe, matrix, table
 from simulations.console import FAILURE, PROGRESS
 from unlearning.state_folder import StateError, write_durably
 
 if TYPE_CHECKING:
     from simulations.config import RunConfig
     from simulations.state_dir import StateDir
-    from strategies.base import SplitStrategy
-    from unlearning.methods import UnlearningMethod
 
 # What needs torch, scikit-learn or rich is imported by the command that uses it: asking for help,
 # or mistyping an option, is answered at once.
@@ -85,12 +89,12 @@ def run(
 ) -> None:
     """Learn, forget, evaluate, and report what it cost whom."""
     with _one_line_errors():
-        config = _read_config(settings or [], strategy, out)
+        config = read_config(settings or [], strategy, out)
         folder = Path(config.out)
-        _check_numbers(clients, client_cpus, client_gpus)
-        _check_writable("out", folder)
-        plan = _plan(config, clients)
-        _check_state_dir(config, clients)
+        check_numbers(clients, client_cpus, client_gpus)
+        check_writable("out", folder)
+        plan = check_plan(config, clients)
+        check_state_dir(config, clients)
         _empty(folder)
         if not verbose:
             typer.echo(plan)
@@ -140,7 +144,7 @@ def unlearn(
         from simulations.session import needed_for
         from simulations.state_dir import held
 
-        path = _absolute(state_dir)
+        path = absolute(state_dir)
         state = held(path)
         assert state.config is not None
         if withdraw:
@@ -150,12 +154,14 @@ def unlearn(
                 taken = take_back(held(path))
             typer.echo(f"withdrawn, and not forgotten: {'; '.join(taken)}")
             return
-        _check_numbers(state.num_clients, client_cpus, client_gpus)
-        requests = _requests(forget or [], client or [], drop_client, state.config.forget_client)
-        config = replace(state.config, out=_absolute(out) if out else "", verify=False)
+        check_numbers(state.num_clients, client_cpus, client_gpus)
+        requests = pair_requests(
+            forget or [], client or [], drop_client, state.config.forget_client
+        )
+        config = replace(state.config, out=absolute(out) if out else "", verify=False)
         if out:
             config.check()
-            _check_writable("out", Path(config.out))
+            check_writable("out", Path(config.out))
         try:
             with state.locked():
                 # Read again: until now another process may have had it.
@@ -200,41 +206,18 @@ def verify(
 
         if not state_dir and not certificate:
             raise refuse("verify", "", "a STATE_DIR, or --certificate FILE, or both")
-        state = held(_absolute(state_dir)) if state_dir else None
+        state = held(absolute(state_dir)) if state_dir else None
         if certificate:
             _check_certificate(Path(certificate), state)
             return
         assert state is not None
         assert state.config is not None
-        _check_numbers(state.num_clients, client_cpus, client_gpus)
+        check_numbers(state.num_clients, client_cpus, client_gpus)
         tasks = tasks_of(state.journal)
         clients = state.num_clients - len(dropped(tasks))
         config = replace(state.config, out="", verify=True)
         _launch(config, clients, client_cpus, client_gpus, state.path, verbose)
         _check_certificate(state.certificate, state)
-
-
-def _requests(
-    forget: list[str], clients: list[int], drop: bool, default: int
-) -> list[tuple[str, int]]:
-    """Pair requests with who asks."""
-    if drop:
-        if forget or not clients:
-            raise refuse(
-                "--drop-client",
-                "; ".join(forget) or "no --client",
-                "--client NUMBER, and no --forget: everything of that client is forgotten",
-            )
-        return [(f"client:{one}", one) for one in clients]
-    if len(clients) not in (0, 1, len(forget)):
-        allowed = f"once, or {len(forget)} times, as often as --forget"
-        raise refuse("--client", " ".join(map(str, clients)), allowed)
-    if any(one < 0 for one in clients):
-        raise refuse("--client", min(clients), "the number of a client, from 0")
-    asking = clients or [default]
-    return [
-        (_PATHS["forget"](text), asking[number % len(asking)]) for number, text in enumerate(forget)
-    ]
 
 
 def _launch(
@@ -309,12 +292,12 @@ def list_names() -> None:
         from strategies.registry import STRATEGIES
         from unlearning.methods import METHODS
 
-        _print_table("Strategies (strategy)", _describe(STRATEGIES))
-        _print_table("Unlearning methods (unlearning)", _describe(METHODS))
-        _print_table("Which strategy can forget how", _matrix(STRATEGIES, METHODS))
+        _print_table("Strategies (strategy)", describe(STRATEGIES))
+        _print_table("Unlearning methods (unlearning)", describe(METHODS))
+        _print_table("Which strategy can forget how", matrix(STRATEGIES, METHODS))
         _print_table("Data sets (dataset)", DATASETS)
         _print_table("Distributions (distribution)", DISTRIBUTIONS)
-        _print_table("Models (model)", _describe(MODELS))
+        _print_table("Models (model)", describe(MODELS))
         _print_table(
             "Run-config keys (--set KEY=VALUE)",
             {
@@ -342,100 +325,6 @@ def _one_line_errors() -> Iterator[None]:
 def _end(text: str, code: int) -> NoReturn:
     typer.echo(" ".join(text.split()), err=True)
     raise typer.Exit(code)
-
-
-def _read_config(settings: list[str], strategy: str | None, out: str) -> RunConfig:
-    """Read the run config; paths in it are meant from the current folder."""
-    from simulations.config import RunConfig, parse_setting
-
-    chosen = {"out": out} | dict(parse_setting(text) for text in settings)
-    if strategy is not None:
-        chosen["strategy"] = strategy
-    if not chosen["out"]:
-        raise refuse("out", "", "a folder")
-    for key, absolute in _PATHS.items():
-        if isinstance(value := chosen.get(key), str):
-            chosen[key] = absolute(value)
-    return RunConfig.from_mapping(chosen)
-
-
-def _absolute(path: str) -> str:
-    return os.path.abspath(os.path.expanduser(path))
-
-
-def _absolute_after(prefix: str, text: str) -> str:
-    """Make the path behind a prefix absolute; leave what has no such prefix or no path."""
-    text = text.strip()
-    path = text.removeprefix(prefix)
-    return prefix + _absolute(path) if path and path != text else text
-
-
-_PATHS: Mapping[str, Callable[[str], str]] = {
-    "dataset": lambda text: _absolute_after("npz:", text),
-    "forget": lambda text: ";".join(_absolute_after("ids:", part) for part in text.split(";")),
-    "out": _absolute,
-    "state-dir": lambda text: _absolute(text) if text else text,
-}
-
-
-def _check_numbers(clients: int, client_cpus: int, client_gpus: float) -> None:
-    if clients < 1:
-        raise refuse("--clients", clients, "an integer >= 1")
-    # Flower divides by the CPUs of a client, and knows no fractions of one.
-    if client_cpus < 1:
-        raise refuse("--client-cpus", client_cpus, "an integer >= 1")
-    if not (math.isfinite(client_gpus) and client_gpus >= 0):
-        raise refuse("--client-gpus", client_gpus, "a number >= 0")
-    # What another cluster has is known only there.
-    if not os.environ.get("RAY_ADDRESS"):
-        import torch
-
-        cpus, gpus = os.cpu_count() or 1, torch.cuda.device_count()
-        if client_cpus > cpus:
-            raise refuse("--client-cpus", client_cpus, f"at most {cpus}, what this machine has")
-        if client_gpus > gpus:
-            raise refuse("--client-gpus", client_gpus, f"at most {gpus}, what this machine has")
-
-
-def _check_writable(key: str, folder: Path) -> None:
-    """Refuse a folder that cannot be created or written to; create nothing yet."""
-    try:
-        existing = next(path for path in (folder, *folder.parents) if path.exists())
-        writable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
-    except OSError:
-        writable = False
-    if not writable:
-        raise refuse(key, str(folder), "a folder that you can write to")
-
-
-def _check_state_dir(config: RunConfig, clients: int) -> None:
-    """Refuse a state-dir that cannot be made, or that holds something else; create nothing yet."""
-    if not config.state_dir:
-        return
-    from simulations.agenda import tasks_of
-    from simulations.state_dir import StateDir
-
-    state = StateDir(Path(config.state_dir))
-    if config.verify:
-        raise refuse("verify", True, "false; split-unlearning verify STATE_DIR does it")
-    if state.config is None:
-        _check_writable("state-dir", state.path)
-        return
-    state.check_same(config)
-    if clients != state.num_clients:
-        raise refuse("--clients", clients, f"{state.num_clients}, as {state.path} was made with")
-    if all(task.measured for task in tasks_of(state.journal)):
-        allowed = f"a new folder; split-unlearning unlearn {state.path} forgets what it learned"
-        raise refuse("state-dir", str(state.path), allowed)
-
-
-def _plan(config: RunConfig, clients: int) -> str:
-    """Refuse what the data or the number of clients make impossible; return who holds what."""
-    from simulations.partition import plan_table
-    from simulations.plan import prepare
-
-    prepared = prepare(config, clients)
-    return plan_table(prepared.plan, prepared.dataset)
 
 
 def _empty(folder: Path) -> None:
@@ -478,42 +367,5 @@ def _progress(verbose: bool) -> Iterator[Callable[[str], None]]:
             yield lambda line: bar.update(task, description=news(line) or None)
 
 
-def _describe(registry: Registry[Any]) -> dict[str, str]:
-    """Return the first line of each member's docstring; why, for one that cannot be imported."""
-    lines = {}
-    for name in registry.names():
-        try:
-            text = inspect.getdoc(registry.get(name)) or ""
-        except Exception as error:  # noqa: BLE001 - a stranger's module may raise anything
-            text = f"{type(error).__name__}: {error}"
-        lines[name] = text.partition("\n")[0]
-    return lines
-
-
-def _matrix(
-    strategies: Registry[type[SplitStrategy]], methods: Registry[type[UnlearningMethod]]
-) -> dict[str, str]:
-    """Return, by strategy, a mark below the name of each method that it can carry out."""
-    from simulations.config import fitting
-
-    names = methods.names()
-    lines = {"": "  ".join(names)}
-    for strategy in strategies.names():
-        try:
-            possible = fitting(strategies.get(strategy))
-        except UserError:
-            # Why it cannot be used stands in the table of strategies.
-            continue
-        marks = ("x" if name in possible else "-" for name in names)
-        lines[strategy] = "  ".join(
-            f"{mark:{len(name)}}" for mark, name in zip(marks, names, strict=True)
-        )
-    return lines
-
-
 def _print_table(title: str, lines: Mapping[str, str]) -> None:
-    width = max(map(len, lines), default=0)
-    typer.echo(title)
-    for name, text in lines.items():
-        typer.echo(f"  {name:{width}}  {text}".rstrip())
-    typer.echo()
+    typer.echo(table(title, lines) + "\n")

@@ -26,7 +26,7 @@ def test_the_strategy_of_the_readme_runs_by_dotted_path(tmp_path, monkeypatch):
 
 
 def test_the_command_lines_of_the_readme_name_what_there_is():
-    from simulations.cli import _read_config
+    from simulations.arguments import read_config
 
     commands = re.findall(r"^split-unlearning run (.*)$", README, flags=re.MULTILINE)
     assert len(commands) >= 3
@@ -34,22 +34,22 @@ def test_the_command_lines_of_the_readme_name_what_there_is():
         words = re.findall(r"--set (?:\"([^\"]*)\"|(\S+))", command)
         strategy = re.search(r"--strategy (\S+)", command)
         named = strategy[1] if strategy and ":" not in strategy[1] else None
-        _read_config([quoted or plain for quoted, plain in words], named, "results").check()
+        read_config([quoted or plain for quoted, plain in words], named, "results").check()
 
 
 def test_the_requests_of_the_readme_name_what_those_clients_hold():
-    from simulations.cli import _read_config, _requests
+    from simulations.arguments import pair_requests, read_config
     from simulations.plan import deal, resolve
     from unlearning.request import parse_requests
 
     (learned,) = re.findall(r"^split-unlearning run (.*state-dir=.*)$", README, flags=re.MULTILINE)
     words = re.findall(r"--set (\S+)", learned)
-    dataset, plan = deal(_read_config(words, None, "results"), 5)
+    dataset, plan = deal(read_config(words, None, "results"), 5)
     commands = re.findall(r"^split-unlearning unlearn kept ([^#\n]*)", README, flags=re.MULTILINE)
     assert len(commands) >= 3
     for command in commands:
         forget = re.findall(r"--forget (\S+)", command)
         clients = [int(one) for one in re.findall(r"--client (\d+)", command)]
-        for text, client in _requests(forget, clients, "--drop-client" in command, 0):
+        for text, client in pair_requests(forget, clients, "--drop-client" in command, 0):
             (request,) = parse_requests(text, client)
             assert resolve(request, dict(enumerate(plan.train)), dataset, 0).samples

@@ -1,0 +1,170 @@
+"""What the command line was told: read, with paths from the current folder, and checked.
+
+Everything here comes before anything starts, and creates nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models.errors import refuse
+
+if TYPE_CHECKING:
+    from simulations.config import RunConfig
+
+# As in simulations/cli.py, what needs torch is imported where it is needed.
+
+
+def read_config(settings: list[str], strategy: str | None, out: str) -> RunConfig:
+    """Read the run config; paths in it are meant from the current folder.
+
+    Parameters
+    ----------
+    settings : list of str
+        Each ``key=value``.
+    strategy : str or None
+        As the key of that name, which it goes before.
+    out : str
+        As the key of that name, which goes before it.
+
+    Raises
+    ------
+    UserError
+        As `RunConfig.from_mapping`; for an empty `out`.
+    """
+    from simulations.config import RunConfig, parse_setting
+
+    chosen = {"out": out} | dict(parse_setting(text) for text in settings)
+    if strategy is not None:
+        chosen["strategy"] = strategy
+    if not chosen["out"]:
+        raise refuse("out", "", "a folder")
+    for key, absolute in _PATHS.items():
+        if isinstance(value := chosen.get(key), str):
+            chosen[key] = absolute(value)
+    return RunConfig.from_mapping(chosen)
+
+
+def absolute(path: str) -> str:
+    """Return a path that a user wrote, from the root."""
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def _absolute_after(prefix: str, text: str) -> str:
+    """Make the path behind a prefix absolute; leave what has no such prefix or no path."""
+    text = text.strip()
+    path = text.removeprefix(prefix)
+    return prefix + absolute(path) if path and path != text else text
+
+
+_PATHS: Mapping[str, Callable[[str], str]] = {
+    "dataset": lambda text: _absolute_after("npz:", text),
+    "forget": lambda text: ";".join(_absolute_after("ids:", part) for part in text.split(";")),
+    "out": absolute,
+    "state-dir": lambda text: absolute(text) if text else text,
+}
+
+
+def check_numbers(clients: int, client_cpus: int, client_gpus: float) -> None:
+    """Refuse numbers of clients, and of what each of them reserves, that this machine has not."""
+    if clients < 1:
+        raise refuse("--clients", clients, "an integer >= 1")
+    # Flower divides by the CPUs of a client, and knows no fractions of one.
+    if client_cpus < 1:
+        raise refuse("--client-cpus", client_cpus, "an integer >= 1")
+    if not (math.isfinite(client_gpus) and client_gpus >= 0):
+        raise refuse("--client-gpus", client_gpus, "a number >= 0")
+    # What another cluster has is known only there.
+    if not os.environ.get("RAY_ADDRESS"):
+        import torch
+
+        cpus, gpus = os.cpu_count() or 1, torch.cuda.device_count()
+        if client_cpus > cpus:
+            raise refuse("--client-cpus", client_cpus, f"at most {cpus}, what this machine has")
+        if client_gpus > gpus:
+            raise refuse("--client-gpus", client_gpus, f"at most {gpus}, what this machine has")
+
+
+def check_writable(key: str, folder: Path) -> None:
+    """Refuse a folder that cannot be created or written to; create nothing yet."""
+    try:
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        writable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise refuse(key, str(folder), "a folder that you can write to")
+
+
+def check_state_dir(config: RunConfig, clients: int) -> None:
+    """Refuse a state-dir that cannot be made, or that holds something else; create nothing yet."""
+    if not config.state_dir:
+        return
+    from simulations.agenda import tasks_of
+    from simulations.state_dir import StateDir
+
+    state = StateDir(Path(config.state_dir))
+    if config.verify:
+        raise refuse("verify", True, "false; split-unlearning verify STATE_DIR does it")
+    if state.config is None:
+        check_writable("state-dir", state.path)
+        return
+    state.check_same(config)
+    if clients != state.num_clients:
+        raise refuse("--clients", clients, f"{state.num_clients}, as {state.path} was made with")
+    if all(task.measured for task in tasks_of(state.journal)):
+        allowed = f"a new folder; split-unlearning unlearn {state.path} forgets what it learned"
+        raise refuse("state-dir", str(state.path), allowed)
+
+
+def check_plan(config: RunConfig, clients: int) -> str:
+    """Refuse what the data or the number of clients make impossible; return who holds what."""
+    from simulations.partition import plan_table
+    from simulations.plan import prepare
+
+    prepared = prepare(config, clients)
+    return plan_table(prepared.plan, prepared.dataset)
+
+
+def pair_requests(
+    forget: list[str], clients: list[int], drop: bool, default: int
+) -> list[tuple[str, int]]:
+    """Pair requests with who asks.
+
+    Parameters
+    ----------
+    forget : list of str
+        The requests.
+    clients : list of int
+        Who asks: one for all, one for each request, or none for the default.
+    drop : bool
+        Whether the clients are to be dropped; then there are no other requests.
+    default : int
+        Who asks if nobody is named.
+
+    Raises
+    ------
+    UserError
+        If they do not pair.
+    """
+    if drop:
+        if forget or not clients:
+            raise refuse(
+                "--drop-client",
+                "; ".join(forget) or "no --client",
+                "--client NUMBER, and no --forget: everything of that client is forgotten",
+            )
+        return [(f"client:{one}", one) for one in clients]
+    if len(clients) not in (0, 1, len(forget)):
+        allowed = f"once, or {len(forget)} times, as often as --forget"
+        raise refuse("--client", " ".join(map(str, clients)), allowed)
+    if any(one < 0 for one in clients):
+        raise refuse("--client", min(clients), "the number of a client, from 0")
+    asking = clients or [default]
+    return [
+        (_PATHS["forget"](text), asking[number % len(asking)]) for number, text in enumerate(forget)
+    ]
