@@ -12,12 +12,16 @@ anybody needs memory.
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from figures import say
+
+# Run as a script, the project's root is not on the path.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from models.split import smashed_shape
 from models.training import TrainingSettings
@@ -93,9 +97,7 @@ def main() -> None:
             "clients": chosen.clients,
             **measure(chosen.model, chosen.gigabytes, chosen.clients, folder),
         }
-    print(json.dumps(figures, indent=2))
-    if chosen.json:
-        chosen.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    say(figures, chosen.json)
 
 
 if __name__ == "__main__":

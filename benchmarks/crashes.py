@@ -13,7 +13,6 @@ process was killed.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -23,6 +22,8 @@ from io import StringIO
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from figures import say
 
 from tests.state.bench import SLICED, certificate, few_digits, learn
 from tests.state.crashing import Job, killed_at_random
@@ -66,9 +67,7 @@ def main() -> None:
         "journal_said_last": dict(hits.most_common()),
         "seconds_in_all": time.perf_counter() - started,
     }
-    print(json.dumps(figures, indent=2))
-    if chosen.json:
-        chosen.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    say(figures, chosen.json)
 
 
 if __name__ == "__main__":

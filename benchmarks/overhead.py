@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from figures import say
 
 PLAIN = Path(__file__).with_name("plain_loop.py")
 
@@ -108,9 +109,7 @@ def main() -> None:
         "turn_seconds_beyond_batches": split["turn_seconds_beyond_batches"],
         "seconds_in_all": time.perf_counter() - started,
     }
-    print(json.dumps(figures, indent=2))
-    if chosen.json:
-        chosen.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    say(figures, chosen.json)
 
 
 if __name__ == "__main__":

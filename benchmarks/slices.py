@@ -49,6 +49,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+from figures import say
 
 from simulations.config import RunConfig
 from simulations.plan import deal
@@ -363,9 +364,7 @@ def main() -> None:
         "curve": [figures_of(slices, runs, setting) for slices in numbers],
         "seconds_in_all": time.perf_counter() - started,
     }
-    print(json.dumps(figures, indent=2))
-    if chosen.json:
-        chosen.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    say(figures, chosen.json)
 
 
 if __name__ == "__main__":

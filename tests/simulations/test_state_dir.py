@@ -22,8 +22,9 @@ from simulations.data import load
 from simulations.partition import Plan
 from simulations.plan import Preparation
 from simulations.state_dir import StateDir, client_folder, held
+from tests.refusals import refusal
 from unlearning.certificate import check, sign
-from unlearning.state_folder import FORMAT, StateError
+from unlearning.state_folder import FORMAT
 
 RECEIVED = [received(0, ())]
 ODD = {
@@ -33,17 +34,6 @@ ODD = {
     "skip-absent": False,
     "seed": 2**62,
 }
-
-
-def refusal(call, *arguments, error=StateError):
-    """Return the one line with which a call is refused."""
-    with pytest.raises(error) as refused:
-        call(*arguments)
-    assert isinstance(refused.value, UserError)
-    message = str(refused.value)
-    assert message
-    assert "\n" not in message
-    return message
 
 
 def preparation(config, clients):

@@ -2,10 +2,8 @@
 
 import errno
 import os
-import resource
 import stat
 import tempfile
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from unittest.mock import patch
@@ -14,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.refusals import files_no_larger_than, refusal
 from unlearning.journal import Journal
-from unlearning.state_folder import StateError
 
 VALUES = st.recursive(
     st.none()
@@ -29,27 +27,6 @@ VALUES = st.recursive(
     max_leaves=6,
 )
 FIELDS = st.dictionaries(st.sampled_from(["task", "requests", "cost", "ü"]), VALUES, max_size=3)
-
-
-def refusal(call, *arguments, **named):
-    """Return the one line with which a call is refused."""
-    with pytest.raises(StateError) as refused:
-        call(*arguments, **named)
-    message = str(refused.value)
-    assert message
-    assert "\n" not in message
-    return message
-
-
-@contextmanager
-def files_no_larger_than(size):
-    """Have the system refuse to write further, as on a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def three_lines(folder):

@@ -3,11 +3,9 @@
 import errno
 import json
 import os
-import resource
 import shutil
 import stat
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
@@ -16,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from models.errors import UserError
+from tests.refusals import files_no_larger_than, refusal
 from unlearning.state_folder import FORMAT, StateError, StateFolder, TemporaryFolder
 
 OLD = {"segment": b"old segment" * 50, "cache": b"old cache" * 50}
@@ -47,30 +45,8 @@ def on_disk(path):
     return {one.name: (one.stat().st_mode, one.read_bytes()) for one in path.iterdir()}
 
 
-def refusal(call, *arguments):
-    """Return the one line with which a call is refused."""
-    with pytest.raises(StateError) as refused:
-        call(*arguments)
-    assert isinstance(refused.value, UserError)
-    message = str(refused.value)
-    assert message
-    assert "\n" not in message
-    return message
-
-
 def read(path):
     return dict(StateFolder(path))
-
-
-@contextmanager
-def files_no_larger_than(size):
-    """Have the system refuse to write further, as on a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_opening_a_folder_that_is_not_there_creates_nothing(tmp_path):
@@ -261,14 +237,20 @@ def test_an_attempt_that_is_not_letters_and_digits_is_refused(path, attempt):
 # What is damaged is found.
 
 
+def committed(temporary):
+    """Return a folder that holds something, below a temporary one."""
+    path = Path(temporary) / "state"
+    folder = StateFolder(path)
+    change(folder, "one", OLD)
+    folder.commit("one")
+    return path
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_a_bit_flipped_anywhere_is_found(data):
     with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / "state"
-        folder = StateFolder(path)
-        change(folder, "one", OLD)
-        folder.commit("one")
+        path = committed(temporary)
         file = data.draw(st.sampled_from(sorted(path.iterdir())))
         content = bytearray(file.read_bytes())
         content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
@@ -282,10 +264,7 @@ def test_a_bit_flipped_anywhere_is_found(data):
 @given(st.data())
 def test_a_file_cut_short_is_found(data):
     with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / "state"
-        folder = StateFolder(path)
-        change(folder, "one", OLD)
-        folder.commit("one")
+        path = committed(temporary)
         file = data.draw(st.sampled_from(sorted(path.iterdir())))
         # A manifest's last byte is the end of its line.
         left = data.draw(st.integers(0, file.stat().st_size - 2))
