@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from models.split import MODELS
-from simulations.data import load
+from simulations.data.sources import load
 
 
 def main(path: str, model: str, batch_size: int, epochs: int) -> dict[str, float]:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from models.errors import UserError, refuse
-from simulations import launch
-from simulations.arguments import (
+from simulations.command_line import launch
+from simulations.command_line.arguments import (
     absolute,
     check_numbers,
     check_plan,
@@ -25,13 +25,13 @@ from simulations.arguments import (
     pair_requests,
     read_config,
 )
-from simulations.catalogue import describe, matrix, table
-from simulations.console import FAILURE, PROGRESS
+from simulations.command_line.catalogue import describe, matrix, table
+from simulations.command_line.console import FAILURE, PROGRESS
 from unlearning.state_folder import StateError, write_durably
 
 if TYPE_CHECKING:
     from simulations.config import RunConfig
-    from simulations.state_dir import StateDir
+    from simulations.state.state_dir import StateDir
 
 # What needs torch, scikit-learn or rich is imported by the command that uses it: asking for help,
 # or mistyping an option, is answered at once.
@@ -139,10 +139,10 @@ def unlearn(
     The same command again finishes what was interrupted; without --forget it finishes whatever was.
     """
     with _one_line_errors():
-        from simulations.reception import AlreadyForgottenError, receive
-        from simulations.reception import withdraw as take_back
-        from simulations.session import needed_for
-        from simulations.state_dir import held
+        from simulations.session.session import needed_for
+        from simulations.state.reception import AlreadyForgottenError, receive
+        from simulations.state.reception import withdraw as take_back
+        from simulations.state.state_dir import held
 
         path = absolute(state_dir)
         state = held(path)
@@ -201,8 +201,8 @@ def verify(
     Exits with 0 if all are equal, with 3 if not, or if a certificate is not as it was signed.
     """
     with _one_line_errors():
-        from simulations.agenda import dropped, tasks_of
-        from simulations.state_dir import held
+        from simulations.state.agenda import dropped, tasks_of
+        from simulations.state.state_dir import held
 
         if not state_dir and not certificate:
             raise refuse("verify", "", "a STATE_DIR, or --certificate FILE, or both")
@@ -264,7 +264,7 @@ def _show_result(folder: Path, seconds: float, verbose: bool) -> None:
 
 def _check_certificate(path: Path, state: StateDir | None) -> None:
     """Print a certificate; end with 3 if it does not hold, or is not as it was signed."""
-    from simulations.verification import render_certificate
+    from simulations.session.verification import render_certificate
     from unlearning.certificate import check
 
     try:
@@ -287,8 +287,8 @@ def list_names() -> None:
     with _one_line_errors():
         from models.split import MODELS
         from simulations.config import RunConfig
-        from simulations.data import DATASETS
-        from simulations.partition import DISTRIBUTIONS
+        from simulations.data.partition import DISTRIBUTIONS
+        from simulations.data.sources import DATASETS
         from strategies.registry import STRATEGIES
         from unlearning.methods import METHODS
 

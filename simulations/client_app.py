@@ -21,7 +21,7 @@ from clients.holding import Holding
 from models.options import Value
 from simulations.config import RunConfig
 from simulations.plan import deal
-from simulations.state_dir import client_folder
+from simulations.state.state_dir import client_folder
 from strategies.registry import STRATEGIES
 from unlearning.state_folder import StateFolder
 

@@ -14,7 +14,7 @@ from models.errors import UserError, refuse
 from models.options import Value, merged, read_options, read_value
 from models.split import MODELS
 from models.training import TrainingSettings
-from simulations.partition import DISTRIBUTIONS
+from simulations.data.partition import DISTRIBUTIONS
 from strategies.base import SplitStrategy
 from strategies.registry import STRATEGIES
 from unlearning.methods import METHODS, Retrain, UnlearningMethod, UnlearningSettings

@@ -12,8 +12,8 @@ import numpy as np
 from models.errors import UserError, refuse
 from models.split import check_fits
 from simulations.config import RunConfig
-from simulations.data import Dataset, load
-from simulations.partition import Plan, make_plan
+from simulations.data.partition import Plan, make_plan
+from simulations.data.sources import Dataset, load
 from strategies.registry import STRATEGIES
 from unlearning.exactness import Ids
 from unlearning.request import Request

@@ -20,7 +20,7 @@ def render(result: dict[str, Any]) -> str:
     Parameters
     ----------
     result : dict
-        As ``simulations.result.Recorder.result`` returns it.
+        As ``simulations.session.result.Recorder.result`` returns it.
 
     Returns
     -------

@@ -11,16 +11,16 @@ from typing import TypeVar
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from simulations import console
-from simulations.agenda import dropped, first_events, tasks_of
+from simulations.command_line import console
 from simulations.config import RunConfig
-from simulations.conversation import Conversation
-from simulations.partition import plan_table
+from simulations.data.partition import plan_table
 from simulations.plan import Preparation, prepare
 from simulations.report import render
-from simulations.session import Session, needed_for
-from simulations.state_dir import StateDir, held
-from simulations.verification import render_certificate, verify
+from simulations.session.conversation import Conversation
+from simulations.session.session import Session, needed_for
+from simulations.session.verification import render_certificate, verify
+from simulations.state.agenda import dropped, first_events, tasks_of
+from simulations.state.state_dir import StateDir, held
 from strategies.placement import place, release
 from strategies.registry import STRATEGIES
 from strategies.server_segment import ServerSegment

@@ -18,10 +18,10 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from simulations import client_app
 from simulations.config import RunConfig
-from simulations.data import Dataset
-from simulations.partition import Plan
+from simulations.data.partition import Plan
+from simulations.data.sources import Dataset
 from simulations.server_app import carry_out
-from simulations.session import Session
+from simulations.session.session import Session
 from unlearning.tensor_store import TensorStore
 
 _INSTRUCTIONS = ("fitins.config", "evaluateins.config")
@@ -135,7 +135,7 @@ def dealt(dataset: Dataset, plan: Plan) -> Iterator[None]:
 
     client_app._holding.cache_clear()
     with ExitStack() as stack:
-        for room in ("plan", "client_app", "state_dir"):
+        for room in ("plan", "client_app", "state.state_dir"):
             stack.enter_context(patch(f"simulations.{room}.deal", deal))
         yield
     client_app._holding.cache_clear()

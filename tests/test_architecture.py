@@ -17,6 +17,13 @@ ALLOWED = {
     "strategies": {"models", "unlearning", "transport"},
     "simulations": {"models", "unlearning", "transport", "clients", "strategies"},
 }
+# The same of the rooms in simulations/.
+INSIDE = {
+    "data": set(),
+    "state": {"data"},
+    "session": {"data", "state"},
+    "command_line": {"data", "state", "session"},
+}
 WITHOUT_FLOWER = {"models", "unlearning", "transport"}
 
 
@@ -32,7 +39,7 @@ def imports(path):
 def imported_by(room):
     return {
         name.partition(".")[0]: path.name
-        for path in sorted((ROOT / room).glob("*.py"))
+        for path in sorted((ROOT / room).rglob("*.py"))
         for name in imports(path)
     }
 
@@ -47,6 +54,24 @@ def test_a_room_imports_only_what_stands_below_it(room):
     assert "split_unlearning" not in found
 
 
+@pytest.mark.parametrize("room", INSIDE)
+def test_a_room_of_the_simulations_imports_only_what_stands_below_it(room):
+    folder = ROOT / "simulations" / room
+    found = {
+        name.split(".")[1]
+        for path in folder.glob("*.py")
+        for name in imports(path)
+        if name.startswith("simulations.")
+    }
+    assert found & (set(INSIDE) - {room} - INSIDE[room]) == set()
+    assert {"cli", "client_app", "server_app"} & found == set()
+
+
+def test_every_room_of_the_simulations_is_known():
+    folders = {path.parent.name for path in (ROOT / "simulations").rglob("__init__.py")}
+    assert folders == {"simulations", *INSIDE}
+
+
 @pytest.mark.parametrize("room", sorted(WITHOUT_FLOWER))
 def test_what_can_do_without_flower_and_ray_does(room):
     assert {"flwr", "ray"} & imported_by(room).keys() == set()
@@ -56,7 +81,7 @@ def test_ray_is_known_to_the_placement_of_the_server_segment_alone():
     knowing = {
         path.relative_to(ROOT).as_posix()
         for room in ALLOWED
-        for path in (ROOT / room).glob("*.py")
+        for path in (ROOT / room).rglob("*.py")
         if "ray" in {name.partition(".")[0] for name in imports(path)}
     }
     assert knowing == {"strategies/placement.py"}
@@ -66,10 +91,10 @@ def test_the_recorddict_compatibility_layer_is_known_to_one_module():
     knowing = {
         path.relative_to(ROOT).as_posix()
         for room in ALLOWED
-        for path in (ROOT / room).glob("*.py")
+        for path in (ROOT / room).rglob("*.py")
         if any(name.startswith("flwr.compat") for name in imports(path))
     }
-    assert knowing == {"simulations/conversation.py"}
+    assert knowing == {"simulations/session/conversation.py"}
 
 
 def test_every_room_is_packaged():

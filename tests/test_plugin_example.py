@@ -17,10 +17,10 @@ import torch
 from typer.testing import CliRunner
 
 import split_unlearning
-from simulations import launch
 from simulations.cli import app
+from simulations.command_line import launch
 from simulations.config import RunConfig, parse_setting
-from simulations.partition import Plan
+from simulations.data.partition import Plan
 from simulations.plan import deal
 from split_unlearning import Batch, SplitStrategy
 from tests.flower.test_end_to_end import ROOT, settings

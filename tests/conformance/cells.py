@@ -18,8 +18,8 @@ import numpy as np
 from clients.base import load_client
 from models.errors import refuse
 from models.registry import load_object
-from simulations.data import load
-from simulations.partition import DISTRIBUTIONS
+from simulations.data.partition import DISTRIBUTIONS
+from simulations.data.sources import load
 from strategies.base import SplitStrategy
 from strategies.registry import STRATEGIES
 from strategies.server_segment import ServerSegment

@@ -27,7 +27,9 @@ LEARNS_BY = 0.5
 KEEPS_WITHIN = 0.15
 
 SCHEMA = json.loads(
-    (Path(__file__).parents[2] / "simulations/result.schema.json").read_text(encoding="utf-8")
+    (Path(__file__).parents[2] / "simulations/session/result.schema.json").read_text(
+        encoding="utf-8"
+    )
 )
 
 

@@ -16,7 +16,7 @@ from clients.base import action
 from clients.splitwiper import SplitWiperClient
 from clients.vanilla import VanillaClient
 from models.errors import UserError
-from simulations.partition import DISTRIBUTIONS
+from simulations.data.partition import DISTRIBUTIONS
 from strategies.registry import STRATEGIES
 from strategies.splitwiper import SplitWiper
 from strategies.vanilla import Vanilla

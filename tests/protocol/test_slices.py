@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from clients import alone
 from models.errors import UserError
-from simulations.partition import Plan
+from simulations.data.partition import Plan
 from strategies.server_segment import ServerSegment
 from strategies.splitwiper import SplitWiper
 from tests.local_grid import LocalRun, dealt

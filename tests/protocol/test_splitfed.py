@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from models.split import build_segment
-from simulations.data import load
+from simulations.data.sources import load
 from tests.local_grid import LocalRun
 from tests.protocol.test_vanilla import SEED, same_bits
 from unlearning.exactness import batches, derive_seed, order

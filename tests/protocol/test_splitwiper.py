@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from clients.base import SplitClient
 from simulations import client_app
-from simulations.agenda import Asked, Task
-from simulations.partition import Plan
+from simulations.data.partition import Plan
+from simulations.state.agenda import Asked, Task
 from strategies.heard import ClientFailureError
 from tests.local_grid import LocalRun, client_of, dealt, node_of
 from unlearning.exactness import digest

@@ -15,7 +15,7 @@ from clients.base import SplitClient
 from models.split import build_segment, pool_to_quarters, seeded
 from simulations.client_app import ContextStore
 from simulations.config import RunConfig
-from simulations.partition import Plan
+from simulations.data.partition import Plan
 from simulations.plan import deal
 from tests.local_grid import LocalRun, client_of, dealt, node_of
 from tests.protocol.test_splitfed import close, mean

@@ -7,8 +7,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from models.split import build_segment, seeded
-from simulations.data import load
-from simulations.partition import Plan
+from simulations.data.partition import Plan
+from simulations.data.sources import load
 from simulations.plan import prepare
 from tests.local_grid import LocalRun, dealt
 from unlearning.exactness import derive_seed, order

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import UserError
-from simulations.agenda import Asked, Task, dropped, first_events, received, tasks_of
 from simulations.config import RunConfig
 from simulations.plan import Forgetting, prepare
+from simulations.state.agenda import Asked, Task, dropped, first_events, received, tasks_of
 from unlearning.journal import Journal
 from unlearning.request import Request
 

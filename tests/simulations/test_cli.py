@@ -14,15 +14,15 @@ from typer.testing import CliRunner
 
 import simulations.report
 from models.split import MODELS
-from simulations import launch
-from simulations.agenda import tasks_of
 from simulations.cli import app
+from simulations.command_line import launch
+from simulations.command_line.console import FAILURE, PROGRESS
+from simulations.command_line.launch import Outcome
 from simulations.config import RunConfig
-from simulations.console import FAILURE, PROGRESS
-from simulations.data import DATASETS
-from simulations.launch import Outcome
-from simulations.partition import DISTRIBUTIONS
-from simulations.state_dir import StateDir
+from simulations.data.partition import DISTRIBUTIONS
+from simulations.data.sources import DATASETS
+from simulations.state.agenda import tasks_of
+from simulations.state.state_dir import StateDir
 from strategies.registry import STRATEGIES
 from tests.simulations.test_reception import learned
 from unlearning.methods import METHODS, Retrain
@@ -245,7 +245,7 @@ def test_help_imports_nothing_heavy() -> None:
         "assert CliRunner().invoke(app, ['run', '--help']).exit_code == 0; "
         "print([name for name in ('torch', 'flwr', 'ray', 'sklearn') if name in sys.modules])"
     )
-    root = Path(launch.__file__).parent.parent
+    root = Path(launch.__file__).parents[2]
     shown = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=True)
     assert shown.stdout.strip() == b"[]"
 

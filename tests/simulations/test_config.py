@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from models.errors import UserError
 from models.training import TrainingSettings
 from simulations.config import RunConfig, parse_setting
-from simulations.partition import DISTRIBUTIONS
+from simulations.data.partition import DISTRIBUTIONS
 from unlearning.methods import METHODS, UnlearningMethod
 
 KEYS = [declared.name.replace("_", "-") for declared in fields(RunConfig)]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models.errors import UserError
-from simulations.data import DATASETS, Dataset, load
+from simulations.data.sources import DATASETS, Dataset, load
 
 SHARED_DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 

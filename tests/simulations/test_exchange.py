@@ -7,7 +7,7 @@ from flwr.app import Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.supercore.task_identity import TaskIdentity
 
-from simulations.exchange import Trouble, exchange
+from simulations.session.exchange import Trouble, exchange
 
 RAISED = (
     "<class 'ray.exceptions.RayTaskError(ClientAppException)'>:<'\x1b[36mray::ClientAppActor.run()"

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 from flwr.cli.build import build_fab_from_disk
-from hypothesis import given
 from hypothesis import strategies as st
 
 import simulations
-from simulations import launch, superlink
-from simulations.console import FAILURE, PROGRESS
-from simulations.launch import Outcome, as_toml, run_app, stage_app
+from simulations.command_line import launch, superlink
+from simulations.command_line.console import FAILURE, PROGRESS
+from simulations.command_line.launch import Outcome, run_app, stage_app
 
 MARK = "SPLIT_UNLEARNING_TEST"
 
@@ -126,13 +125,13 @@ def _run(tiny: Path, ending: str = "", text: str = "") -> tuple[Outcome, list[st
 
 def test_stage_app_is_a_flower_app(tmp_path: Path) -> None:
     app = stage_app(tmp_path)
-    root = Path(simulations.__file__).parent.parent
+    root = Path(simulations.__file__).parents[1]
     description = tomllib.loads((root / "pyproject.toml").read_text())
     bundled = description["tool"]["flwr"]["app"]["fab-include"]
     expected = {path.relative_to(root) for pattern in bundled for path in root.glob(pattern)}
     staged = {path.relative_to(app) for path in app.rglob("*") if path.is_file()}
     assert staged == expected | {Path("pyproject.toml")}
-    named = ("split_unlearning.py", "clients/__init__.py", "simulations/result.schema.json")
+    named = ("split_unlearning.py", "clients/__init__.py", "simulations/session/result.schema.json")
     assert {Path(name) for name in named} <= staged
     assert (app / "pyproject.toml").read_text() == (root / "pyproject.toml").read_text()
     assert len(build_fab_from_disk(app)) > 10_000
@@ -153,22 +152,6 @@ def test_stage_app_from_an_installed_package(
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 
 
-@given(
-    st.dictionaries(
-        texts,
-        st.booleans()
-        | st.integers(-(2**63), 2**63 - 1)
-        | st.floats(allow_nan=False)
-        | texts
-        | st.sampled_from(["samples:0.5@class:2;class:3", "a = 'b'", '"', "'", "\\", "\x7f", "\n"]),
-    )
-)
-def test_overrides_come_back_as_they_were(settings: dict[str, launch.Value]) -> None:
-    read = tomllib.loads(as_toml(settings))
-    assert read == settings
-    assert [type(value) for value in read.values()] == [type(v) for v in settings.values()]
-
-
 def test_a_superlink_that_does_not_start_is_tried_again(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left_behind: None
 ) -> None:
@@ -176,7 +159,7 @@ def test_a_superlink_that_does_not_start_is_tried_again(
     program = tmp_path / "flower-superlink"
     program.write_text(f"#!/bin/sh\necho once >> {attempts}\necho address already in use\nexit 1\n")
     program.chmod(0o755)
-    monkeypatch.setattr("simulations.superlink._search_path", lambda: str(tmp_path))
+    monkeypatch.setattr("simulations.command_line.superlink._search_path", lambda: str(tmp_path))
     (tmp_path / "flwr").symlink_to(program)
     outcome, lines = _run(tiny)
     assert not outcome.succeeded
@@ -275,7 +258,8 @@ def test_a_process_without_the_mark_ends_after_its_parent(tmp_path: Path) -> Non
 @pytest.mark.flower
 def test_interrupted_run_leaves_nothing(tiny: Path, left_behind: None) -> None:
     code = (
-        "import sys; from pathlib import Path; from simulations.launch import run_app; "
+        "import sys; from pathlib import Path; "
+        "from simulations.command_line.launch import run_app; "
         "run_app({'ending': 'never'}, 2, on_line=print, app=Path(sys.argv[1]))"
     )
     process = subprocess.Popen(

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from clients.forgotten import FORGOTTEN, Forgotten
 from models.errors import UserError
-from simulations.agenda import first_events, tasks_of
 from simulations.config import RunConfig
 from simulations.plan import deal, prepare
-from simulations.reception import AlreadyForgottenError, receive, withdraw
-from simulations.state_dir import StateDir
+from simulations.state.agenda import first_events, tasks_of
+from simulations.state.reception import AlreadyForgottenError, receive, withdraw
+from simulations.state.state_dir import StateDir
 from unlearning.salted import new_salt, salted
 from unlearning.state_folder import StateError, StateFolder
 from unlearning.tensor_store import TensorStore

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from simulations.report import render
-from simulations.result import write_result
+from simulations.session.result import write_result
 
 
 def client(number, requested=False, **cost):

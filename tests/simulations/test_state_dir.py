@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 from models.errors import UserError
-from simulations import state_dir
-from simulations.agenda import received, tasks_of
 from simulations.config import RunConfig
-from simulations.data import load
-from simulations.partition import Plan
+from simulations.data.partition import Plan
+from simulations.data.sources import load
 from simulations.plan import Preparation
-from simulations.state_dir import StateDir, client_folder, held
+from simulations.state import state_dir
+from simulations.state.agenda import received, tasks_of
+from simulations.state.state_dir import StateDir, client_folder, held
 from tests.refusals import refusal
 from unlearning.certificate import check, sign
 from unlearning.state_folder import FORMAT
@@ -253,7 +253,7 @@ def test_a_key_that_training_depends_on_cannot_change(path, key):
 HOLD = """
 import sys, time
 from pathlib import Path
-from simulations.state_dir import StateDir
+from simulations.state.state_dir import StateDir
 with StateDir(Path(sys.argv[1])).locked():
     print("locked", flush=True)
     time.sleep(600)

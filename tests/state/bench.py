@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from clients.forgotten import FORGOTTEN, Forgotten
-from simulations.agenda import tasks_of
 from simulations.config import RunConfig
-from simulations.data import load
+from simulations.data.sources import load
 from simulations.plan import deal
-from simulations.reception import AlreadyForgottenError, receive
 from simulations.server_app import verify_state
-from simulations.state_dir import held
+from simulations.state.agenda import tasks_of
+from simulations.state.reception import AlreadyForgottenError, receive
+from simulations.state.state_dir import held
 from tests.local_grid import LocalGrid, LocalRun
 from unlearning.state_folder import StateFolder
 from unlearning.tensor_store import TensorStore

@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from simulations.state_dir import StateDir
+from simulations.state.state_dir import StateDir
 from tests.state.bench import folders, outcome, pieces
 from unlearning.exactness import digest
 from unlearning.tensor_store import TensorStore

@@ -204,7 +204,7 @@ def _fork(job):
 
 def main():
     """Do the jobs that come in, line by line."""
-    from simulations import result
+    from simulations.session import result
     from tests.state import bench
 
     # Done once, before any fork, what a process does the first time that it learns; and what

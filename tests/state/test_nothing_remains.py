@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from simulations.config import RunConfig
-from simulations.data import load
-from simulations.partition import Plan
-from simulations.session import Session
+from simulations.data.partition import Plan
+from simulations.data.sources import load
+from simulations.session.session import Session
 from strategies.server_segment import ServerSegment
 from tests.local_grid import dealt
 from tests.state.bench import SLICED, certificate, folders, learn, tree, unlearn

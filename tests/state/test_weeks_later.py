@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import load, save
 
 from models.errors import UserError
-from simulations.data import load as load_data
-from simulations.partition import Plan
+from simulations.data.partition import Plan
+from simulations.data.sources import load as load_data
 from simulations.plan import deal
-from simulations.reception import AlreadyForgottenError
-from simulations.state_dir import StateDir, held
+from simulations.state.reception import AlreadyForgottenError
+from simulations.state.state_dir import StateDir, held
 from strategies.heard import ClientFailureError
 from strategies.server_segment import ServerSegment
 from tests.local_grid import LocalRun, dealt

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
-from simulations.agenda import check_belongs, tasks_of
-from simulations.conversation import Conversation
 from simulations.plan import Preparation
-from simulations.result import environment
-from simulations.session import make_strategy
-from simulations.state_dir import StateDir
+from simulations.session.conversation import Conversation
+from simulations.session.result import environment
+from simulations.session.session import make_strategy
+from simulations.state.agenda import check_belongs, tasks_of
+from simulations.state.state_dir import StateDir
 from strategies.base import SplitStrategy
 from strategies.script import Script
 from strategies.server_segment import ServerSegment

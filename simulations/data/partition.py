@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from models.errors import UserError, refuse
-from simulations.data import Dataset
+from simulations.data.sources import Dataset
 
 DISTRIBUTIONS: dict[str, str] = {
     "homogeneous-labels": "every client holds every label, volumes differ",

@@ -12,10 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import tomli_w
+
 import simulations
 from models.options import Value
-from simulations.console import FAILURE
-from simulations.superlink import (
+from simulations.command_line.console import FAILURE
+from simulations.command_line.superlink import (
     CONNECTION,
     environment_of,
     log_of,
@@ -74,25 +76,6 @@ def stage_app(folder: Path) -> Path:
     return app
 
 
-def as_toml(settings: Mapping[str, Value]) -> str:
-    """Write run-config overrides as a TOML file, where no quoting can break.
-
-    Parameters
-    ----------
-    settings : Mapping
-        Run-config keys and values.
-    """
-    return "".join(
-        f"{_quoted(key)} = {_quoted(value) if isinstance(value, str) else repr(value).lower()}\n"
-        for key, value in settings.items()
-    )
-
-
-def _quoted(text: str) -> str:
-    # A JSON string is a TOML string, but for the one control character that JSON leaves as it is.
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
 def run_app(
     settings: Mapping[str, Value],
     clients: int,
@@ -126,7 +109,7 @@ def run_app(
         prefix="split-", dir=short_folder(), ignore_cleanup_errors=True
     ) as name:
         folder = Path(name)
-        (folder / "overrides.toml").write_text(as_toml(settings), encoding="utf-8")
+        (folder / "overrides.toml").write_text(tomli_w.dumps(settings), encoding="utf-8")
         environment = environment_of(folder)
         federation = (
             f"num-supernodes={clients} client-resources-num-cpus={client_cpus} "

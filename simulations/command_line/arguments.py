@@ -104,8 +104,8 @@ def check_state_dir(config: RunConfig, clients: int) -> None:
     """Refuse a state-dir that cannot be made, or that holds something else; create nothing yet."""
     if not config.state_dir:
         return
-    from simulations.agenda import tasks_of
-    from simulations.state_dir import StateDir
+    from simulations.state.agenda import tasks_of
+    from simulations.state.state_dir import StateDir
 
     state = StateDir(Path(config.state_dir))
     if config.verify:
@@ -123,7 +123,7 @@ def check_state_dir(config: RunConfig, clients: int) -> None:
 
 def check_plan(config: RunConfig, clients: int) -> str:
     """Refuse what the data or the number of clients make impossible; return who holds what."""
-    from simulations.partition import plan_table
+    from simulations.data.partition import plan_table
     from simulations.plan import prepare
 
     prepared = prepare(config, clients)

@@ -22,10 +22,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from models.errors import UserError, refuse
-from models.options import Value
 from simulations.config import RunConfig
-from simulations.launch import as_toml
 from simulations.plan import Preparation, deal, fingerprint
 from unlearning.certificate import new_key
 from unlearning.journal import Journal
@@ -171,7 +171,7 @@ class StateDir:
         prepared : Preparation
             What follows from the run config and the number of clients.
         received : list of dict
-            Fields of the journal's first events, see `simulations.agenda`.
+            Fields of the journal's first events, see `simulations.state.agenda`.
         """
         with explained(self.path):
             self._journal.unlink(missing_ok=True)
@@ -181,13 +181,16 @@ class StateDir:
             self.journal.append("received", **fields)
         self.config, self.num_clients = prepared.config, prepared.plan.num_clients
         self._plan = fingerprint(prepared.dataset, prepared.plan)
-        head: dict[str, Value] = {"format": FORMAT, "clients": self.num_clients, "plan": self._plan}
-        table = f"[config]\n{as_toml(self.config.as_mapping())}"
+        content: dict[str, Any] = {
+            "format": FORMAT,
+            "clients": self.num_clients,
+            "plan": self._plan,
+            "config": self.config.as_mapping(),
+        }
         # Of what will be read: an edit of it would change who holds what.
-        content = tomllib.loads(f"{as_toml(head)}\n{table}")
-        head["sha256"] = checksum(content)
+        content["sha256"] = checksum(content)
         with explained(self._run):
-            write_durably(self._run, f"{as_toml(head)}\n{table}".encode())
+            write_durably(self._run, tomli_w.dumps(content).encode())
 
     def check_same(self, config: RunConfig) -> None:
         """Refuse a config that is not the one that this state was made with.

@@ -13,7 +13,9 @@ import numpy as np
 
 from clients.forgotten import Forgotten
 from models.errors import UserError, refuse
-from simulations.agenda import (
+from simulations.data.partition import Plan
+from simulations.plan import resolve
+from simulations.state.agenda import (
     Asked,
     Task,
     check_belongs,
@@ -23,9 +25,7 @@ from simulations.agenda import (
     received,
     tasks_of,
 )
-from simulations.partition import Plan
-from simulations.plan import resolve
-from simulations.state_dir import StateDir
+from simulations.state.state_dir import StateDir
 from strategies.base import SplitStrategy
 from strategies.registry import STRATEGIES
 from unlearning.exactness import Ids

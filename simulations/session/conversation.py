@@ -35,7 +35,7 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.serverapp import Grid
 
 from models.errors import refuse
-from simulations.exchange import Trouble, exchange
+from simulations.session.exchange import Trouble, exchange
 from strategies.base import SplitStrategy
 from strategies.heard import ClientFailureError
 from strategies.script import Script

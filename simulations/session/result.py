@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from simulations.agenda import Task
-from simulations.conversation import Conversation
 from simulations.plan import Preparation
+from simulations.session.conversation import Conversation
+from simulations.state.agenda import Task
 from strategies.base import SplitStrategy
 from transport.ledger import Account, Ledger, transmission_seconds
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from simulations.partition import Plan
+from simulations.data.partition import Plan
 from simulations.plan import Forgetting
 from unlearning.journal import Journal
 from unlearning.request import Request, parse_requests

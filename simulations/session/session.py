@@ -6,13 +6,13 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from simulations import console
-from simulations.agenda import Task, check_belongs, dropped, kept_by, tasks_of
+from simulations.command_line import console
 from simulations.config import RunConfig
-from simulations.conversation import Conversation
 from simulations.plan import Preparation
-from simulations.result import Recorder, environment, write_result
-from simulations.state_dir import StateDir
+from simulations.session.conversation import Conversation
+from simulations.session.result import Recorder, environment, write_result
+from simulations.state.agenda import Task, check_belongs, dropped, kept_by, tasks_of
+from simulations.state.state_dir import StateDir
 from strategies.base import SplitStrategy, StrategySetting
 from strategies.heard import ClientFailureError
 from strategies.registry import STRATEGIES

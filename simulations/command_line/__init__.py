@@ -1,0 +1,1 @@
+"""What the commands are made of: arguments, lists, progress, Flower's processes."""

@@ -1,0 +1,1 @@
+"""A run: asking clients, taking down what was measured, proving what was forgotten."""

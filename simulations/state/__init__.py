@@ -1,0 +1,1 @@
+"""What outlives a run: the agenda of what is to be done, the folder, requests that come to it."""
