@@ -26,7 +26,7 @@ from simulations.command_line.arguments import (
     read_config,
 )
 from simulations.command_line.catalogue import describe, matrix, table
-from simulations.command_line.console import FAILURE, PROGRESS
+from simulations.console import FAILURE, PROGRESS
 from unlearning.state_folder import StateError, write_durably
 
 if TYPE_CHECKING:

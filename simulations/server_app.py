@@ -11,7 +11,7 @@ from typing import TypeVar
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from simulations.command_line import console
+from simulations import console
 from simulations.config import RunConfig
 from simulations.data.partition import plan_table
 from simulations.plan import Preparation, prepare

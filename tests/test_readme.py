@@ -16,7 +16,7 @@ def test_the_strategy_of_the_readme_runs_by_dotted_path(tmp_path, monkeypatch):
     (package / "protocol.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     said = []
-    monkeypatch.setattr("simulations.command_line.console.progress", said.append)
+    monkeypatch.setattr("simulations.console.progress", said.append)
     run = LocalRun(3, strategy="my_package.protocol:Counting")
     assert "1442 samples" in said
     forgotten = len(run.prepared.forgettings[0].samples[0])

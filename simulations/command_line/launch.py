@@ -16,7 +16,6 @@ import tomli_w
 
 import simulations
 from models.options import Value
-from simulations.command_line.console import FAILURE
 from simulations.command_line.superlink import (
     CONNECTION,
     environment_of,
@@ -25,6 +24,7 @@ from simulations.command_line.superlink import (
     short_folder,
     superlink,
 )
+from simulations.console import FAILURE
 
 _COMPLETED = "finished:completed"
 

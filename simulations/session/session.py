@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from simulations.command_line import console
+from simulations import console
 from simulations.config import RunConfig
 from simulations.plan import Preparation
 from simulations.session.conversation import Conversation

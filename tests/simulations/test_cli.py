@@ -16,9 +16,9 @@ import simulations.report
 from models.split import MODELS
 from simulations.cli import app
 from simulations.command_line import launch
-from simulations.command_line.console import FAILURE, PROGRESS
 from simulations.command_line.launch import Outcome
 from simulations.config import RunConfig
+from simulations.console import FAILURE, PROGRESS
 from simulations.data.partition import DISTRIBUTIONS
 from simulations.data.sources import DATASETS
 from simulations.state.agenda import tasks_of

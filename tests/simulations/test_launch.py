@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import simulations
 from simulations.command_line import launch, superlink
-from simulations.command_line.console import FAILURE, PROGRESS
 from simulations.command_line.launch import Outcome, run_app, stage_app
+from simulations.console import FAILURE, PROGRESS
 
 MARK = "SPLIT_UNLEARNING_TEST"
 
@@ -264,7 +264,7 @@ def test_interrupted_run_leaves_nothing(tiny: Path, left_behind: None) -> None:
     )
     process = subprocess.Popen(
         [sys.executable, "-u", "-c", code, str(tiny)],
-        cwd=Path(launch.__file__).parent.parent,
+        cwd=Path(launch.__file__).parents[2],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
