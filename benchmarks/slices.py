@@ -259,20 +259,29 @@ def figures_of(slices: int, runs: Sequence[Run], setting: Setting) -> dict[str, 
     whole = fmean(run.learned.seconds for run in unsliced.values())
     alone = fmean(request.alone.seconds for run in unsliced.values() for request in run.requests)
 
-    def by_slice(figure: Callable[[Asked], float]) -> list[float]:
-        return [
-            fmean(figure(request) for request in asked if request.slice == number)
+    def by_slice(figure: Callable[[Asked], float]) -> list[float | None]:
+        """Return the mean over the requests in each slice; None where there was none."""
+        figures = [
+            [figure(request) for request in asked if request.slice == number]
             for number in range(slices)
         ]
+        return [fmean(some) if some else None for some in figures]
+
+    def mean(shares: list[float | None], weights: Sequence[int] | None = None) -> float | None:
+        known = [share for share in shares if share is not None]
+        return fmean(known, weights) if len(known) == len(shares) else None
 
     def on_server(figure: Callable[[Asked], float]) -> dict[str, Any]:
         shares = by_slice(figure)
-        mean = float(np.average(shares, weights=in_slice))
-        return {"mean_of_clients": mean, "client_placed_last": shares[-1], "by_slice": shares}
+        return {
+            "mean_of_clients": mean(shares, in_slice),
+            "client_placed_last": shares[-1],
+            "by_slice": shares,
+        }
 
     def on_client(figure: Callable[[Asked], float]) -> dict[str, Any]:
         shares = by_slice(figure)
-        return {"mean_of_slices": fmean(shares), "by_slice": shares}
+        return {"mean_of_slices": mean(shares), "by_slice": shares}
 
     def accuracy(figure: Callable[[Run], float]) -> dict[str, Any]:
         by_seed = [figure(run) for run in chosen]

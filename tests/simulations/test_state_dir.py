@@ -165,7 +165,7 @@ def test_an_edited_journal_is_named(path):
 def test_what_another_version_wrote_is_refused_with_both_formats(path):
     run = path / "run.toml"
     first, rest = run.read_text().split("\n", 1)
-    assert first == f'"format" = {FORMAT}'
+    assert first == f"format = {FORMAT}"
     run.write_text(f"format = {FORMAT + 4}\n{rest}")
     before = on_disk(path)
     message = refusal(StateDir, path)

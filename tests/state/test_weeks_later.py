@@ -523,7 +523,7 @@ _KEPT = ("current", "segment", "step-1")
 
 def test_another_format_is_called_by_its_name(state, sliced):
     for name, old, new in (
-        ("run.toml", b'"format" = 1', b'"format" = 2'),
+        ("run.toml", b"format = 1", b"format = 2"),
         ("server/current.json", b'"format": 1', b'"format": 2'),
         ("clients/1/current.json", b'"format": 1', b'"format": 2'),
     ):
