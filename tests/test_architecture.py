@@ -72,9 +72,16 @@ def test_every_room_of_the_simulations_is_known():
     assert folders == {"simulations", *INSIDE}
 
 
-@pytest.mark.parametrize("room", sorted(WITHOUT_FLOWER))
+@pytest.mark.parametrize("room", [*sorted(WITHOUT_FLOWER), "clients/label_privacy"])
 def test_what_can_do_without_flower_and_ray_does(room):
     assert {"flwr", "ray"} & imported_by(room).keys() == set()
+
+
+def test_masking_knows_no_client():
+    paths = (ROOT / "clients" / "label_privacy").glob("*.py")
+    found = {name for path in paths for name in imports(path) if name.startswith("clients")}
+    assert found
+    assert {name for name in found if not name.startswith("clients.label_privacy.")} == set()
 
 
 def test_ray_is_known_to_the_placement_of_the_server_segment_alone():

@@ -1,0 +1,1 @@
+"""What SplitWiper+ does to labels and smashed data before they leave a client (Algorithm 4)."""

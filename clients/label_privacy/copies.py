@@ -1,0 +1,229 @@
+"""How a record meets the masked labels of its label, and under which name it travels.
+
+- ``replicate`` (the paper): once under each, each time with fresh noise;
+- ``partition``: once, under one that is drawn for it;
+- ``modes``: once, under the one that stands for its mode, a group of similar records.
+
+Noise does not hide which masked label ``modes`` chose, although that follows from the record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.label_privacy.label_map import LabelMap
+from clients.label_privacy.secrets import derive_key, numbers
+from models.errors import refuse
+from unlearning.exactness import Ids
+
+Copies = Literal["replicate", "partition", "modes"]
+
+_PSEUDONYM_BITS = 40
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The rows of one upload, sorted by pseudonym. Masked labels and pseudonyms alone leave.
+
+    Parameters
+    ----------
+    rows : array of int64, shape (m,)
+        Which record it is, by its place.
+    ids : array of int64, shape (m,)
+        The record's id.
+    copy : array of int64, shape (m,)
+        Which copy of the record, from 0.
+    masked : array of int64, shape (m,)
+        Its masked label.
+    pseudonyms : array of int64, shape (m,)
+        Its name in this upload, each once, from 0 on, below 2**40.
+    """
+
+    rows: NDArray[np.int64]
+    ids: Ids
+    copy: NDArray[np.int64]
+    masked: NDArray[np.int64]
+    pseudonyms: NDArray[np.int64]
+
+
+def assign(
+    copies: Copies,
+    smashed: NDArray[np.float32] | None,
+    labels: NDArray[np.int64],
+    ids: Ids,
+    label_map: LabelMap,
+    secret: bytes,
+    generation: int,
+) -> Assignment:
+    """Say which records an upload has, each under which masked label and name.
+
+    It follows from the set of records and from what else is given here; the order in which the
+    records are given changes nothing but `Assignment.rows`. With ``replicate`` and ``partition`` no
+    record has a say in what another's labels are.
+
+    Parameters
+    ----------
+    copies : "replicate", "partition" or "modes"
+        How a record meets the masked labels of its label.
+    smashed : array of float32, shape (n, ...), or None
+        Clipped, without noise. Only ``modes`` looks at them.
+    labels : array of int64, shape (n,)
+        The records' real labels.
+    ids : array of int64, shape (n,)
+        The records' ids, each once.
+    label_map : LabelMap
+        What stands for which label.
+    secret : bytes
+        The client's own, which no other client and not the server holds.
+    generation : int
+        The number of this upload among the client's, from 0. Each has names and draws of its own.
+
+    Returns
+    -------
+    Assignment
+
+    Raises
+    ------
+    UserError
+        If `copies` is unknown, or a label is not in the map.
+    ValueError
+        If arrays do not fit together, an id is there twice, or `generation` is below 0.
+    """
+    if copies not in get_args(Copies):
+        raise refuse("copies", copies, ", ".join(get_args(Copies)))
+    if generation < 0:
+        raise ValueError(f"generation {generation}")
+    if len(labels) != len(ids) or len(np.unique(ids)) != len(ids):
+        raise ValueError(f"{len(labels)} labels and {len(ids)} ids, of which each has to be once")
+    label_map.check(labels)
+    # By id, so that the order in which records are given has no say.
+    by_id = np.argsort(ids, kind="stable").astype(np.int64)
+    rows, masked, copy = [by_id[:0]], [by_id[:0]], [by_id[:0]]
+    for label in np.unique(labels).tolist():
+        of_label = by_id[labels[by_id] == label]
+        choices = np.array(label_map.masked_of(label), dtype=np.int64)
+        if copies == "replicate":
+            taken, number = np.tile(choices, len(of_label)), np.arange(len(choices))
+            rows.append(np.repeat(of_label, len(choices)))
+            copy.append(np.tile(number, len(of_label)))
+        else:
+            if copies == "partition":
+                draws = numbers(secret, ids[of_label], "partition", generation)
+                taken = choices[(draws % np.uint64(len(choices))).astype(np.int64)]
+            elif smashed is None or len(smashed) != len(ids):
+                raise ValueError("modes have to be given the smashed data of every record")
+            else:
+                order = np.argsort(numbers(secret, choices, "modes", generation), kind="stable")
+                seed = derive_key(secret, "modes", generation, label)
+                taken = choices[order][modes(smashed[of_label], len(choices), seed)]
+            rows.append(of_label)
+            copy.append(np.zeros(len(of_label), dtype=np.int64))
+        masked.append(taken)
+    place, number = np.concatenate(rows), np.concatenate(copy)
+    names = pseudonyms(secret, ids[place], number, generation)
+    order = np.argsort(names, kind="stable")
+    return Assignment(
+        place[order],
+        ids[place][order],
+        number[order],
+        np.concatenate(masked)[order],
+        names[order],
+    )
+
+
+def modes(records: NDArray[np.float32], groups: int, seed: bytes) -> NDArray[np.int64]:
+    """Return the group of each record: KMeans, the same bits with any number of threads.
+
+    In float64 and on one thread: sums of threads are added up in the order in which they finish.
+
+    Parameters
+    ----------
+    records : array of float32, shape (n, ...)
+        At least one.
+    groups : int
+        How many at most; fewer where fewer records differ.
+    seed : bytes
+        Of the first centres; at least 4.
+
+    Returns
+    -------
+    array of int64, shape (n,)
+        From 0 on, below `groups`.
+    """
+    wide = records.reshape(len(records), -1).astype(np.float64)
+    groups = _different(wide, groups)
+    if groups == 1:
+        return np.zeros(len(records), dtype=np.int64)
+    # Imported here: they take their time, and few clients cluster.
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
+
+    state = int.from_bytes(seed[:4], "little")
+    with threadpool_limits(limits=1):
+        found = KMeans(groups, n_init=1, random_state=state, copy_x=False).fit(wide)
+    return np.asarray(found.labels_, dtype=np.int64)
+
+
+def _different(records: NDArray[np.float64], most: int) -> int:
+    """Return how many records differ, or `most` if they are more."""
+    left = np.ones(len(records), dtype=bool)
+    for found in range(most):
+        if not left.any():
+            return found
+        left &= (records != records[left.argmax()]).any(axis=1)
+    return most
+
+
+def pseudonyms(
+    secret: bytes,
+    ids: Ids,
+    copy: NDArray[np.int64],
+    generation: int,
+    bits: int = _PSEUDONYM_BITS,
+) -> NDArray[np.int64]:
+    """Return a name for each copy of each record, from which nobody without the secret learns.
+
+    Names are keyed hashes. Of two that are the same, that of the lower id, then of the lower copy,
+    stays; the other is drawn again, with the number of the attempt, until all differ.
+
+    Parameters
+    ----------
+    secret : bytes
+        The client's own.
+    ids, copy : array of int64, shape (m,)
+        Every pair once.
+    generation : int
+        The number of the upload.
+    bits : int
+        Names are below 2**bits, of which there have to be enough.
+
+    Returns
+    -------
+    array of int64, shape (m,)
+        Each once.
+    """
+    if len(ids) > 2**bits // 2:
+        raise ValueError(f"{len(ids)} names of {bits} bits")
+    names = np.empty(len(ids), dtype=np.int64)
+    waiting = np.lexsort((copy, ids))
+    settled = names[:0]
+    attempt = 0
+    while len(waiting):
+        drawn = np.empty(len(waiting), dtype=np.int64)
+        for one in np.unique(copy[waiting]).tolist():
+            mine = copy[waiting] == one
+            hashed = numbers(secret, ids[waiting[mine]], "pseudonym", generation, one, attempt)
+            drawn[mine] = (hashed >> np.uint64(64 - bits)).astype(np.int64)
+        names[waiting] = drawn
+        _, first = np.unique(drawn, return_index=True)
+        stays = np.zeros(len(waiting), dtype=bool)
+        stays[first] = True
+        stays &= ~np.isin(drawn, settled)
+        settled = np.concatenate([settled, drawn[stays]])
+        waiting = waiting[~stays]
+        attempt += 1
+    return names

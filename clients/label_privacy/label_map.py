@@ -1,0 +1,176 @@
+"""Label expansion: each real label becomes several masked ones, which the server alone sees."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.label_privacy.secrets import numbers
+from models.errors import UserError, refuse
+
+_ALLOWED = "a number of masked labels from 1 on, as '3', or a range of them, as '1-3'"
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """Into how many masked labels a real label is expanded, the paper's γ.
+
+    Parameters
+    ----------
+    low, high : int
+        Equal: so many for every label. Else each label draws from the range, both ends included.
+
+    Raises
+    ------
+    UserError
+        If `low` is below 1 or above `high`.
+    """
+
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.low <= self.high:
+            raise refuse("expansion", str(self), _ALLOWED)
+
+    def __str__(self) -> str:
+        return str(self.low) if self.low == self.high else f"{self.low}-{self.high}"
+
+    @classmethod
+    def parse(cls, text: str) -> Expansion:
+        """Read the run-config key ``expansion``.
+
+        Raises
+        ------
+        UserError
+            If the text is neither a number from 1 on nor a range of them.
+        """
+        read = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", text)
+        if read is None:
+            raise refuse("expansion", text, _ALLOWED)
+        low = int(read[1])
+        return cls(low, int(read[2] or low))
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """Which masked labels stand for which real one: the paper's G_Y.
+
+    Every client draws it for itself with `drawn`, all of them the same; no message carries it.
+
+    Parameters
+    ----------
+    labels : tuple of int
+        The real labels, sorted.
+    masked : tuple of tuple of int
+        The masked labels of each, in a secret order; all together they are 0 .. E-1.
+    """
+
+    labels: tuple[int, ...]
+    # Not in what is printed of it: a log or an error may reach the server.
+    masked: tuple[tuple[int, ...], ...] = field(repr=False)
+
+    @classmethod
+    def drawn(cls, labels: tuple[int, ...], expansion: Expansion, secret: bytes) -> LabelMap:
+        """Return the map that follows from what the clients agreed on, and from nothing else.
+
+        Parameters
+        ----------
+        labels : tuple of int
+            The real labels of the consensus, each once, sorted.
+        expansion : Expansion
+            Into how many masked labels each is expanded.
+        secret : bytes
+            That all clients hold, and the server does not.
+
+        Raises
+        ------
+        ValueError
+            If there is no label, or they are not sorted or not different.
+        """
+        if not labels or list(labels) != sorted(set(labels)):
+            raise ValueError("the labels of a map are one or more, different and sorted")
+        span = np.uint64(expansion.high - expansion.low + 1)
+        draws = numbers(secret, np.array(labels, dtype=np.int64), "expansion")
+        counts = expansion.low + (draws % span).astype(np.int64)
+        ends = np.cumsum(counts)
+        # To sort by random numbers is to shuffle.
+        places = numbers(secret, np.arange(ends[-1], dtype=np.int64), "label map")
+        shuffled = np.argsort(places, kind="stable").tolist()
+        return cls(
+            tuple(labels),
+            tuple(
+                tuple(shuffled[end - count : end]) for count, end in zip(counts, ends, strict=True)
+            ),
+        )
+
+    @property
+    def num_masked(self) -> int:
+        """The number of masked labels, the paper's E."""
+        return sum(map(len, self.masked))
+
+    @cached_property
+    def real_of(self) -> NDArray[np.int64]:
+        """The real label of each masked one: int64, shape (E,)."""
+        real = np.empty(self.num_masked, dtype=np.int64)
+        for label, masked in zip(self.labels, self.masked, strict=True):
+            real[list(masked)] = label
+        return real
+
+    def masked_of(self, label: int) -> tuple[int, ...]:
+        """Return the masked labels of a real one, in their secret order.
+
+        Raises
+        ------
+        KeyError
+            If the clients did not agree on this label.
+        """
+        return dict(zip(self.labels, self.masked, strict=True))[label]
+
+    def check(self, labels: NDArray[np.int64]) -> None:
+        """Refuse labels that the clients did not agree on.
+
+        Raises
+        ------
+        UserError
+            If there are any. The line counts them and names none: it reaches the server.
+        """
+        unknown = int((~np.isin(labels, self.labels)).sum())
+        if unknown:
+            raise UserError(
+                f"labels of {unknown} samples are not among those that the clients agreed on; "
+                "allowed: the labels of the consensus, which has to be reached anew"
+            )
+
+    def demask(self, probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
+        """Return the real label of each prediction.
+
+        The probabilities of the masked labels of one real label are added up, and the largest sum
+        wins; of equal sums the smaller label.
+
+        Parameters
+        ----------
+        probabilities : array of float, shape (n, E)
+            What the server predicts for each masked label. Probabilities, not logits.
+
+        Returns
+        -------
+        array of int64, shape (n,)
+
+        Raises
+        ------
+        ValueError
+            If there is not one column for each masked label.
+        """
+        if probabilities.ndim != 2 or probabilities.shape[1] != self.num_masked:
+            raise ValueError(
+                f"probabilities of shape {probabilities.shape} for {self.num_masked} masked labels"
+            )
+        wide = probabilities.astype(np.float64, copy=False)
+        sums = np.stack([wide[:, sorted(masked)].sum(axis=1) for masked in self.masked], axis=1)
+        predicted: NDArray[np.int64] = np.array(self.labels, dtype=np.int64)[sums.argmax(axis=1)]
+        return predicted
