@@ -27,6 +27,8 @@ Unit = Literal["record", "element"]
 
 # Rounding to float32 adds at most a part in 2**24 to a norm; what is clipped leaves room for that.
 _ROOM = 1 - 2.0**-22
+# So many records are clipped at a time: float64 takes twice the memory.
+_ROWS = 256
 # The norm itself, summed up in float64, is out by less than this.
 _NORM_ERROR = 1 - 2.0**-40
 # A released number is a multiple of about this part of the noise's scale.
@@ -152,13 +154,14 @@ class Mechanism:
             if float(bound) > self.clip:
                 bound = np.nextafter(bound, np.float32(0))
             return np.clip(smashed, -bound, bound)
-        flat = smashed.reshape(len(smashed), math.prod(smashed.shape[1:])).astype(np.float64)
-        norms = np.linalg.norm(flat, ord=1 if self.kind == "laplace" else 2, axis=1)
-        outside = norms > self.clip * _NORM_ERROR
-        clipped = smashed.astype(np.float32)
-        factors = self.clip * _ROOM / norms[outside]
-        scaled = flat[outside] * factors[:, None]
-        clipped[outside] = scaled.reshape(-1, *smashed.shape[1:])
+        clipped = np.array(smashed, dtype=np.float32, order="C")
+        rows = clipped.reshape(len(clipped), math.prod(clipped.shape[1:]))
+        for first in range(0, len(rows), _ROWS):
+            block = rows[first : first + _ROWS].astype(np.float64)
+            norms = np.linalg.norm(block, ord=1 if self.kind == "laplace" else 2, axis=1)
+            outside = norms > self.clip * _NORM_ERROR
+            factors = self.clip * _ROOM / norms[outside]
+            rows[first : first + _ROWS][outside] = block[outside] * factors[:, None]
         return clipped
 
     def noise(self, uniforms: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
@@ -25,6 +25,7 @@ def test_an_expansion_is_read(text, low, high):
 
 
 @given(expansions)
+@settings(deadline=None)
 def test_an_expansion_is_read_as_it_is_written(expansion):
     assert Expansion.parse(str(expansion)) == expansion
 
@@ -39,6 +40,7 @@ def test_another_expansion_is_refused(text):
 
 
 @given(label_sets, expansions, st.binary(min_size=16, max_size=40))
+@settings(deadline=None)
 def test_a_map_is_one_to_many_and_onto(labels, expansion, secret):
     drawn = LabelMap.drawn(labels, expansion, secret)
     masked = [drawn.masked_of(label) for label in labels]
@@ -112,6 +114,7 @@ def test_the_smaller_of_two_equal_labels_wins():
 
 
 @given(label_sets, expansions, st.integers(0, 2**32))
+@settings(deadline=None)
 def test_demasking_is_the_largest_sum(labels, expansion, seed):
     drawn = LabelMap.drawn(labels, expansion, SECRET)
     probabilities = np.random.default_rng(seed).dirichlet(np.ones(drawn.num_masked), 5)

@@ -50,6 +50,19 @@ def test_chunks_hold_the_bits_of_the_whole(mechanism, borders, generation):
         assert chunk.shape == (stop - start, 2, 3, 4)
 
 
+@pytest.mark.parametrize("kind", ["laplace", "gaussian"])
+def test_a_row_alone_holds_the_bits_of_the_whole(kind):
+    """Of records as long as those of an image, whose norms are sums of thousands."""
+    smashed = np.random.default_rng(1).normal(size=(300, 2048)).astype(np.float32)
+    ids, labels = np.arange(300), np.zeros(300, dtype=np.int64)
+    of_all = assign("partition", None, labels, ids, MAP, SECRET, 0)
+    mechanism = Mechanism(kind, 8.0, 1e-5, 20.0, "record")
+    whole = upload(mechanism, of_all, smashed=smashed)
+    for row in (0, 1, 255, 256, 299):
+        alone = mask(smashed, of_all, mechanism, SECRET, 0, row, row + 1)
+        assert (alone == whole[row]).all()
+
+
 @pytest.mark.parametrize("copies", COPIES)
 @pytest.mark.parametrize("mechanism", [LAPLACE, GAUSSIAN])
 def test_no_record_has_a_say_in_anothers_noise(copies, mechanism):

@@ -9,7 +9,7 @@ import pytest
 from dp_accounting import GaussianDpEvent, LaplaceDpEvent, NeighboringRelation
 from dp_accounting.pld import PLDAccountant, privacy_loss_distribution
 from dp_accounting.rdp import RdpAccountant
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import stats
@@ -78,6 +78,7 @@ def test_what_no_clip_holds_is_refused(unit, value):
 @example(np.full((1, 3000), 0.1, np.float32), 0.7, "laplace", "record")
 @example(np.full((1, 3000), 0.1, np.float32), 0.7, "gaussian", "record")
 @example(np.full((1, 2), 0.1, np.float32), 0.1, "laplace", "element")
+@settings(deadline=None)
 def test_the_clip_holds_to_the_last_bit(smashed, clip, kind, unit):
     before = smashed.copy()
     one = mechanism(kind, clip=clip, unit=unit)
@@ -117,6 +118,7 @@ def test_no_records_are_clipped_to_none():
 
 @pytest.mark.parametrize("unit", UNITS)
 @given(st.floats(1e-3, 1e3), clips)
+@settings(deadline=None)
 def test_laplace_scale_is_sensitivity_over_epsilon(unit, epsilon, clip):
     one = mechanism(epsilon=epsilon, clip=clip, unit=unit)
     assert one.sensitivity == 2 * clip
@@ -267,6 +269,7 @@ def test_the_noise_is_finite_at_both_ends_and_symmetric(kind):
     st.floats(0.01, 50),
     st.integers(0, 2**40),
 )
+@settings(deadline=None)
 def test_low_bits_of_what_is_released_tell_nothing(record, kind, epsilon, number):
     """Every number is on one grid, whatever was masked, and next to the sum."""
     one = mechanism(kind, epsilon)

@@ -6,7 +6,7 @@ import hmac
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -50,6 +50,7 @@ def test_a_generator_follows_from_secret_and_purpose():
 
 
 @given(sets_of_ids, st.data())
+@settings(deadline=None)
 def test_the_draws_of_an_id_depend_on_no_other(ids, data):
     some = np.array(data.draw(st.lists(st.sampled_from(range(len(ids))), min_size=1)))
     assert (uniforms(SECRET, ids, 5, "p")[some] == uniforms(SECRET, ids[some], 5, "p")).all()
