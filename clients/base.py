@@ -6,7 +6,8 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -14,8 +15,9 @@ from flwr.client import NumPyClient
 from flwr.common import Scalar
 from torch import nn
 
-from clients.forgotten import Forgotten
+from clients.forgotten import FORGOTTEN, Forgotten
 from clients.holding import Holding
+from clients.label_privacy.settings import LabelPrivacy
 from models.errors import UserError
 from models.options import Value
 from models.registry import load_object
@@ -40,6 +42,26 @@ _GROUP = 64
 SEGMENT, KEPT = "segment", "kept"
 
 
+@dataclass(frozen=True)
+class Upload:
+    """What of one split the server caches.
+
+    Parameters
+    ----------
+    samples : int
+        How many.
+    smashed : callable
+        Takes where to start and to stop; returns that smashed data, float32, shape (n, ...), on
+        the CPU, the same bits whatever the borders.
+    known : dict of str to array of int64, shape (samples,)
+        What goes along with each sample: of the training split ``labels`` and ``ids``.
+    """
+
+    samples: int
+    smashed: Callable[[int, int], torch.Tensor]
+    known: Mapping[str, Array]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClientSetting:
     """What a client works with.
@@ -62,6 +84,8 @@ class ClientSetting:
         Largest upload in one message.
     options : mapping
         The values of the options that strategy and method declare as their own.
+    label_privacy : LabelPrivacy
+        How labels are hidden, by clients that hide them.
     """
 
     properties: Mapping[str, Scalar]
@@ -72,6 +96,7 @@ class ClientSetting:
     model: str
     upload_chunk_bytes: int
     options: Mapping[str, Value]
+    label_privacy: LabelPrivacy
 
 
 Method = TypeVar("Method", bound=Callable[..., Message])
@@ -87,8 +112,11 @@ class SplitClient(NumPyClient):
     """Base of every protocol's client.
 
     An instruction's action is the name of a method marked with `action`, with dashes for
-    underscores; the method takes the `Message` and returns the answer.
+    underscores; the method takes the `Message` and returns the answer. `recalled` is what it needs
+    of what it kept, and under what name, when it trains again to verify that.
     """
+
+    recalled: ClassVar[Mapping[str, str]] = {FORGOTTEN: FORGOTTEN, KEPT: SEGMENT}
 
     def __init__(self, setting: ClientSetting) -> None:
         self.setting = setting
@@ -346,8 +374,20 @@ class SplitClient(NumPyClient):
 
     # Uploads and scores.
 
-    def smashed(self, segment: nn.Module, x: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+    def smashed(
+        self,
+        segment: nn.Module,
+        x: torch.Tensor,
+        start: int,
+        stop: int,
+        rows: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Return the smashed data of samples `start` to `stop` of `x`, on the CPU.
+
+        Parameters
+        ----------
+        rows : tensor of int64, optional
+            The order in which the samples are counted; by default as they are.
 
         Returns
         -------
@@ -356,11 +396,19 @@ class SplitClient(NumPyClient):
         """
         first = start - start % _GROUP
         with torch.no_grad():
-            groups = [
-                segment(x[begin : begin + _GROUP].to(device())).cpu()
-                for begin in range(first, max(stop, first + 1), _GROUP)
-            ]
+            groups = []
+            for begin in range(first, max(stop, first + 1), _GROUP):
+                group = slice(begin, begin + _GROUP)
+                images = x[group] if rows is None else x[rows[group]]
+                groups.append(segment(images.to(device())).cpu())
         return torch.cat(groups)[start - first : stop - first]
+
+    def to_upload(self, segment: nn.Module, what: str) -> Upload:
+        """Return what the server caches of a split, ``train`` or ``test``."""
+        testing = what == "test"
+        x = self.holding.test_x if testing else self.holding.x
+        known = {} if testing else {"labels": self.holding.y.numpy(), "ids": self.holding.ids}
+        return Upload(len(x), partial(self.smashed, self.bottom(segment), x), known)
 
     def upload_chunk(self, segment: nn.Module, what: str, chunk: int) -> Message:
         """Return one chunk of what the server caches.
@@ -374,19 +422,14 @@ class SplitClient(NumPyClient):
         chunk : int
             Number of the chunk, from 0.
         """
-        testing = what == "test"
-        x = self.holding.test_x if testing else self.holding.x
-        bottom = self.bottom(segment)
-        one = self.smashed(bottom, torch.zeros(1, *self.input_shape), 0, 1)
-        # A label and an id, 8 bytes each, travel with a training sample.
-        sample_bytes = one.nbytes + (0 if testing else 16)
+        upload = self.to_upload(segment, what)
+        one = self.smashed(self.bottom(segment), torch.zeros(1, *self.input_shape), 0, 1)
+        sample_bytes = one.nbytes + sum(known.itemsize for known in upload.known.values())
         samples = max(1, self.setting.upload_chunk_bytes // sample_bytes)
-        start, stop = chunk * samples, min((chunk + 1) * samples, len(x))
-        tensors: dict[str, Array] = {"smashed": self.smashed(bottom, x, start, stop).numpy()}
-        if not testing:
-            tensors["labels"] = self.holding.y[start:stop].numpy()
-            tensors["ids"] = self.holding.ids[start:stop]
-        chunks = max(1, -(-len(x) // samples))
+        start, stop = chunk * samples, min((chunk + 1) * samples, upload.samples)
+        tensors: dict[str, Array] = {"smashed": upload.smashed(start, stop).numpy()}
+        tensors |= {name: known[start:stop] for name, known in upload.known.items()}
+        chunks = max(1, -(-upload.samples // samples))
         return Message("upload", {"upload": what, "chunk": chunk, "chunks": chunks}, tensors)
 
     @action

@@ -15,8 +15,7 @@ from flwr.client import Client
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
-from clients.base import KEPT, SEGMENT, ClientSetting, load_client
-from clients.forgotten import FORGOTTEN
+from clients.base import ClientSetting, SplitClient, load_client
 from clients.holding import Holding
 from models.options import Value
 from simulations.config import RunConfig
@@ -67,6 +66,10 @@ def _read(settings: tuple[tuple[str, Value], ...]) -> RunConfig:
     return RunConfig.from_mapping(dict(settings))
 
 
+def _client_class(config: RunConfig) -> type[SplitClient]:
+    return load_client(STRATEGIES.get(config.strategy).client)
+
+
 @lru_cache(maxsize=8)
 def _holding(config: RunConfig, client: int, num_clients: int) -> Holding:
     """Return what a client holds."""
@@ -84,7 +87,7 @@ def _store(config: RunConfig, context: Context, client: int) -> MutableMapping[s
         return folder
     # It trains from scratch; of what it kept it needs only what to leave out and what to compare.
     store = ContextStore(context)
-    for name, kept in ((FORGOTTEN, FORGOTTEN), (KEPT, SEGMENT)):
+    for name, kept in _client_class(config).recalled.items():
         if name not in store and kept in folder:
             store[name] = folder[kept]
     return store
@@ -93,7 +96,6 @@ def _store(config: RunConfig, context: Context, client: int) -> MutableMapping[s
 def client_fn(context: Context) -> Client:
     """Make the client that answers one message."""
     config = _read(tuple(sorted(context.run_config.items())))
-    client_class = load_client(STRATEGIES.get(config.strategy).client)
     setting = ClientSetting(
         properties=context.node_config,
         holding=partial(_holding, config),
@@ -103,8 +105,9 @@ def client_fn(context: Context) -> Client:
         model=config.model,
         upload_chunk_bytes=int(config.upload_chunk_mb * 1e6),
         options=config.plugin_options(),
+        label_privacy=config.label_privacy(),
     )
-    return client_class(setting).to_client()
+    return _client_class(config)(setting).to_client()
 
 
 def give_up_when_late(message: Message, context: Context, call_next: ClientAppCallable) -> Message:

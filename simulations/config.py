@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from clients.base import load_client
+from clients.label_privacy.consensus import ConsensusSettings
+from clients.label_privacy.copies import Copies
+from clients.label_privacy.label_map import Expansion
+from clients.label_privacy.mechanism import Kind, Mechanism, Unit
+from clients.label_privacy.settings import LabelPrivacy
 from models.errors import UserError, refuse
 from models.options import Value, merged, read_options, read_value
 from models.split import MODELS
@@ -33,21 +39,32 @@ def _key(
     allowed: str,
     admits: Callable[[Any], bool] = lambda _: True,
     shared: bool = True,
+    mixed: bool = False,
 ) -> Any:
     """Declare one run-config key.
 
     One that is not `shared` means something only to the strategies and unlearning methods whose
-    ``uses`` name it.
+    ``uses`` name it. One that is `mixed` is a text that may be a number, and then needs no quotes.
     """
-    metadata = {"meaning": meaning, "allowed": allowed, "admits": admits, "shared": shared}
+    metadata = {
+        "meaning": meaning,
+        "allowed": allowed,
+        "admits": admits,
+        "shared": shared,
+        "mixed": mixed,
+    }
     return field(default=default, metadata=metadata)
 
 
 def _own(
-    default: Value, meaning: str, allowed: str, admits: Callable[[Any], bool] = lambda _: True
+    default: Value,
+    meaning: str,
+    allowed: str,
+    admits: Callable[[Any], bool] = lambda _: True,
+    mixed: bool = False,
 ) -> Any:
     """Declare a run-config key that only some strategies and unlearning methods read."""
-    return _key(default, meaning, allowed, admits, shared=False)
+    return _key(default, meaning, allowed, admits, shared=False, mixed=mixed)
 
 
 def _positive(value: float) -> bool:
@@ -56,6 +73,17 @@ def _positive(value: float) -> bool:
 
 def _not_negative(value: float) -> bool:
     return 0 <= value < _TOO_LARGE
+
+
+def _chance(value: float) -> bool:
+    return 0 < value <= 1
+
+
+def _is_positive(text: str) -> bool:
+    try:
+        return 0 < float(text) < math.inf
+    except ValueError:
+        return False
 
 
 _RESERVED = "a number from 0 to 1, or a whole number"
@@ -147,6 +175,65 @@ class RunConfig:
     distillation_alpha: float = _own(
         0.5, "α, the weight of forgetting", "0 <= x <= 1", lambda value: 0 <= value <= 1
     )
+    expansion: str = _own(
+        "3",
+        "γ, masked labels a label becomes",
+        "an integer >= 1, or a range such as 1-3",
+        mixed=True,
+    )
+    copies: str = _own(
+        "modes",
+        "a record goes under all masked labels of its label, one at random, or that of its mode",
+        ", ".join(get_args(Copies)),
+        lambda value: value in get_args(Copies),
+    )
+    mechanism: str = _own(
+        "laplace",
+        "noise on what is uploaded, where epsilon is given",
+        "laplace, gaussian",
+        lambda value: value in ("laplace", "gaussian"),
+    )
+    epsilon: str = _own(
+        "none",
+        "privacy budget of one upload of one record; none for no noise",
+        "a number > 0, or none",
+        lambda value: value == "none" or _is_positive(value),
+        mixed=True,
+    )
+    delta: float = _own(
+        1e-5, "δ, of the Gaussian mechanism", "0 < x < 1", lambda value: 0 < value < 1
+    )
+    clip: float = _own(
+        1.0,
+        "bound on smashed data under noise: a record's norm, or an element",
+        "a number > 0",
+        _positive,
+    )
+    privacy_unit: str = _own(
+        "record",
+        "what epsilon is about: a whole record, or each element of one alone",
+        "record, element",
+        lambda value: value in ("record", "element"),
+    )
+    secrets: str = _own(
+        "seed",
+        "what clients' secrets follow from: the seed, to repeat a run; or nothing, for privacy",
+        "seed, drawn",
+        lambda value: value in ("seed", "drawn"),
+    )
+    consensus_add: float = _own(
+        0.8, "λ1, how likely a client adds labels on a visit", "0 < x <= 1", _chance
+    )
+    consensus_finish: float = _own(
+        0.8, "λ2, how likely one that misses none says so", "0 < x <= 1", _chance
+    )
+    consensus_most: int = _own(
+        3, "μ, labels a client adds at most on a visit", "an integer >= 1", _positive
+    )
+    consensus_rounds: int = _own(
+        100, "how often the pool goes round at most", "an integer >= 1", _positive
+    )
+    attacks: bool = _own(False, "measure what the server can tell of masked labels", "true, false")
     round_timeout: float = _key(
         3600.0, "seconds a client has for an answer", "0 < x <= 1000000", lambda v: 0 < v <= 1e6
     )
@@ -210,6 +297,8 @@ class RunConfig:
                 raise UserError(f"{name}={value!r} is not a run-config key; {hint}")
             declared = known[name]
             allowed = declared.metadata["allowed"]
+            if declared.metadata["mixed"] and type(value) in (int, float):
+                value = str(value)
             value = _as_type(name, value, type(declared.default), allowed)
             if not declared.metadata["admits"](value):
                 raise refuse(name, value, allowed)
@@ -237,6 +326,7 @@ class RunConfig:
         if self.slices > 1 and not issubclass(method, Retrain):
             allowed = f"1 (unlearning={self.unlearning!r} goes on from the last step alone)"
             raise refuse("slices", self.slices, allowed)
+        self.label_privacy()
         MODELS.get(self.model)
         parse_requests(self.forget, self.forget_client)
         self._stable_clients()
@@ -292,6 +382,38 @@ class RunConfig:
             server_epochs=self.server_epochs,
             slices=self.slices,
             threads=self.threads,
+        )
+
+    def label_privacy(self) -> LabelPrivacy:
+        """Return how clients hide their labels.
+
+        Raises
+        ------
+        UserError
+            If `expansion` is neither a number nor a range, or noise is described and not asked for.
+        """
+        mechanism = None
+        if self.epsilon == "none":
+            for key in ("mechanism", "delta", "clip", "privacy-unit"):
+                value, default = (one.as_mapping()[key] for one in (self, RunConfig()))
+                if value != default:
+                    raise refuse(key, value, f"{default!r} (epsilon='none' adds no noise)")
+        else:
+            mechanism = Mechanism(
+                cast(Kind, self.mechanism),
+                float(self.epsilon),
+                self.delta,
+                self.clip,
+                cast(Unit, self.privacy_unit),
+            )
+        return LabelPrivacy(
+            expansion=Expansion.parse(self.expansion),
+            copies=cast(Copies, self.copies),
+            mechanism=mechanism,
+            secrets=self.secrets,
+            consensus=ConsensusSettings(
+                add=self.consensus_add, finish=self.consensus_finish, most=self.consensus_most
+            ),
         )
 
     def stable_first(self, num_clients: int) -> list[int]:

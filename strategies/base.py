@@ -8,6 +8,7 @@ methods take the next question from it and hand it the answers. A protocol is th
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -68,6 +69,8 @@ class StrategySetting:
         The clients, those least likely to ask first; empty for their order.
     skip_absent : bool
         Whether an epoch goes on without a client that does not answer.
+    consensus_rounds : int
+        How often clients send a pool of labels round at most, to agree on them (SplitWiper+).
     options : mapping
         The values of the options that strategy and method declare as their own.
     present : sequence of int, optional
@@ -86,6 +89,7 @@ class StrategySetting:
     server_slices: int = 1
     stable_first: Sequence[int] = ()
     skip_absent: bool = False
+    consensus_rounds: int = 100
     options: Mapping[str, Value] = field(default_factory=dict)
     present: Sequence[int] | None = None
     report: Callable[[str], None] = lambda _: None
@@ -98,7 +102,8 @@ class SplitStrategy(Strategy):
     ``package.module:Class``, a subclass of ``clients.base.SplitClient``. In `methods` it names the
     kinds of unlearning method that it can carry out, in `uses` the run-config keys that only some
     strategies read and it does, in `own_options` settings of its own (their values are `options`),
-    in `server_part` what of the network the server holds.
+    in `server_part` what of the network the server holds; whether its clients count their test
+    samples label by label for everybody to see is `counts_by_label`.
     """
 
     client: ClassVar[str]
@@ -106,6 +111,7 @@ class SplitStrategy(Strategy):
     methods: ClassVar[tuple[type[UnlearningMethod], ...]] = (Retrain,)
     uses: ClassVar[frozenset[str]] = frozenset()
     own_options: ClassVar[Mapping[str, Option]] = {}
+    counts_by_label: ClassVar[bool] = True
 
     def __init__(self, setting: StrategySetting) -> None:
         self.clients = list(setting.clients)
@@ -123,6 +129,8 @@ class SplitStrategy(Strategy):
         """What the last forgetting trained again: shards, slices."""
         self.heard = Heard()
         """What clients said of themselves in the last script."""
+        self.groups: dict[int, list[list[int]]] = {}
+        """By client, groups of labels that a score counts together, where it counts no label."""
         self.phase = "setup"
         self.progress = setting.report
         self.client_digests: dict[int, str] = {}
@@ -246,7 +254,7 @@ class SplitStrategy(Strategy):
         self.scores = {}
         replies = yield Question(
             {
-                client: Message("score", tensors=self.predictions_for(client))
+                client: Message("score", self._grouping(client), self.predictions_for(client))
                 for client in present
                 if client in self._test_uploads
             },
@@ -254,6 +262,10 @@ class SplitStrategy(Strategy):
             optional=optional,
         )
         self.scores = {reply.client: reply.message for reply in replies}
+
+    def _grouping(self, client: int) -> dict[str, Scalar]:
+        """Return, as a field of the question, the groups of labels that are counted together."""
+        return {} if self.counts_by_label else {"groups": json.dumps(self.groups.get(client, []))}
 
     def predictions_for(self, client: int) -> dict[str, Array]:
         """Return what a client scores: the label that the server predicts for each test sample."""

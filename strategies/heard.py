@@ -39,6 +39,8 @@ class Heard:
         Their salted hashes, see `unlearning.salted`.
     first_slices : dict of int to int
         From which of its slices on each client trained.
+    releases : dict of int to int
+        How many uploads of its training samples each client has made by now, where it counts them.
     batches : int
         How many batches crossed the link.
     batch_seconds : float
@@ -50,6 +52,7 @@ class Heard:
     left_out: dict[int, int] = field(default_factory=dict)
     forgotten: dict[int, bytes] = field(default_factory=dict)
     first_slices: dict[int, int] = field(default_factory=dict)
+    releases: dict[int, int] = field(default_factory=dict)
     batches: int = 0
     batch_seconds: float = 0.0
 
@@ -63,5 +66,7 @@ class Heard:
             self.forgotten[client] = hashes
         if "first-slice" in fields:
             self.first_slices[client] = reply.message.integer("first-slice")
+        if "releases" in fields:
+            self.releases[client] = reply.message.integer("releases")
         self.batches += int(fields.get("batches", 0))
         self.batch_seconds += float(fields.get("batch-seconds", 0.0))

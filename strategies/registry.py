@@ -31,5 +31,6 @@ STRATEGIES: Registry[type[SplitStrategy]] = Registry(
 )
 STRATEGIES.register("splitfed", "strategies.splitfed:SplitFed")
 STRATEGIES.register("splitwiper", "strategies.splitwiper:SplitWiper")
+STRATEGIES.register("splitwiper-plus", "strategies.splitwiper_plus:SplitWiperPlus")
 STRATEGIES.register("u-shaped", "strategies.ushaped:UShaped")
 STRATEGIES.register("vanilla", "strategies.vanilla:Vanilla")

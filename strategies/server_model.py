@@ -68,6 +68,12 @@ class ServerModel:
         self._device = device
         self.initialise()
 
+    def expect_labels(self, num_labels: int) -> None:
+        """Tell so many labels apart from now on; starts from fresh weights."""
+        self._shape = (*self._shape[:3], num_labels)
+        self._num_labels = num_labels
+        self.initialise()
+
     # Stages.
 
     def initialise(self) -> None:

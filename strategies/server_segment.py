@@ -25,7 +25,8 @@ from unlearning.stages import Stage
 from unlearning.state_folder import StateFolder, TemporaryFolder
 from unlearning.tensor_store import TensorStore
 
-_SEGMENT = "segment"
+# Under what it keeps its weights, and the number of labels where that is not the data set's.
+_SEGMENT, _LABELS = "segment", "labels"
 
 
 class ServerSegment:
@@ -96,8 +97,15 @@ class ServerSegment:
     def _keep_in(self, folder: StateFolder) -> None:
         self._folder, self._kept = folder, TensorStore(folder)
         self._cache = ActivationCache(folder)
+        if labels := self._kept.load(_LABELS):
+            self._model.expect_labels(int(labels["number"]))
         if weights := self._kept.load(_SEGMENT):
             self._model.load(weights)
+
+    def expect_labels(self, num_labels: int) -> None:
+        """Tell so many labels apart from now on, in this run and in later ones."""
+        self._kept.save(_LABELS, {"number": torch.tensor(num_labels)})
+        self._model.expect_labels(num_labels)
 
     # Stages.
 
@@ -223,6 +231,18 @@ class ServerSegment:
         """Return the predicted label of each of a client's test samples, in upload order."""
         predictions: NDArray[np.int64] = self.outputs(client).argmax(axis=1)
         return predictions
+
+    def probabilities(self, client: int) -> NDArray[np.float32]:
+        """Return how probable each label is for each of a client's test samples.
+
+        Returns
+        -------
+        array of float32, shape (n, labels)
+        """
+        probabilities: NDArray[np.float32] = torch.softmax(
+            torch.from_numpy(self.outputs(client)), dim=1
+        ).numpy()
+        return probabilities
 
     # Vanilla: every batch over the link.
 

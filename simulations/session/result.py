@@ -103,7 +103,7 @@ class Recorder:
             (client, phase, Account(**account)) for client, phase, account in cost["ledger"]
         )
         self._conversation.take_asked()
-        asking = [task] if task.asked else self._tasks
+        asking = self._asking(task)
         requested = {client for one in asking for client in one.counts}
         # One that was taken down by a run that did not come to its end is taken down again.
         self._phases = [phase for phase in self._phases if phase["task"] != task.number]
@@ -177,6 +177,24 @@ class Recorder:
             "transmission_seconds_up": seconds(account.bytes_up),
         }
 
+    def _asking(self, task: Task) -> list[Task]:
+        """Return the tasks whose requests are what is forgotten in a task; in learning, all."""
+        return [task] if task.asked else self._tasks
+
+    def groups(self, task: Task) -> dict[int, list[list[int]]]:
+        """Return which labels of each client a score must tell apart from the rest.
+
+        Those that the task's requests mean, and those that only others mean.
+        """
+        labels = range(len(self._prepared.dataset.class_names))
+        asking = self._asking(task)
+        found = {}
+        for client in self._strategy.clients:
+            asked = [label for label in labels if _covered(asking, client, label)]
+            named = [label for label in labels if _covered(self._tasks, client, label)]
+            found[client] = [asked, [label for label in named if label not in asked]]
+        return found
+
     def _accuracy(self, asking: Sequence[Task]) -> dict[str, Any]:
         """Return accuracies; a share without a single test sample is None.
 
@@ -185,7 +203,10 @@ class Recorder:
         """
         names = self._prepared.dataset.class_names
         clients = self._strategy.clients
-        counts = np.zeros((2, len(clients), len(names)), dtype=np.int64)
+        by_label = self._strategy.counts_by_label
+        # Else there are three groups: what these requests mean, what others do, the rest.
+        columns = len(names) if by_label else 3
+        counts = np.zeros((2, len(clients), columns), dtype=np.int64)
         for client, message in self._strategy.scores.items():
             for row, name in enumerate(("correct", "samples")):
                 counts[row, clients.index(client)] = json.loads(str(message.fields[name]))
@@ -193,15 +214,18 @@ class Recorder:
         # Which (client, label) cells of the counts belong to what.
         everything = np.ones(counts.shape[1:], dtype=bool)
         unlearned, named = ~everything, ~everything
-        for row, client in enumerate(clients):
-            for label in range(len(names)):
-                unlearned[row, label] = any(one.covers(client, label) for one in asking)
-                named[row, label] = any(one.covers(client, label) for one in self._tasks)
+        if by_label:
+            for row, client in enumerate(clients):
+                for label in range(len(names)):
+                    unlearned[row, label] = _covered(asking, client, label)
+                    named[row, label] = _covered(self._tasks, client, label)
+        else:
+            unlearned[:, 0] = named[:, :2] = True
         return {
             "unlearned": _share(counts, unlearned),
             "retained": _share(counts, ~named),
             "per_label": {
-                name: _share(counts[:, :, [label]], everything[:, [label]])
+                name: _share(counts[:, :, [label]], everything[:, [label]]) if by_label else None
                 for label, name in enumerate(names)
             },
             "per_client": {
@@ -209,6 +233,10 @@ class Recorder:
                 for row, client in enumerate(clients)
             },
         }
+
+
+def _covered(tasks: Sequence[Task], client: int, label: int) -> bool:
+    return any(task.covers(client, label) for task in tasks)
 
 
 def environment(threads: int, server_device: str) -> dict[str, Any]:

@@ -113,6 +113,7 @@ class Session:
         if task.drop:
             strategy.clients = [one for one in strategy.clients if one not in task.counts]
             strategy.present = [one for one in strategy.present if one not in task.counts]
+        strategy.groups = self._recorder.groups(task)
         self._conversation.hold(strategy, strategy.score(), "evaluate")
         self._recorder.note_phase(task, event["cost"])
         result = self._recorder.result()
@@ -196,6 +197,7 @@ def make_strategy(
             server_slices=config.server_slices,
             stable_first=config.stable_first(prepared.plan.num_clients),
             skip_absent=config.skip_absent,
+            consensus_rounds=config.consensus_rounds,
             options=config.plugin_options(),
             present=present,
             report=console.Ticker(),

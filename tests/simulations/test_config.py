@@ -16,7 +16,7 @@ from simulations.data.partition import DISTRIBUTIONS
 from unlearning.methods import METHODS, UnlearningMethod
 
 KEYS = [declared.name.replace("_", "-") for declared in fields(RunConfig)]
-FLAGS = ("skip-absent", "verify")
+FLAGS = ("skip-absent", "verify", "attacks")
 NAN, INF = float("nan"), float("inf")
 
 
@@ -120,6 +120,19 @@ BAD_VALUES = [
     ("server-num-gpus", 1.5),
     *(("momentum", value) for value in (-0.1, 1, 1.0, 2, NAN, INF)),
     *(("upload-chunk-mb", value) for value in (0, -1.0, 1000.1, NAN, INF)),
+    *(("epsilon", value) for value in ("0", "-1", "nan", "inf", "some", "")),
+    *(("delta", value) for value in (0.0, 1.0, -0.1, NAN)),
+    *(("clip", value) for value in (0.0, -1.0, NAN, INF)),
+    *(
+        (key, value)
+        for key in ("consensus-add", "consensus-finish")
+        for value in (0.0, -0.1, 1.1, NAN)
+    ),
+    *((key, 0) for key in ("consensus-most", "consensus-rounds")),
+    ("copies", "some"),
+    ("mechanism", "uniform"),
+    ("privacy-unit", "client"),
+    ("secrets", "file"),
 ]
 # Refused by `check`: names that nothing stands for, texts that do not parse, and what is not
 # possible alone.
@@ -149,13 +162,14 @@ BAD_TEXTS = [
     ("out", "~/results"),
     *(("state-dir", value) for value in ("state", "./state", "~/state")),
     ("verify", True),
+    *(("expansion", value) for value in ("0", "3-1", "1.5", "-2", "many", "")),
 ]
 
 
 def test_every_key_is_in_a_table_of_what_is_refused():
     assert {key for key, _ in BAD_TYPES} == set(KEYS)
     # A data set is looked up when it is loaded; true and false are both possible.
-    expected = set(KEYS) - {"dataset", "skip-absent"}
+    expected = set(KEYS) - {"dataset", "skip-absent", "attacks"}
     assert {key for key, _ in [*BAD_VALUES, *BAD_TEXTS]} == expected
 
 
@@ -284,12 +298,21 @@ def test_a_method_that_the_strategy_cannot_do_is_refused_by_name():
 
 
 @pytest.mark.parametrize(
-    "key", [key for key in KEYS if type(RunConfig().as_mapping()[key]) is float]
+    "key",
+    # No integer is between 0 and 1.
+    [key for key in KEYS if type(RunConfig().as_mapping()[key]) is float and key != "delta"],
 )
 def test_an_integer_stands_for_a_number(key):
     value = 0 if key == "momentum" else 1
     taken = RunConfig.from_mapping({key: value}).as_mapping()[key]
     assert (type(taken), taken) == (float, value)
+
+
+def test_a_number_stands_for_a_text_where_both_are_possible():
+    for value, text in ((3, "3"), ("1-3", "1-3")):
+        assert RunConfig.from_mapping({"expansion": value}).expansion == text
+    for value, text in ((8, "8"), (0.5, "0.5"), ("none", "none")):
+        assert RunConfig.from_mapping({"epsilon": value}).epsilon == text
 
 
 def test_a_config_cannot_be_changed_and_is_a_key():

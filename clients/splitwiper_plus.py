@@ -1,0 +1,258 @@
+"""The client of SplitWiper+ (Algorithms 3 and 4, the clients' lines)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import fields, replace
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from clients.base import Upload, action
+from clients.label_privacy.consensus import Pool, visited
+from clients.label_privacy.copies import Assignment, assign
+from clients.label_privacy.label_map import LabelMap
+from clients.label_privacy.masking import mask
+from clients.label_privacy.sealing import SECRET_BYTES, agreed_key, public_key, seal, unseal
+from clients.label_privacy.secrets import derive_key, generator
+from clients.splitwiper import SplitWiperClient
+from transport.message import Array, Message
+from unlearning.exactness import digest
+
+# Under what a client keeps its own secret; what it agreed on with the others; which upload it made
+# last and how that met masked labels; and, while it trains again to verify that, which one it is
+# to repeat.
+_OWN, _AGREEMENT, _RELEASE, _REPEATED = "own-secret", "agreement", "release", "repeated"
+
+_ASSIGNED = tuple(field.name for field in fields(Assignment))
+
+
+class SplitWiperPlusClient(SplitWiperClient):
+    """Uploads under masked labels, with noise; what the labels mean stays among the clients."""
+
+    recalled: ClassVar[Mapping[str, str]] = {
+        **SplitWiperClient.recalled,
+        _OWN: _OWN,
+        _AGREEMENT: _AGREEMENT,
+        _REPEATED: _RELEASE,
+    }
+
+    # Algorithm 3: label consensus.
+
+    @action
+    def offer_key(self, message: Message) -> Message:
+        """Say with which key others may seal something for this client, or what it agreed on."""
+        if self._agreed_labels:
+            return Message("offer-key", {"masked-labels": self.label_map.num_masked})
+        return Message("offer-key", tensors={"key": _array(public_key(self._private_key))})
+
+    @action
+    def share_secret(self, message: Message) -> Message:
+        """Make the clients' common secret, and seal it for each other client."""
+        secret = derive_key(self.own_secret, "common-secret")
+        self._keep_agreement(secret)
+        sealed = [_array(seal(secret, self._key_with(key))) for key in message.tensors["keys"]]
+        return Message("share-secret", tensors={"sealed": np.array(sealed, dtype=np.uint8)})
+
+    @action
+    def take_secret(self, message: Message) -> Message:
+        """Open the clients' common secret."""
+        key = self._key_with(message.tensors["key"])
+        self._keep_agreement(unseal(message.tensors["sealed"].tobytes(), key))
+        return Message("take-secret")
+
+    @action
+    def add_to_pool(self, message: Message) -> Message:
+        """Add to the pool as chance will have it; the last of a round tells whether all are done.
+
+        Whoever else is asked does not tell: when a client is done is nobody's business.
+        """
+        place, places = message.integer("place"), message.integer("places")
+        draws = generator(self.own_secret, "consensus", message.integer("round"))
+        consensus = self.setting.label_privacy.consensus
+        pool = visited(self._opened(message), place, self._own_labels, consensus, draws)
+        sealed = seal(pool.pack(self.num_labels, places), self._common_secret)
+        answer = Message("add-to-pool", tensors={"pool": _array(sealed)})
+        if place == places - 1:
+            answer.fields["all-done"] = len(pool.done) == places
+        return answer
+
+    @action
+    def agree(self, message: Message) -> Message:
+        """Take the pool's labels for all there are; say how many masked labels they become."""
+        self._keep_agreement(self._common_secret, self._opened(message).labels)
+        return Message("agree", {"masked-labels": self.label_map.num_masked})
+
+    def _opened(self, message: Message) -> Pool:
+        sealed = message.tensors["pool"].tobytes()
+        if not sealed:
+            return Pool()
+        text = unseal(sealed, self._common_secret)
+        return Pool.unpack(text, self.num_labels, message.integer("places"))
+
+    @property
+    def _own_labels(self) -> set[int]:
+        return set(self.holding.y.tolist())
+
+    # Label expansion.
+
+    @cached_property
+    def label_map(self) -> LabelMap:
+        """What masked labels mean: a function of what the clients agreed on and of their secret."""
+        expansion = self.setting.label_privacy.expansion
+        return LabelMap.drawn(self._agreed_labels, expansion, self._common_secret)
+
+    def predicted(self, message: Message) -> Array:
+        """Return the label whose masked labels are the most probable together (demasking)."""
+        return self.label_map.demask(message.tensors["probabilities"].astype(np.float64))
+
+    @action
+    def score(self, message: Message) -> Message:
+        """Compare predictions with this client's test labels; counts by label would show them.
+
+        Returns
+        -------
+        Message
+            ``correct`` and ``samples``: counts by group of labels, each a JSON list. ``groups`` of
+            the message, in JSON, lists the labels of each group but the last, which has the rest.
+        """
+        labels = self.holding.test_y.numpy()
+        groups = json.loads(str(message.fields["groups"]))
+        group_of = np.full(self.num_labels, len(groups))
+        for number, group in enumerate(groups):
+            group_of[group] = number
+        hits = labels[self.predicted(message) == labels]
+        return Message(
+            "score",
+            {
+                name: json.dumps(np.bincount(group_of[some], minlength=len(groups) + 1).tolist())
+                for name, some in (("correct", hits), ("samples", labels))
+            },
+        )
+
+    # Algorithm 4: masking.
+
+    def upload_chunk(self, segment: nn.Module, what: str, chunk: int) -> Message:
+        """Return one chunk of what the server caches; each upload of training data is a release."""
+        if what == "train" and chunk == 0:
+            self._begin_release(segment)
+        answer = super().upload_chunk(segment, what, chunk)
+        if what == "train":
+            answer.fields["releases"] = int(self._release["number"]) + 1
+        return answer
+
+    def to_upload(self, segment: nn.Module, what: str) -> Upload:
+        """Return what the server caches of a split; of training data, nothing as it is."""
+        privacy = self.setting.label_privacy
+        bottom = self.bottom(segment)
+        if what == "test":
+            plain = super().to_upload(segment, what)
+            return replace(plain, smashed=lambda *part: privacy.clipped(plain.smashed(*part)))
+        settled = self._release
+        number, secret = int(settled["number"]), self._secret_of(segment)
+        rows = settled["rows"]
+
+        def masked(start: int, stop: int) -> torch.Tensor:
+            records = self.smashed(bottom, self.holding.x, start, stop, rows).numpy()
+            if not len(records):
+                return torch.from_numpy(records)
+            part = {name: settled[name][start:stop].numpy() for name in _ASSIGNED}
+            # Their places among the records of this part.
+            part["rows"] = np.arange(len(records))
+            released = Assignment(**part)
+            return torch.from_numpy(
+                mask(records, released, privacy.mechanism, secret, number, 0, len(records))
+            )
+
+        known = {"labels": settled["masked"].numpy(), "ids": settled["pseudonyms"].numpy()}
+        return Upload(len(rows), masked, known)
+
+    def _begin_release(self, segment: nn.Module) -> None:
+        """Settle how each record meets masked labels in a new upload, or in one to be repeated."""
+        privacy = self.setting.label_privacy
+        repeated, last = self.state.load(_REPEATED), self.state.load(_RELEASE)
+        number = int(last["number"]) + 1 if last else 0
+        if repeated:
+            number = int(repeated["number"])
+        plain = super().to_upload(segment, "train")
+        looked_at = None
+        if privacy.copies == "modes":
+            looked_at = privacy.clipped(plain.smashed(0, plain.samples)).numpy()
+        assignment = assign(
+            privacy.copies,
+            looked_at,
+            self.holding.y.numpy(),
+            self.holding.ids,
+            self.label_map,
+            self._secret_of(segment),
+            number,
+        )
+        settled = {name: torch.from_numpy(getattr(assignment, name)) for name in _ASSIGNED}
+        self.state.save(_RELEASE, {"number": torch.tensor(number), **settled})
+
+    @property
+    def _release(self) -> dict[str, torch.Tensor]:
+        """What `_begin_release` settled."""
+        return self.state.load(_RELEASE) or {}
+
+    def _secret_of(self, segment: nn.Module) -> bytes:
+        """Return what all that hides an upload is drawn from.
+
+        Of every segment another one: an upload that is made again after an attempt that came to
+        nothing must not cover other smashed data with the same noise.
+        """
+        return derive_key(self.own_secret, "upload", digest(segment.state_dict()))
+
+    # Secrets.
+
+    @cached_property
+    def own_secret(self) -> bytes:
+        """What nobody else knows, of `SECRET_BYTES`."""
+        if self.setting.label_privacy.secrets == "seed":
+            return derive_key(b"a seed protects nothing", self.training.seed, self.client)
+        kept = self.state.load(_OWN)
+        if kept is None:
+            kept = {"secret": _tensor(os.urandom(SECRET_BYTES))}
+            self.state.save(_OWN, kept)
+        return _bytes(kept["secret"])
+
+    @property
+    def _private_key(self) -> bytes:
+        return derive_key(self.own_secret, "private-key")
+
+    def _key_with(self, public: Array) -> bytes:
+        return agreed_key(self._private_key, public.tobytes())
+
+    @property
+    def _common_secret(self) -> bytes:
+        return _bytes((self.state.load(_AGREEMENT) or {})["secret"])
+
+    @property
+    def _agreed_labels(self) -> tuple[int, ...]:
+        kept = self.state.load(_AGREEMENT)
+        return tuple(kept["labels"].tolist()) if kept else ()
+
+    def _keep_agreement(self, secret: bytes, labels: Collection[int] = ()) -> None:
+        """Keep the clients' common secret, and the labels once they are agreed on."""
+        kept = {
+            "secret": _tensor(secret),
+            "labels": torch.tensor(sorted(labels), dtype=torch.int64),
+        }
+        self.state.save(_AGREEMENT, kept)
+
+
+def _array(text: bytes) -> Array:
+    return np.frombuffer(text, dtype=np.uint8)
+
+
+def _tensor(text: bytes) -> torch.Tensor:
+    return torch.tensor(list(text), dtype=torch.uint8)
+
+
+def _bytes(kept: torch.Tensor) -> bytes:
+    return kept.numpy().tobytes()

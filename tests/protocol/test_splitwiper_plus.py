@@ -1,0 +1,331 @@
+"""SplitWiper+: what crosses the wire, what follows from it, and what is refused."""
+
+import json
+from itertools import pairwise
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+
+from clients.label_privacy.consensus import Pool
+from clients.label_privacy.copies import Assignment
+from clients.label_privacy.label_map import Expansion, LabelMap
+from clients.label_privacy.masking import mask
+from clients.label_privacy.sealing import SEALED_BYTES, unseal
+from clients.label_privacy.secrets import derive_key
+from clients.splitwiper_plus import SplitWiperPlusClient
+from models.errors import UserError
+from models.split import build_segment, segment_with
+from simulations.client_app import ContextStore
+from simulations.config import RunConfig
+from strategies.heard import ClientFailureError
+from strategies.server_segment import ServerSegment
+from tests.local_grid import LocalRun, client_of, node_of
+from unlearning.activation_cache import epoch_order
+from unlearning.exactness import batches, derive_seed, digest
+from unlearning.tensor_store import TensorStore
+
+SHORT = {"strategy": "splitwiper-plus", "pretrain_epochs": 1, "server_epochs": 1}
+
+
+def kept(run, client, name):
+    """What a client keeps under a name, which only it may read."""
+    return TensorStore(ContextStore(run.grid.contexts[node_of(client)])).load(name)
+
+
+def label_map(run, client=0):
+    agreement = kept(run, client, "agreement")
+    expansion = Expansion.parse(run.prepared.config.expansion)
+    secret = agreement["secret"].numpy().tobytes()
+    return LabelMap.drawn(tuple(agreement["labels"].tolist()), expansion, secret)
+
+
+def crossed(run, action):
+    """Yield the client, the question and the answer of each message of an action, as bytes."""
+    for node_id, question, answer in run.grid.sent:
+        for fields in question.config_records.values():
+            if fields.get("action") == action:
+                yield client_of(node_id), tensors_in(question), tensors_in(answer), fields
+
+
+def tensors_in(content):
+    return [array.numpy() for record in content.array_records.values() for array in record.values()]
+
+
+class Cached:
+    """What the server segment is given to cache, in the order in which it comes."""
+
+    def __init__(self):
+        self.chunks = []
+        cache = ServerSegment.cache
+
+        def noted(segment, client, chunk, smashed, labels, ids):
+            self.chunks.append((client, smashed.copy(), labels.copy(), ids.copy()))
+            return cache(segment, client, chunk, smashed, labels, ids)
+
+        self.patch = patch.object(ServerSegment, "cache", noted)
+
+
+def cached_run(**settings):
+    """A run, and what each client uploaded while learning."""
+    cached = Cached()
+    with cached.patch:
+        run = LocalRun(5, forget="", **{**SHORT, **settings})
+    uploads = {}
+    for client, *parts in cached.chunks:
+        before = uploads.get(client, [[], [], []])
+        uploads[client] = [[*old, new] for old, new in zip(before, parts, strict=True)]
+    joined = {client: [np.concatenate(part) for part in parts] for client, parts in uploads.items()}
+    return run, joined
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return cached_run(strategy="splitwiper")
+
+
+@pytest.fixture(scope="module", params=["partial-overlap", "heterogeneous-labels"])
+def run(request):
+    return LocalRun(5, distribution=request.param, forget="class:2", secrets="drawn", **SHORT)
+
+
+# Label consensus.
+
+
+def test_all_clients_agree_on_all_labels_and_on_one_map(run):
+    labels = set(run.prepared.dataset.y_train.tolist())
+    maps = [label_map(run, client) for client in range(5)]
+    assert set(maps[0].labels) == labels
+    assert all(one == maps[0] for one in maps)
+    assert maps[0].num_masked == 3 * len(labels)
+
+
+def test_the_pool_is_sealed_always_as_long_and_never_the_same(run):
+    pools = [answer[0] for _, _, answer, _ in crossed(run, "add-to-pool")]
+    assert len(pools) >= 2 * 5
+    secret = kept(run, 0, "agreement")["secret"].numpy().tobytes()
+    # A bit for each label and for each client.
+    assert {len(pool) for pool in pools} == {SEALED_BYTES + 2}
+    # Of two random bytes one in 256 is the same: of what came, nothing is left in what goes on.
+    differ = [(before != after).mean() for before, after in pairwise(pools)]
+    assert np.mean(differ) > 0.95
+    opened = [unseal(pool.tobytes(), secret) for pool in pools]
+    assert Pool.unpack(opened[-1], 10, 5).labels == set(label_map(run).labels)
+    with pytest.raises(ValueError, match="cannot be opened"):
+        unseal(pools[0].tobytes(), bytes(32))
+
+
+def test_neither_secrets_nor_labels_nor_what_they_become_are_in_any_message(run):
+    own = [kept(run, client, "own-secret")["secret"].numpy().tobytes() for client in range(5)]
+    common = kept(run, 0, "agreement")["secret"].numpy().tobytes()
+    real_of = label_map(run).real_of.tobytes()
+    for _, question, answer in run.grid.sent:
+        for content in (question, answer):
+            arrays = [one for record in content.array_records.values() for one in record.values()]
+            everything = repr(content).encode() + b"".join(array.data for array in arrays)
+            assert not any(secret in everything for secret in (*own, common, real_of))
+
+
+def test_only_the_last_of_a_round_says_whether_all_are_done(run):
+    for node_id, question, answer in run.grid.sent:
+        for fields in question.config_records.values():
+            if fields.get("action") != "add-to-pool":
+                continue
+            (told,) = (one for one in answer.config_records.values() if "seconds" in one)
+            assert ("all-done" in told) == (fields["place"] == 4)
+            assert client_of(node_id) == fields["place"]
+
+
+def test_too_few_rounds_end_in_one_line():
+    with pytest.raises(UserError) as refused:
+        LocalRun(5, consensus_rounds=1, consensus_finish=0.01, **SHORT)
+    line = str(refused.value)
+    assert line.startswith("consensus-rounds=1 ")
+    assert "more rounds" in line
+    assert "\n" not in line
+
+
+def test_labels_that_change_after_the_consensus_are_refused():
+    def fewer(client):
+        return {0} if client.client == 1 else set(client.holding.y.tolist())
+
+    with (
+        patch.object(SplitWiperPlusClient, "_own_labels", property(fewer)),
+        pytest.raises(ClientFailureError) as failed,
+    ):
+        LocalRun(5, **SHORT)
+    line = str(failed.value)
+    assert "client 1" in line
+    assert "not among those that the clients agreed on" in line
+    assert "\n" not in line
+
+
+# What is uploaded.
+
+
+def test_without_expansion_and_noise_it_is_splitwiper_under_other_labels(plain):
+    splitwiper, shards = plain
+    settings = {"expansion": 1, "copies": "replicate", "server_epochs": 2}
+    run, uploads = cached_run(**settings)
+    assert run.digests["clients"] == splitwiper.digests["clients"]
+    known = label_map(run)
+    for client, (smashed, masked, _) in uploads.items():
+        # The same records, in another order and by other names.
+        order, other = np.lexsort(smashed.reshape(len(smashed), -1).T), shards[client][0]
+        there = np.lexsort(other.reshape(len(other), -1).T)
+        assert np.allclose(smashed[order], other[there], atol=1e-5)
+        assert (known.real_of[masked[order]] == shards[client][1][there]).all()
+    assert trained_in_plain_torch(run, uploads, known) == pytest.approx(
+        dict.fromkeys(run.server_state, 0.0), abs=1e-4
+    )
+
+
+def trained_in_plain_torch(run, uploads, known):
+    """How far the server segment is from one that learned the real labels, by weight."""
+    config, data = run.prepared.config, run.prepared.dataset
+    training = config.training()
+    number = len(known.labels)
+    seed = derive_seed(training.seed, "server-segment")
+    segment = build_segment("server", config.model, data.input_shape, number, seed)
+    # The row of a real label starts as that of its masked one.
+    masked_of = torch.tensor([known.masked_of(label)[0] for label in known.labels])
+    *_, weight, bias = segment.parameters()
+    with torch.no_grad():
+        weight.copy_(weight[masked_of])
+        bias.copy_(bias[masked_of])
+    optimiser = torch.optim.SGD(segment.parameters(), lr=training.learning_rate)
+    clients = sorted(uploads)
+    x = torch.from_numpy(np.concatenate([uploads[client][0] for client in clients]))
+    y = torch.from_numpy(known.real_of[np.concatenate([uploads[one][1] for one in clients])])
+    keys = np.concatenate([uploads[client][2] + (client << 40) for client in clients])
+    for epoch in range(training.server_epochs):
+        order = epoch_order(keys, training.seed, "train", epoch)
+        for batch in batches(len(order), training.batch_size):
+            rows = order[batch]
+            optimiser.zero_grad()
+            torch.nn.functional.cross_entropy(segment(x[rows]), y[rows]).backward()
+            optimiser.step()
+    state = segment.state_dict()
+    *_, last_weight, last_bias = state
+    learned = {
+        name: value[masked_of] if name in (last_weight, last_bias) else value
+        for name, value in run.server_state.items()
+    }
+    return {name: float((learned[name] - state[name]).abs().max()) for name in state}
+
+
+@pytest.mark.parametrize(("copies", "times"), [("replicate", 3), ("partition", 1), ("modes", 1)])
+def test_how_often_a_record_is_uploaded_and_under_what(plain, copies, times):
+    run, uploads = cached_run(copies=copies)
+    known = label_map(run)
+    data, plan = run.prepared.dataset, run.prepared.plan
+    for client, (smashed, masked, names) in uploads.items():
+        real = data.y_train[plan.train[client]]
+        assert len(smashed) == times * len(real)
+        found = np.bincount(known.real_of[masked], minlength=10)
+        assert (found == times * np.bincount(real, minlength=10)).all()
+        assert set(masked.tolist()) == {
+            one for label in np.unique(real) for one in known.masked_of(int(label))
+        }
+        # Nothing in an id or in the order tells which record it is.
+        assert not set(names.tolist()) & set(plan.train[client].tolist())
+        assert (np.diff(names) > 0).all()
+    ratio = run.phases[0]["server"]["cache_bytes"] / plain[0].phases[0]["server"]["cache_bytes"]
+    assert ratio == pytest.approx(times)
+
+
+@pytest.mark.parametrize("secrets", ["seed", "drawn"])
+def test_only_who_knows_the_secret_can_take_the_noise_off(secrets):
+    noisy = {"copies": "partition", "epsilon": 8, "privacy_unit": "element"}
+    run, uploads = cached_run(secrets=secrets, **noisy)
+    config, plan = run.prepared.config, run.prepared.plan
+    # A server that knows the run's seed, and beside it records, segment, map, and whose row is
+    # whose.
+    weights, release = run.client_state(1), kept(run, 1, "release")
+    segment = segment_with("client", config.model, (1, 8, 8), 10, weights)
+    images, _ = run.prepared.dataset.train(plan.train[1])
+    with torch.no_grad():
+        records = segment(images[release["rows"]]).numpy()
+    own = derive_key(b"a seed protects nothing", config.seed, 1)
+    secret = derive_key(own, "upload", digest(weights))
+    rows = np.arange(len(records))
+    assignment = Assignment(
+        **{name: release[name].numpy() for name in release if name not in ("number", "rows")},
+        rows=rows,
+    )
+    mechanism = config.label_privacy().mechanism
+    guessed = mask(records, assignment, mechanism, secret, 0, 0, len(records))
+    clipped = mechanism.clip_records(records)
+    left = uploads[1][0] - (guessed - clipped) - clipped
+    noise = np.sqrt(2) * mechanism.scale
+    if secrets == "seed":
+        # Which is why the result says where secrets come from.
+        assert np.abs(left).max() < 1e-3 * noise
+    else:
+        # Worse than leaving it: the guess is noise as well.
+        assert left.std() == pytest.approx(np.sqrt(2) * noise, rel=0.05)
+
+
+# Forgetting.
+
+
+def test_only_the_requesting_client_takes_part_and_the_map_survives(run):
+    asked = run.instructions("unlearn")
+    assert {client for client, _ in asked} == {0}
+    before = run.phases[0]["digests"]["clients"]
+    assert [one for one in before if before[one] != run.digests["clients"][one]] == ["0"]
+    assert run.phases[1]["accuracy"]["unlearned"] == 0.0
+    maps = [label_map(run, client) for client in range(5)]
+    assert maps[0] == maps[4]
+    assert 2 in maps[0].labels
+
+
+def test_each_upload_has_names_of_its_own():
+    cached = Cached()
+    with cached.patch:
+        LocalRun(5, forget="samples:0.5@class:2", **SHORT)
+    first, again = (names for client, _, _, names in cached.chunks if client == 0)
+    assert not set(first.tolist()) & set(again.tolist())
+
+
+# Scores.
+
+
+def test_scores_tell_no_label(run):
+    for _, _, answer, fields in crossed(run, "score"):
+        groups = json.loads(fields["groups"])
+        assert len(groups) == 2
+        assert not answer
+    for phase in run.phases:
+        assert set(phase["accuracy"]["per_label"].values()) == {None}
+
+
+def test_accuracy_is_that_of_counting_by_label():
+    settings = {"pretrain_epochs": 2, "server_epochs": 6, "forget": "class:2;client:3"}
+    run = LocalRun(5, strategy="splitwiper-plus", **settings)
+    with (
+        patch("strategies.splitwiper_plus.SplitWiperPlus.counts_by_label", True),
+        patch.object(SplitWiperPlusClient, "score", SplitWiperPlusClient.__mro__[2].score),
+    ):
+        by_label = LocalRun(5, strategy="splitwiper-plus", **settings)
+    assert run.digests == by_label.digests
+    for one, other in zip(run.phases, by_label.phases, strict=True):
+        for share in ("unlearned", "retained", "per_client"):
+            assert one["accuracy"][share] == other["accuracy"][share]
+        assert None not in other["accuracy"]["per_label"].values()
+
+
+# Bad input.
+
+
+def test_noise_that_is_described_and_not_asked_for_is_refused():
+    for key, value in (("clip", 2.0), ("mechanism", "gaussian"), ("privacy-unit", "element")):
+        with pytest.raises(UserError, match=rf"^{key}=.*epsilon='none'"):
+            RunConfig.from_mapping({"strategy": "splitwiper-plus", key: value}).check()
+
+
+def test_keys_of_label_privacy_are_refused_where_nothing_reads_them():
+    for key, value in (("expansion", 2), ("epsilon", 1.0), ("attacks", True)):
+        with pytest.raises(UserError, match=f"^{key}="):
+            RunConfig.from_mapping({"strategy": "splitwiper", key: value}).check()
