@@ -23,6 +23,7 @@ INSIDE = {
     "state": {"data"},
     "session": {"data", "state"},
     "command_line": {"data", "state", "session"},
+    "metrics": set(),
 }
 WITHOUT_FLOWER = {"models", "unlearning", "transport"}
 

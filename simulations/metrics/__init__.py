@@ -1,0 +1,1 @@
+"""What a server can find out from what it received: attacks, and how they are scored."""
