@@ -143,23 +143,41 @@ def match_labels(observed: Observed, real_of: Labels, leaked_q: int, seed: int) 
             f"a record came under the masked label {int(observed.masked.max())}; allowed: below "
             f"{len(real_of)}, the length of real_of"
         )
+    return [
+        Attack(
+            name,
+            len(np.unique(clusters[clusters != _NOT_OBSERVED])),
+            inclusive_accuracy(clusters, real_of),
+            perfect_accuracy(clusters, real_of),
+        )
+        for name, clusters in guesses(observed, len(real_of), leaked_q, seed).items()
+    ]
+
+
+def guesses(observed: Observed, masked_labels: int, leaked_q: int, seed: int) -> dict[str, Labels]:
+    """Return what each attack finds, by its name.
+
+    Parameters
+    ----------
+    observed, leaked_q, seed
+        As for `match_labels`.
+    masked_labels : int
+        E, how many there are.
+
+    Returns
+    -------
+    dict of str to ndarray of int64, shape (E,)
+        The cluster of each masked label, -1 if nothing came under it.
+    """
     # Sums over several threads round differently with their number.
     with threadpool_limits(limits=1):
         received = Received(observed)
-        answers = _answers(received, leaked_q, seed)
-    attacks = []
-    for name, answer in answers.items():
-        clusters = np.full(len(real_of), _NOT_OBSERVED, dtype=np.int64)
-        clusters[received.names] = answer
-        attacks.append(
-            Attack(
-                name,
-                len(np.unique(answer)),
-                inclusive_accuracy(clusters, real_of),
-                perfect_accuracy(clusters, real_of),
-            )
-        )
-    return attacks
+        found = _found(received, leaked_q, seed)
+    everything = {}
+    for name, clusters in found.items():
+        everything[name] = np.full(masked_labels, _NOT_OBSERVED, dtype=np.int64)
+        everything[name][received.names] = clusters
+    return everything
 
 
 def strongest(attacks: Sequence[Attack]) -> Attack:
@@ -170,7 +188,7 @@ def strongest(attacks: Sequence[Attack]) -> Attack:
     return max(attacks, key=lambda attack: (attack.perfect, attack.inclusive))
 
 
-def _answers(received: Received, leaked_q: int, seed: int) -> dict[str, Labels]:
+def _found(received: Received, leaked_q: int, seed: int) -> dict[str, Labels]:
     """Return the cluster of each masked label by each attack."""
     points = clusterings.upright(received.means)
     most = clusterings.distinct(points)
