@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 import numpy as np
+from sklearn.metrics.pairwise import euclidean_distances
 
 from simulations.metrics.clusterings import joined_up
 from simulations.metrics.observed import Labels, Points, Received
@@ -29,17 +30,13 @@ def same_counts(received: Received) -> Labels:
     return _rows_alike(received.counts)
 
 
-def within_same_clients(
-    received: Received, projected: list[Points], choose: Callable[[Points, int], Labels]
-) -> Labels:
+def within_same_clients(received: Received, choose: Callable[[Points, int], Labels]) -> Labels:
     """Cluster the masked labels of each set of clients on their own.
 
     Parameters
     ----------
     received : Received
         What the server received.
-    projected : list of ndarray of float64
-        Its records, client by client (`Received.projected`).
     choose : callable
         Clusters descriptions (n, d) of the masked labels of one set of clients, given its
         number. The description is the mean records of the clients side by side: each has a
@@ -49,12 +46,12 @@ def within_same_clients(
     clusters = np.zeros_like(groups)
     for group in range(int(groups.max()) + 1):
         inside = np.flatnonzero(groups == group)
-        found = choose(_side_by_side(received, projected, inside), group)
+        found = choose(_side_by_side(received, inside), group)
         clusters[inside] = int(clusters.max()) + 1 + found
     return clusters
 
 
-def joined_by_clients(received: Received, projected: list[Points], number: int) -> Labels:
+def joined_by_clients(received: Received, number: int) -> Labels:
     """Join masked labels to so many clusters, those of the same clients before any others.
 
     Two of the same clients are as far apart as their descriptions (`within_same_clients`; the root
@@ -63,8 +60,8 @@ def joined_by_clients(received: Received, projected: list[Points], number: int) 
 
     Parameters
     ----------
-    received, projected
-        As for `within_same_clients`.
+    received : Received
+        What the server received.
     number : int
         Of clusters: Q, if it leaked.
     """
@@ -76,8 +73,8 @@ def joined_by_clients(received: Received, projected: list[Points], number: int) 
     near = np.zeros(distances.shape)
     for group in range(int(groups.max()) + 1):
         inside = np.flatnonzero(groups == group)
-        described = _side_by_side(received, projected, inside)
-        apart = np.linalg.norm(described[:, None] - described, axis=2)
+        described = _side_by_side(received, inside)
+        apart = euclidean_distances(described)
         near[np.ix_(inside, inside)] = apart / np.sqrt(sent[inside[0]].sum())
     largest = float(near.max())
     same = groups[:, None] == groups
@@ -117,10 +114,9 @@ def _rows_alike(rows: Labels) -> Labels:
     return np.asarray(np.unique(rows, axis=0, return_inverse=True)[1].ravel(), dtype=np.int64)
 
 
-def _side_by_side(received: Received, projected: list[Points], labels: Labels) -> Points:
-    parts = []
-    for client in np.flatnonzero(received.counts[labels[0]]):
-        of_client = received.label[received.rows_of_clients()[client]]
-        points = projected[client]
-        parts.append(np.stack([points[of_client == label].mean(axis=0) for label in labels]))
-    return np.concatenate(parts, axis=1)
+def _side_by_side(received: Received, labels: Labels) -> Points:
+    clients = np.flatnonzero(received.counts[labels[0]])
+    sent = [received.sent[client] for client in clients]
+    return np.concatenate(
+        [of_client.means[np.searchsorted(of_client.labels, labels)] for of_client in sent], axis=1
+    )

@@ -196,8 +196,7 @@ def _found(received: Received, leaked_q: int, seed: int) -> dict[str, Labels]:
     start = derive_seed(seed, "kmeans")
     by_kmeans = clusterings.kmeans(points, sorted({*tried, known}), start)
     by_birch = clusterings.birch(points, sorted({*tried, known}), seed)
-    projected = received.projected(seed)
-    paired = linkage.pairings(received, projected, seed)
+    paired = linkage.pairings(received, seed)
     return {
         "kmeans elbow": by_elbow(points, by_kmeans),
         "kmeans q leaked": by_kmeans[known],
@@ -207,15 +206,15 @@ def _found(received: Received, leaked_q: int, seed: int) -> dict[str, Labels]:
         "kmeans gap": by_gap(points, by_kmeans, clusterings.kmeans, start),
         "client sets": same_clients(received),
         "client sets silhouette": within_same_clients(
-            received, projected, partial(_silhouette_in_group, seed)
+            received, partial(_silhouette_in_group, seed)
         ),
-        "client sets gap": within_same_clients(received, projected, partial(_gap_in_group, seed)),
-        "client sets q leaked": joined_by_clients(received, projected, leaked_q),
+        "client sets gap": within_same_clients(received, partial(_gap_in_group, seed)),
+        "client sets q leaked": joined_by_clients(received, leaked_q),
         "record counts": same_counts(received),
         "linkage": linkage.linked(paired),
         "linkage q leaked": linkage.linked_to(paired, leaked_q),
-        "lookalikes": lookalikes.alike(received, projected),
-        "lookalikes q leaked": lookalikes.alike_to(received, projected, leaked_q),
+        "lookalikes": lookalikes.alike(received),
+        "lookalikes q leaked": lookalikes.alike_to(received, leaked_q),
     }
 
 

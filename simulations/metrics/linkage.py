@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import binom
+from sklearn.utils.extmath import randomized_svd
 
 from simulations.metrics.clusterings import joined_up
 from simulations.metrics.observed import Labels, Points, Received
@@ -14,6 +16,9 @@ from unlearning.exactness import derive_seed
 
 # Of finding any pair of masked labels by chance, over all pairs (Bonferroni).
 _LEVEL = 0.01
+# Directions that records are compared along, and the records that those directions follow from.
+_DIRECTIONS = 64
+_RECORDS_FOR_DIRECTIONS = 2_000
 # Records of one client that are paired, spread evenly over its masked labels.
 _MOST_RECORDS = 12_000
 
@@ -38,35 +43,33 @@ class Pairings:
     expected: Points
 
 
-def pairings(received: Received, projected: list[Points], seed: int) -> Pairings:
+def pairings(received: Received, seed: int) -> Pairings:
     """Count, for every two masked labels, pairs of records that are each other's nearest neighbour.
 
     Only records of one client are compared: copies of a record come from the same client. Of each
     client at most 12,000 records take part, drawn evenly from its masked labels; where that leaves
-    a share s of a masked label, the copies of a share s of those are among the others.
+    a share s of a masked label, the copies of a share s of those are among the others. Each client
+    has a segment of its own, so its records are compared along directions of their own (`along`).
 
     Parameters
     ----------
     received : Received
         What the server received.
-    projected : list of ndarray of float64
-        Its records, client by client (`Received.projected`).
     seed : int
-        Of the choice of records.
+        Of the choice of records, and of the decomposition that finds directions.
     """
     shape = (len(received.names),) * 2
     pairs, crossing = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
     expected = np.zeros(shape)
-    for client, (rows, points) in enumerate(
-        zip(received.rows_of_clients(), projected, strict=True)
-    ):
+    for client, rows in enumerate(received.rows_of_clients()):
         draws = np.random.default_rng(derive_seed(seed, "records to pair", client))
         label = received.label[rows]
         chosen = _chosen(label, draws)
         held, local = np.unique(label[chosen], return_inverse=True)
         ends = np.cumsum(np.bincount(local)).tolist()
         blocks = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-        distance, neighbour = _nearest(points[chosen], blocks)
+        points = along(received.smashed[rows][chosen], derive_seed(seed, "directions", client))
+        distance, neighbour = _nearest(points, blocks)
         for first in range(len(held)):
             for second in range(first + 1, len(held)):
                 of_both, apart = _mutual(distance, neighbour, blocks, (first, second))
@@ -78,6 +81,39 @@ def pairings(received: Received, projected: list[Points], seed: int) -> Pairings
                     crossing[place] += apart
                     expected[place] += of_both * chance
     return Pairings(pairs, crossing, expected)
+
+
+def along(records: NDArray[np.float32], seed: int) -> Points:
+    """Return records along the directions in which they differ most, less what is only noise.
+
+    The first 64 principal directions, of 2,000 records if there are more: what is left out bounds
+    the noise and the cost. Noise that is alike in all directions puts a floor under their
+    variances: the mean of those that do not rise above what such noise alone reaches in so few
+    records (Marchenko and Pastur). These are left out, unless all are of them; along the others
+    records are shrunk by the share of the variance above the floor (Wiener's filter).
+
+    Parameters
+    ----------
+    records : ndarray of float32, shape (n, d)
+        Of one client.
+    seed : int
+        Of the choice of records and of the randomised decomposition.
+
+    Returns
+    -------
+    ndarray of float64, shape (n, at most 64)
+    """
+    mean = np.asarray(records.mean(axis=0, dtype=np.float64))
+    draws = np.random.default_rng(seed)
+    few = min(len(records), _RECORDS_FOR_DIRECTIONS)
+    chosen = records[np.sort(draws.choice(len(records), few, replace=False))] - mean
+    dimensions, most = records.shape[1], min(_DIRECTIONS, few, records.shape[1])
+    _, lengths, directions = randomized_svd(chosen, most, random_state=int(draws.integers(2**32)))
+    variances = lengths**2
+    shares = _shares_above_noise(variances, float((chosen**2).sum()), (few, dimensions))
+    seen = directions.T * shares
+    # In float32: a copy of all records in float64 would take twice the memory that they take.
+    return np.asarray(records @ seen.astype(np.float32) - mean @ seen, dtype=np.float64)
 
 
 def linked(found: Pairings) -> Labels:
@@ -114,6 +150,21 @@ def linked_to(found: Pairings, number: int) -> Labels:
     distances = np.divide(found.expected, both, out=np.ones(both.shape), where=both > 0)
     np.fill_diagonal(distances, 0)
     return joined_up(distances, number)
+
+
+def _shares_above_noise(variances: Points, total: float, shape: tuple[int, int]) -> Points:
+    """Return the share of each variance, the largest first, that is not noise alike in all."""
+    all_directions = min(shape)
+    reach = (1 + np.sqrt(all_directions / max(shape))) ** 2
+    above, floor = 0, total / all_directions
+    # Leaving out what stands out lowers the floor, over which more may stand out.
+    while above < len(variances) and variances[above] > floor * reach:
+        above += 1
+        floor = max(0.0, total - float(variances[:above].sum())) / max(1, all_directions - above)
+    if not above:
+        return np.ones(len(variances))
+    kept = np.arange(len(variances)) < above
+    return np.where(kept, 1 - floor / np.where(kept, variances, 1), 0)
 
 
 def _chosen(label: Labels, draws: np.random.Generator) -> Labels:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
+from sklearn.metrics.pairwise import euclidean_distances
 
 from simulations.metrics.clusterings import joined_up
 from simulations.metrics.observed import Labels, Points, Received
@@ -13,22 +14,20 @@ from simulations.metrics.observed import Labels, Points, Received
 _LEVEL = 0.01
 
 
-def differences(received: Received, projected: list[Points]) -> tuple[Points, Points, Points]:
+def differences(received: Received) -> tuple[Points, Points, Points]:
     """Return how far the means of every two masked labels are apart, and how far chance puts them.
 
     Where a real label's records are copied or dealt out at random, its masked labels have one
     distribution, so that their means differ by sampling alone, whatever the noise. For a client
     that sent a and b records under two masked labels, with the pooled covariance S, the squared
     distance of the means then has the mean ``f tr(S)`` and about the variance ``2 f^2 tr(S^2)``,
-    where ``f = 1/a + 1/b``; tr(S^2) is estimated without bias (Bai and Saranadasa 1996). Summed
-    over the clients that sent under both, because each has a segment of its own.
+    where ``f = 1/a + 1/b``. How tr(S^2) goes with tr(S) is taken to be the same for all masked
+    labels of a client. Summed over the clients that sent under both.
 
     Parameters
     ----------
     received : Received
         What the server received.
-    projected : list of ndarray of float64
-        Its records, client by client (`Received.projected`).
 
     Returns
     -------
@@ -38,36 +37,20 @@ def differences(received: Received, projected: list[Points]) -> tuple[Points, Po
     """
     shape = (len(received.names),) * 2
     distance, mean, variance = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    for rows, points in zip(received.rows_of_clients(), projected, strict=True):
-        held, places = np.unique(received.label[rows], return_inverse=True)
-        sizes = np.bincount(places).astype(np.float64)
-        centres = np.stack([points[places == place].mean(axis=0) for place in range(len(held))])
-        inside = points - centres[places]
-        scatters = np.stack(
-            [inside[places == place].T @ inside[places == place] for place in range(len(held))]
-        ).reshape(len(held), -1)
-        freedom = sizes[:, None] + sizes - 2
-        known = freedom > 1
-        freedom = np.where(known, freedom, 2)
-        traces = (inside**2).sum(axis=1)
-        traces = np.bincount(places, traces)
-        trace = (traces[:, None] + traces) / freedom
-        products = scatters @ scatters.T
-        own = products.diagonal()
-        squared = (own[:, None] + own + 2 * products) / freedom**2
-        squared = (squared - trace**2 / freedom) * freedom**2 / ((freedom + 2) * (freedom - 1))
-        # No covariance has less: all directions alike.
-        squared = np.maximum(squared, trace**2 / points.shape[1])
-        factor = 1 / sizes[:, None] + 1 / sizes
-        apart = ((centres[:, None] - centres) ** 2).sum(axis=2)
-        both = np.ix_(held, held)
+    for sent in received.sent:
+        freedom = sent.sizes[:, None] + sent.sizes - 2
+        known = freedom > 0
+        trace = (sent.scatters[:, None] + sent.scatters) / np.where(known, freedom, 1)
+        by_chance = np.where(known, (1 / sent.sizes[:, None] + 1 / sent.sizes) * trace, 0)
+        apart = euclidean_distances(sent.means, squared=True)
+        both = np.ix_(sent.labels, sent.labels)
         distance[both] += np.where(known, apart, 0)
-        mean[both] += np.where(known, factor * trace, 0)
-        variance[both] += np.where(known, 2 * factor**2 * squared, 0)
+        mean[both] += by_chance
+        variance[both] += 2 * by_chance**2 * sent.evenness
     return distance, mean, variance
 
 
-def alike(received: Received, projected: list[Points]) -> Labels:
+def alike(received: Received) -> Labels:
     """Put masked labels together of which no two can be told apart.
 
     The squared distance of two means is compared with ``g * chi-square(h)`` of the same mean and
@@ -77,10 +60,10 @@ def alike(received: Received, projected: list[Points]) -> Labels:
 
     Parameters
     ----------
-    received, projected
-        As for `differences`.
+    received : Received
+        What the server received.
     """
-    distance, mean, variance = differences(received, projected)
+    distance, mean, variance = differences(received)
     spread = mean > 0
     divisor = np.where(spread, 2 * mean, 1)
     scale = np.where(spread, np.maximum(variance, 1e-300) / divisor, 1)
@@ -91,7 +74,7 @@ def alike(received: Received, projected: list[Points]) -> Labels:
     return _complete(np.where(apart, np.inf, _proportion(distance, mean)))
 
 
-def alike_to(received: Received, projected: list[Points], number: int) -> Labels:
+def alike_to(received: Received, number: int) -> Labels:
     """Join masked labels by how much less alike they are than chance has it, to so many clusters.
 
     The distance of two is the logarithm of 1 + their squared distance over its mean by chance; that
@@ -99,12 +82,12 @@ def alike_to(received: Received, projected: list[Points], number: int) -> Labels
 
     Parameters
     ----------
-    received, projected
-        As for `differences`.
+    received : Received
+        What the server received.
     number : int
         Of clusters: Q, if it leaked.
     """
-    distance, mean, _ = differences(received, projected)
+    distance, mean, _ = differences(received)
     distances = np.log1p(_proportion(distance, mean))
     distances = np.where(_in_common(received), distances, distances.max() + 1)
     np.fill_diagonal(distances, 0)

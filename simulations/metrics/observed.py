@@ -7,16 +7,14 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.extmath import randomized_svd
 
 from unlearning.exactness import derive_seed
 
 Labels = NDArray[np.int64]
 Points = NDArray[np.float64]
 
-# Directions that records are compared along, and the records that those directions follow from.
-_DIRECTIONS = 64
-_RECORDS_FOR_DIRECTIONS = 2_000
+# Records of one client from which follows in how many directions they vary.
+_RECORDS_FOR_SPREAD = 1_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,49 +118,73 @@ class Received:
         ends = np.cumsum(self.counts.sum(axis=0)).tolist()
         return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
-    def projected(self, seed: int) -> list[Points]:
-        """Return the records of each client along the directions in which they differ most.
-
-        Each client has a segment of its own, so each has directions of its own: the first 64
-        principal ones, of 2,000 records if it sent more. In them a copy of a record stays near it
-        and most of the noise on the two is left out; and they bound the cost. Lengths are in units
-        of the root mean square of the client's own.
-
-        Parameters
-        ----------
-        seed : int
-            Of the choice of records and of the randomised decomposition.
-
-        Returns
-        -------
-        list of ndarray of float64, shape (records of the client, at most 64)
-            In the order of `smashed`.
-        """
+    @cached_property
+    def sent(self) -> list[Sent]:
+        """What each client sent, by masked label."""
         return [
-            _scaled(_along_directions(self.smashed[rows], derive_seed(seed, "directions", number)))
-            for number, rows in enumerate(self.rows_of_clients())
+            _sent(self.smashed[rows], self.label[rows], derive_seed(0, "spread", client))
+            for client, rows in enumerate(self.rows_of_clients())
         ]
+
+
+@dataclass(frozen=True, eq=False)
+class Sent:
+    """What one client sent, by masked label; its segment has a unit of its own.
+
+    Parameters
+    ----------
+    labels : ndarray of int64, shape (h,)
+        The masked labels that it sent under.
+    sizes : ndarray of float64, shape (h,)
+        How many records.
+    means : ndarray of float64, shape (h, d)
+        Their means, in units of the root mean square of the client's records around theirs.
+    scatters : ndarray of float64, shape (h,)
+        The sum of the squared distances of the records to their mean, in the same unit.
+    evenness : float
+        ``tr(S^2) / tr(S)^2`` of the covariance S of records around the means: 1 over d if all
+        directions vary alike, 1 if one does.
+    """
+
+    labels: Labels
+    sizes: Points
+    means: Points
+    scatters: Points
+    evenness: float
 
 
 def _mean(records: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(records.mean(axis=0, dtype=np.float64))
 
 
-def _along_directions(records: NDArray[np.float32], seed: int) -> Points:
-    mean = _mean(records)
-    if records.shape[1] <= _DIRECTIONS:
-        return records - mean
-    draws = np.random.default_rng(seed)
-    few = min(len(records), _RECORDS_FOR_DIRECTIONS)
-    chosen = records[np.sort(draws.choice(len(records), few, replace=False))] - mean
-    _, _, directions = randomized_svd(
-        chosen, min(_DIRECTIONS, few), random_state=int(draws.integers(2**32))
+def _sent(records: NDArray[np.float32], label: Labels, seed: int) -> Sent:
+    labels, places = np.unique(label, return_inverse=True)
+    sizes = np.bincount(places)
+    parts = np.split(records, np.cumsum(sizes)[:-1])
+    means = np.stack([_mean(part) for part in parts])
+    scatters = np.array(
+        [
+            np.square(part - mean.astype(np.float32)).sum(dtype=np.float64)
+            for part, mean in zip(parts, means, strict=True)
+        ]
     )
-    along = directions.T
-    # In float32: a copy of all records in float64 would take twice the memory that they take.
-    return np.asarray(records @ along.astype(np.float32) - mean @ along, dtype=np.float64)
+    middle = _mean(records)
+    around = float(scatters.sum() + sizes @ np.square(means - middle).sum(axis=1))
+    unit = np.sqrt(around / records.size) or 1.0
+
+    draws = np.random.default_rng(seed)
+    few = min(len(records), _RECORDS_FOR_SPREAD)
+    chosen = np.sort(draws.choice(len(records), few, replace=False))
+    evenness = _evenness((records[chosen] - means[places[chosen]]) / unit, len(labels))
+    return Sent(labels, sizes.astype(np.float64), means / unit, scatters / unit**2, evenness)
 
 
-def _scaled(points: Points) -> Points:
-    scale = float(np.sqrt(np.mean(points**2)))
-    return points / scale if scale > 0 else points
+def _evenness(residuals: Points, means_taken: int) -> float:
+    """Return tr(S^2) / tr(S)^2, the first without bias (Bai and Saranadasa 1996)."""
+    lowest, freedom = 1.0 / residuals.shape[1], len(residuals) - means_taken
+    trace = float((residuals**2).sum())
+    if freedom < 2 or trace == 0:
+        return float(lowest)
+    products = residuals @ residuals.T
+    share = float((products**2).sum()) / trace**2 - 1 / freedom
+    return float(np.clip(share * freedom**2 / ((freedom + 2) * (freedom - 1)), lowest, 1.0))

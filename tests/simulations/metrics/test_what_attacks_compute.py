@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 from simulations.metrics import client_view, clusterings, linkage, lookalikes
 from simulations.metrics.observed import Observed, Received
 from tests.simulations.metrics.received import classes, masked
+from unlearning.exactness import derive_seed
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("one_thread")]
 
@@ -74,7 +75,9 @@ def test_the_elbow_is_the_furthest_from_the_chord(seed, size):
 def test_one_cluster_is_one_by_the_gap_statistic(dimensions):
     """The first case of the paper: uniform in a box."""
     points = clusterings.upright(np.random.default_rng(3).uniform(size=(60, dimensions)))
-    found = clusterings.by_gap(points, clustered(points), clusterings.kmeans, 0)
+    found = clusterings.by_gap(
+        points, clusterings.kmeans(points, [*range(1, 9)], 0), clusterings.kmeans, 0
+    )
     assert how_many(found) == 1
 
 
@@ -82,7 +85,9 @@ def test_three_clusters_are_three_by_the_gap_statistic():
     """The second case of the paper: 25, 25 and 50 around (0, 0), (0, 5) and (5, -3)."""
     centres = np.repeat([[0.0, 0], [0, 5], [5, -3]], [25, 25, 50], axis=0)
     points = clusterings.upright(centres + np.random.default_rng(3).normal(size=(100, 2)))
-    found = clusterings.by_gap(points, clustered(points), clusterings.kmeans, 0)
+    found = clusterings.by_gap(
+        points, clusterings.kmeans(points, [*range(1, 9)], 0), clusterings.kmeans, 0
+    )
     sizes = sorted(np.unique(found, return_counts=True)[1])
     np.testing.assert_allclose(sizes, [25, 25, 50], atol=3)
 
@@ -117,10 +122,12 @@ def test_pairings_are_the_mutual_nearest_neighbours(seed, clients):
     label, client = draws.integers(4, size=60), draws.integers(clients, size=60)
     records = draws.normal(size=(60, 5)).astype(np.float32)
     received = Received(Observed(records, label, client))
-    found = linkage.pairings(received, received.projected(0), 0)
+    found = linkage.pairings(received, 0)
     labels = len(received.names)
     pairs, crossing = np.zeros((2, labels, labels), dtype=int)
-    for of_client in range(clients):
+    for of_client, rows in enumerate(received.rows_of_clients()):
+        seen = np.zeros((60, 5))
+        seen[rows] = linkage.along(received.smashed[rows], derive_seed(0, "directions", of_client))
         for first in range(labels):
             for second in set(range(labels)) - {first}:
                 pool = np.isin(received.label, [first, second]) & (received.client == of_client)
@@ -129,7 +136,7 @@ def test_pairings_are_the_mutual_nearest_neighbours(seed, clients):
                     continue
                 nearest = (
                     NearestNeighbors(n_neighbors=1)
-                    .fit(received.smashed[pool])
+                    .fit(seen[pool])
                     .kneighbors(return_distance=False)[:, 0]
                 )
                 mutual = nearest[nearest] == np.arange(len(side))
@@ -139,6 +146,21 @@ def test_pairings_are_the_mutual_nearest_neighbours(seed, clients):
     np.testing.assert_array_equal(found.crossing, crossing)
 
 
+def test_directions_of_noise_are_left_out_and_those_of_records_are_kept():
+    draws = np.random.default_rng(0)
+    plane = np.linalg.qr(draws.normal(size=(100, 3)))[0].T
+    records = draws.normal(size=(400, 3)) * [9, 6, 3] @ plane
+    noisy = (records + draws.normal(size=records.shape)).astype(np.float32)
+    seen = linkage.along(noisy, 0)
+    assert np.linalg.matrix_rank(seen, tol=1e-3) == 3
+    # Wiener's filter along the plane's own directions.
+    wanted = (records @ plane.T) * [81 / 82, 36 / 37, 9 / 10]
+    wanted -= wanted.mean(axis=0)
+    before = np.linalg.norm(wanted[:, None] - wanted, axis=2)
+    after = np.linalg.norm(seen[:, None] - seen, axis=2)
+    assert np.abs(after - before).mean() < 0.1 * before.mean()
+
+
 def test_as_many_cross_as_are_expected_when_sides_are_drawn_by_lot():
     draws = np.random.default_rng(0)
     records = draws.normal(size=(60, 4)).astype(np.float32)
@@ -146,7 +168,7 @@ def test_as_many_cross_as_are_expected_when_sides_are_drawn_by_lot():
     for _ in range(200):
         label = draws.permutation(np.repeat([0, 1], [20, 40]))
         received = Received(Observed(records, label, np.zeros(60, dtype=int)))
-        found = linkage.pairings(received, received.projected(0), 0)
+        found = linkage.pairings(received, 0)
         crossing.append(found.crossing[0, 1])
         expected.append(found.expected[0, 1])
     error = np.std(crossing) / np.sqrt(len(crossing))
@@ -160,7 +182,7 @@ def test_independent_records_are_hardly_ever_linked():
         records, _ = classes(1, 60, 10, apart=0, seed=trial)
         label = np.repeat([0, 1], 30)
         received = Received(Observed(records.astype(np.float32), label, np.zeros(60, dtype=int)))
-        found = linkage.pairings(received, received.projected(0), 0)
+        found = linkage.pairings(received, 0)
         joined += how_many(linkage.linked(found)) == 1
     assert joined <= 6
 
@@ -170,7 +192,7 @@ def test_more_records_than_are_paired_are_still_linked(monkeypatch):
     records, real = classes(2, 250, 90, apart=0)
     observed, real_of = masked(records, real, np.zeros(500, dtype=int), "replicate", noise=0.2)
     received = Received(observed)
-    found = linkage.pairings(received, received.projected(0), 0)
+    found = linkage.pairings(received, 0)
     assert found.pairs.max() <= 100
     clusters = linkage.linked(found)
     assert len({(c, r) for c, r in zip(clusters, real_of[received.names], strict=True)}) == 2
@@ -184,16 +206,17 @@ def test_the_distance_by_chance_is_that_of_permuted_records():
     records = draws.normal(size=(50, 6)) * [5, 3, 1, 1, 1, 1]
     label = np.repeat([0, 1], [15, 35])
     received = Received(Observed(records.astype(np.float32), label, np.zeros(50, dtype=int)))
-    points = received.projected(0)
-    distance, mean, variance = lookalikes.differences(received, points)
+    distance, mean, variance = lookalikes.differences(received)
+    # The unit of the client.
+    points = received.smashed / np.sqrt(np.mean((received.smashed - received.smashed.mean(0)) ** 2))
     apart = []
     for _ in range(4000):
         side = draws.permutation(received.label)
-        means = [points[0][side == place].mean(axis=0) for place in (0, 1)]
+        means = [points[side == place].mean(axis=0) for place in (0, 1)]
         apart.append(((means[0] - means[1]) ** 2).sum())
     assert mean[0, 1] == pytest.approx(np.mean(apart), rel=0.05)
     assert variance[0, 1] == pytest.approx(np.var(apart), rel=0.15)
-    means = [points[0][received.label == place].mean(axis=0) for place in (0, 1)]
+    means = [points[received.label == place].mean(axis=0) for place in (0, 1)]
     assert distance[0, 1] == pytest.approx(((means[0] - means[1]) ** 2).sum())
 
 
@@ -207,7 +230,7 @@ def test_one_distribution_is_hardly_ever_taken_for_two():
             received = Received(
                 Observed(records.astype(np.float32), label, np.zeros(60, dtype=int))
             )
-            split += how_many(lookalikes.alike(received, received.projected(trial))) == 2
+            split += how_many(lookalikes.alike(received)) == 2
         assert split <= 6
 
 
@@ -245,7 +268,7 @@ def test_masked_labels_of_the_same_clients_and_of_the_same_counts():
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_masked_labels_of_the_same_clients_are_joined_before_others(number):
     received = Received(observed_of([[2, 0, 0], [2, 2, 0], [2, 0, 0], [2, 2, 0], [0, 0, 2]]))
-    clusters = client_view.joined_by_clients(received, received.projected(0), number)
+    clusters = client_view.joined_by_clients(received, number)
     assert (
         sets_of(clusters, received)
         == {
