@@ -86,6 +86,10 @@ class ClientSetting:
         The values of the options that strategy and method declare as their own.
     label_privacy : LabelPrivacy
         How labels are hidden, by clients that hide them.
+    label_mechanism : "none" or "rr-with-prior"
+        How training labels are told (vanilla): as they are, or by randomised response.
+    label_epsilon : float
+        ε of that mechanism.
     """
 
     properties: Mapping[str, Scalar]
@@ -97,6 +101,8 @@ class ClientSetting:
     upload_chunk_bytes: int
     options: Mapping[str, Value]
     label_privacy: LabelPrivacy
+    label_mechanism: str
+    label_epsilon: float
 
 
 Method = TypeVar("Method", bound=Callable[..., Message])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -11,15 +12,28 @@ from torch import nn
 
 from clients.alone import pretrain
 from clients.base import SplitClient, action
+from clients.holding import Holding
+from clients.label_privacy.randomised_response import (
+    draws,
+    response_with_prior,
+    told_labels,
+    uniform_prior,
+)
 from transport.grpc_link import connect
 from transport.link import Endpoint, Link
 from transport.message import Array, Message, Scalar
-from unlearning.objectives import Objective, targets_of
+from unlearning.exactness import derive_seed
+from unlearning.objectives import Batch, Objective, targets_of
 from unlearning.stages import Stage
 
 
 class VanillaClient(SplitClient):
-    """Trains its segment on the gradients that come back over the link."""
+    """Trains its segment on the gradients that come back over the link.
+
+    With ``label-mechanism = rr-with-prior`` it trains with the labels that it tells, whatever is
+    trained and wherever the loss is: what leaves the client in training then follows from images
+    and told labels alone. Which samples a request means, and scores, go by the true ones.
+    """
 
     def prepare(self, message: Message) -> None:
         """Drop what a stage left whose end this client missed: it had not forgotten."""
@@ -62,6 +76,23 @@ class VanillaClient(SplitClient):
         if "original" in self.stage(message).objective.teachers:
             self.state.save("original", self.kept_weights())
         return Message("begin")
+
+    def visit(
+        self, stage: Stage, epoch: int, about: int, holding: Holding | None = None
+    ) -> Iterator[tuple[torch.Tensor, Batch]]:
+        """Yield the batches of one epoch of a stage, with the labels that this client tells."""
+        for x, batch in super().visit(stage, epoch, about, holding):
+            yield x, replace(batch, labels=self._told(batch))
+
+    def _told(self, batch: Batch) -> torch.Tensor:
+        """Return the labels to tell: a sample's is the same each time, whatever it is told for."""
+        if self.setting.label_mechanism == "none":
+            return batch.labels
+        # What the client knows of its own labels is what is protected: the prior knows nothing.
+        prior = uniform_prior(batch.num_labels)
+        response = response_with_prior(prior, self.setting.label_epsilon)
+        seed = derive_seed(self.training.seed, "told-label", self.client)
+        return told_labels(batch.labels, response, draws(batch.ids, seed))
 
     @action
     def train(self, message: Message) -> Message:

@@ -106,6 +106,8 @@ def client_fn(context: Context) -> Client:
         upload_chunk_bytes=int(config.upload_chunk_mb * 1e6),
         options=config.plugin_options(),
         label_privacy=config.label_privacy(),
+        label_mechanism=config.label_mechanism,
+        label_epsilon=config.label_epsilon,
     )
     return _client_class(config)(setting).to_client()
 

@@ -22,8 +22,15 @@ from models.split import MODELS
 from models.training import TrainingSettings
 from simulations.data.partition import DISTRIBUTIONS
 from strategies.base import SplitStrategy
+from strategies.gradient_noise import GRADIENT_NOISES, GradientNoise
 from strategies.registry import STRATEGIES
-from unlearning.methods import METHODS, Retrain, UnlearningMethod, UnlearningSettings
+from unlearning.methods import (
+    METHODS,
+    Retrain,
+    StagedMethod,
+    UnlearningMethod,
+    UnlearningSettings,
+)
 from unlearning.request import Request, parse_requests
 
 # TOML's integers end here, and so do seeds and ids; a larger number is a slip of the finger.
@@ -85,6 +92,7 @@ def _is_positive(text: str) -> bool:
     except ValueError:
         return False
 
+_LABEL_MECHANISMS = ("none", "rr-with-prior")
 
 _RESERVED = "a number from 0 to 1, or a whole number"
 
@@ -234,6 +242,30 @@ class RunConfig:
         100, "how often the pool goes round at most", "an integer >= 1", _positive
     )
     attacks: bool = _own(False, "measure what the server can tell of masked labels", "true, false")
+    label_mechanism: str = _own(
+        "none",
+        "how clients tell their labels: as they are, or by randomised response",
+        ", ".join(_LABEL_MECHANISMS),
+        lambda value: value in _LABEL_MECHANISMS,
+    )
+    label_epsilon: float = _own(
+        0.0,
+        "ε of the label mechanism, for a record's label",
+        "a number > 0, or 0 without a label-mechanism",
+        _not_negative,
+    )
+    gradient_noise: str = _own(
+        "none",
+        "noise on the gradients that the server returns",
+        ", ".join(("none", *GRADIENT_NOISES)),
+        lambda value: value in ("none", *GRADIENT_NOISES),
+    )
+    gradient_noise_power: float = _own(
+        0.0,
+        "of marvell's noise, in squared distances between the labels' gradients",
+        "a number > 0, or 0 without marvell",
+        _not_negative,
+    )
     round_timeout: float = _key(
         3600.0, "seconds a client has for an answer", "0 < x <= 1000000", lambda v: 0 < v <= 1e6
     )
@@ -331,6 +363,7 @@ class RunConfig:
         parse_requests(self.forget, self.forget_client)
         self._stable_clients()
         self._check_method()
+        self._check_label_privacy()
         for key, path in (("out", self.out), ("state-dir", self.state_dir)):
             if path and not Path(path).is_absolute():
                 raise refuse(key, path, "an absolute path: a run has no current folder of yours")
@@ -358,6 +391,23 @@ class RunConfig:
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             raise UserError(f"unlearning={self.unlearning!r} cannot be made: {reason}") from error
+
+    def _check_label_privacy(self) -> None:
+        """Refuse protections of labels that lack what they need, or that have no effect."""
+        if self.label_mechanism == "none" and self.label_epsilon:
+            raise refuse("label-epsilon", self.label_epsilon, "0 (without a label-mechanism)")
+        if self.label_mechanism != "none" and not self.label_epsilon:
+            allowed = f"a number > 0 (with label-mechanism={self.label_mechanism!r})"
+            raise refuse("label-epsilon", self.label_epsilon, allowed)
+        noise, method = self.noise(), self.method()
+        if noise is None and self.gradient_noise_power:
+            allowed = "0 (without gradient-noise='marvell')"
+            raise refuse("gradient-noise-power", self.gradient_noise_power, allowed)
+        if noise is None or not noise.needs_labels or not isinstance(method, StagedMethod):
+            return
+        if not all("labels" in stage.objective.sends for stage in method.stages()):
+            allowed = f"none, max-norm (unlearning={self.unlearning!r} sends no labels)"
+            raise refuse("gradient-noise", self.gradient_noise, allowed)
 
     def as_mapping(self) -> dict[str, Value]:
         """Return every key, with dashes, and its value."""
@@ -455,6 +505,18 @@ class RunConfig:
             options=self.plugin_options(),
         )
         return METHODS.get(self.unlearning)(settings)
+
+    def noise(self) -> GradientNoise | None:
+        """Return what the server adds to the gradients that it returns; None for nothing.
+
+        Raises
+        ------
+        UserError
+            As `GradientNoise`.
+        """
+        if self.gradient_noise == "none":
+            return None
+        return GradientNoise(self.gradient_noise, self.gradient_noise_power)
 
     def plugin_options(self) -> dict[str, Value]:
         """Return the settings that the strategy and the unlearning method declare as their own.

@@ -125,6 +125,7 @@ def _placed(prepared: Preparation, state: StateDir | None) -> Iterator[ServerSeg
         num_labels=prepared.dataset.num_classes,
         training=config.training(),
         part=STRATEGIES.get(config.strategy).server_part,
+        gradient_noise=config.noise(),
     )
     try:
         if state is not None:

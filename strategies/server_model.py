@@ -16,6 +16,7 @@ from torch import nn
 from models.averaging import weighted_average
 from models.split import Part, build_segment, seeded, smashed_shape
 from models.training import TrainingSettings, train_batch
+from strategies.gradient_noise import GradientNoise
 from unlearning.exactness import derive_seed, digest
 from unlearning.stages import Stage, learning
 
@@ -49,6 +50,8 @@ class ServerModel:
         What both sides agree on.
     device : torch.device
         Where to compute.
+    gradient_noise : GradientNoise, optional
+        What to add to the gradients at the cut that `step` returns; by default nothing.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class ServerModel:
         num_labels: int,
         training: TrainingSettings,
         device: torch.device,
+        gradient_noise: GradientNoise | None = None,
     ) -> None:
         self.part: Part = part
         self._shape = (part, model, input_shape, num_labels)
@@ -66,6 +70,7 @@ class ServerModel:
         self._smashed_shape = smashed_shape(model, input_shape, num_labels)
         self._training = training
         self._device = device
+        self._gradient_noise = gradient_noise
         self.initialise()
 
     def expect_labels(self, num_labels: int) -> None:
@@ -149,8 +154,23 @@ class ServerModel:
             for name, target in tensors.items()
             if name != "smashed"
         }
-        self._train(self._copy_of(client), x, targets)
-        return {"gradient": _gradient_of(x)}
+        trained = self._copy_of(client)
+        self._train(trained, x, targets)
+        return {"gradient": self._noisy(_gradient_of(x), targets, client, trained)}
+
+    def _noisy(
+        self,
+        gradient: torch.Tensor,
+        targets: Mapping[str, torch.Tensor],
+        client: int,
+        trained: _Copy,
+    ) -> torch.Tensor:
+        """Return the gradients of a step that was just taken as its client is sent them."""
+        if self._gradient_noise is None:
+            return gradient
+        step = (*trained.name, client, trained.steps)
+        seed = derive_seed(self._training.seed, "cut-gradient-noise", *step)
+        return self._gradient_noise.added_to(gradient, targets.get("labels"), seed)
 
     def _train(self, trained: _Copy, x: torch.Tensor, targets: Mapping[str, torch.Tensor]) -> None:
         """Take one step towards the stage's objective."""

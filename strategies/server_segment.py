@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from models.split import Part
 from models.training import TrainingSettings
+from strategies.gradient_noise import GradientNoise
 from strategies.server_model import ServerModel
 from transport.grpc_link import LinkServer
 from transport.ledger import Ledger, Row
@@ -51,6 +52,8 @@ class ServerSegment:
         Whether to compute on the GPU that this process was given.
     part : Part
         What of the network the server holds: all behind the cut, or the trunk of a U shape.
+    gradient_noise : GradientNoise, optional
+        What to add to the gradients at the cut; by default nothing.
     """
 
     def __init__(
@@ -62,10 +65,13 @@ class ServerSegment:
         host: str = "127.0.0.1",
         on_gpu: bool = False,
         part: Part = "server",
+        gradient_noise: GradientNoise | None = None,
     ) -> None:
         # Ray can pretend to have a GPU; the result names the device that was really used.
         self._device = torch.device("cuda" if on_gpu and torch.cuda.is_available() else "cpu")
-        self._model = ServerModel(part, model, input_shape, num_labels, training, self._device)
+        self._model = ServerModel(
+            part, model, input_shape, num_labels, training, self._device, gradient_noise
+        )
         self._training, self._host = training, host
         # One for test activations, one for what is kept unless it is taken up from somewhere.
         self._temporary = [TemporaryFolder(), TemporaryFolder()]

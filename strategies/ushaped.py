@@ -15,6 +15,8 @@ class UShaped(Vanilla):
 
     client = "clients.ushaped:UShapedClient"
     server_part = "trunk"
+    # No label crosses that could be told otherwise, or be read off a gradient.
+    uses = frozenset({"client-sync", "init-from", "skip-absent"})
 
     def predictions_for(self, client: int) -> dict[str, Array]:
         """Return the features that leave the trunk; the client's head makes labels of them."""

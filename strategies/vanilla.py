@@ -26,11 +26,27 @@ class Vanilla(SplitStrategy):
     With ``skip-absent`` an epoch goes on without a client that does not answer, but for the steps
     that forget on a client that asked; what the server segment has learned of its turn until then
     stays. Retraining that skipped a turn is not exact.
+
+    Two published protections of labels are options. With ``label-mechanism = rr-with-prior``
+    clients tell labels by randomised response, which protects them from the server. With
+    ``gradient-noise`` the server perturbs the gradients that it returns: that is made for a party
+    without labels on the other side of the cut, and there is none here
+    (`strategies.gradient_noise`).
     """
 
     client = "clients.vanilla:VanillaClient"
     methods = (Retrain, StagedMethod)
-    uses = frozenset({"client-sync", "init-from", "skip-absent"})
+    uses = frozenset(
+        {
+            "client-sync",
+            "init-from",
+            "skip-absent",
+            "label-mechanism",
+            "label-epsilon",
+            "gradient-noise",
+            "gradient-noise-power",
+        }
+    )
 
     def learn(self) -> Script:
         """Train for M epochs; within an epoch each client has one turn."""

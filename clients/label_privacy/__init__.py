@@ -1,1 +1,1 @@
-"""What SplitWiper+ does to labels and smashed data before they leave a client (Algorithm 4)."""
+"""What clients do so that the server does not read their labels."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from simulations.plan import Preparation
 from simulations.session.conversation import Conversation
+from simulations.session.privacy import privacy_of
 from simulations.state.agenda import Task
 from strategies.base import SplitStrategy
 from transport.ledger import Account, Ledger, transmission_seconds
@@ -124,7 +125,7 @@ class Recorder:
                 },
                 "timing": cost["timing"],
                 "absent": [*cost["absent"], *(str(one) for one in strategy.heard.absences)],
-                "privacy": None,
+                "privacy": privacy_of(self._prepared.config, strategy),
                 "membership": None,
                 "digests": {
                     "server": strategy.server.digest(),

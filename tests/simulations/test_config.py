@@ -81,6 +81,10 @@ BAD_TYPES = [
     ("slices", 2.0),
     ("server-slices", "2"),
     ("stable-clients", 1),
+    ("label-mechanism", False),
+    ("label-epsilon", "1"),
+    ("gradient-noise", 0),
+    ("gradient-noise-power", "1"),
     ("options", 1),
     ("out", 0),
     ("state-dir", 0),
@@ -99,6 +103,13 @@ BAD_VALUES = [
     ("init-from", ""),
     ("splitfed-version", 3),
     ("client-sync", ""),
+    *(("label-mechanism", value) for value in ("", "rr", "RR-With-Prior")),
+    *(("gradient-noise", value) for value in ("", "maxnorm", "iso")),
+    *(
+        (key, value)
+        for key in ("label-epsilon", "gradient-noise-power")
+        for value in (-1, -1e-9, NAN, INF)
+    ),
     *((key, value) for key in ("forget-client", "pretrain-epochs", "seed") for value in (-1, -7)),
     *(
         (key, value)
@@ -279,6 +290,64 @@ def test_a_key_that_means_nothing_to_the_strategy_is_not_silently_taken():
     ):
         with pytest.raises(UserError, match=f"^{named} is not possible; .*strategy=.* ignore it"):
             RunConfig.from_mapping(chosen).check()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        (
+            {"label-epsilon": 1},
+            "label-epsilon=1.0 is not possible; allowed: 0 (without a label-mechanism)",
+        ),
+        (
+            {"label-mechanism": "rr-with-prior"},
+            "label-epsilon=0.0 is not possible; allowed: a number > 0 "
+            "(with label-mechanism='rr-with-prior')",
+        ),
+        (
+            {"gradient-noise-power": 1},
+            "gradient-noise-power=1.0 is not possible; allowed: 0 (without "
+            "gradient-noise='marvell')",
+        ),
+        (
+            {"gradient-noise": "marvell"},
+            "gradient-noise-power=0.0 is not possible; allowed: a number > 0 "
+            "(with gradient-noise='marvell')",
+        ),
+        (
+            {"gradient-noise": "max-norm", "gradient-noise-power": 1},
+            "gradient-noise-power=1.0 is not possible; allowed: 0 "
+            "(gradient-noise='max-norm' follows from the batch alone)",
+        ),
+        (
+            {
+                "gradient-noise": "marvell",
+                "gradient-noise-power": 1,
+                "unlearning": "distillation",
+            },
+            "gradient-noise='marvell' is not possible; allowed: none, max-norm "
+            "(unlearning='distillation' sends no labels)",
+        ),
+    ],
+)
+def test_a_protection_of_labels_that_lacks_something_or_has_no_effect_is_refused(chosen, message):
+    assert refusal(RunConfig.from_mapping({"strategy": "vanilla", **chosen}).check) == message
+
+
+@pytest.mark.parametrize("strategy", ["splitwiper", "splitfed", "u-shaped"])
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"label-mechanism": "rr-with-prior", "label-epsilon": 1.0},
+        {"gradient-noise": "max-norm"},
+        {"gradient-noise": "marvell", "gradient-noise-power": 1.0},
+    ],
+)
+def test_a_protection_of_labels_is_refused_by_strategies_that_have_none(strategy, chosen):
+    RunConfig.from_mapping({"strategy": "vanilla", **chosen}).check()
+    message = refusal(RunConfig.from_mapping({"strategy": strategy, **chosen}).check)
+    key, value = next(iter(chosen.items()))
+    assert message.startswith(f"{key}={value!r} is not possible; allowed: 'none' (strategy=")
 
 
 def test_what_does_not_go_with_a_state_dir_is_refused():
