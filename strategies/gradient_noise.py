@@ -144,8 +144,8 @@ def marvell(
     normal = torch.randn(gradient.shape, generator=generator, dtype=gradient.dtype)
     if len(present) == 2:
         return gradient + _of_two(means, squares, of, budget, normal)
-    directions, variances = shared_noise(means.numpy(), float(squares.mean()), budget)
-    spread = torch.from_numpy(variances).sqrt()[:, None] * torch.from_numpy(directions)
+    directions, variances = shared_noise(means, float(squares.mean()), budget)
+    spread = variances.sqrt()[:, None] * directions
     return gradient + normal[:, : len(spread)] @ spread
 
 

@@ -13,14 +13,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
 from scipy.optimize import minimize_scalar
 
 # Variances below this share of the gap are no smaller: a label with a single gradient has none.
 _LEAST = 1e-12
 # In logarithms, so a share.
-_TOLERANCE = 1e-10
+_TOLERANCE = 1e-8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,8 +175,8 @@ def _best_between(loss: Callable[[float], float], low: float, high: float) -> fl
 
 
 def shared_noise(
-    means: NDArray[np.float64], variance: float, budget: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    means: torch.Tensor, variance: float, budget: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the best noise among those that are the same for all of several labels.
 
     The paper is about two labels. Ours, for more: one covariance C for all, the variance v of the
@@ -189,7 +188,7 @@ def shared_noise(
 
     Parameters
     ----------
-    means : array of float64, shape (labels, d)
+    means : tensor of float64, shape (labels, d)
         The mean gradient of each label, not all the same.
     variance : float
         v, in each dimension.
@@ -198,18 +197,17 @@ def shared_noise(
 
     Returns
     -------
-    array of float64, shape (directions, d); array of float64, shape (directions,)
+    tensor of float64, shape (directions, d); tensor of float64, shape (directions,)
         Orthonormal directions and the variance of the noise in each; there is none in others.
     """
-    centred = means - means.mean(axis=0)
+    centred = means - means.mean(dim=0)
     # The sum of Δg·Δgᵀ over all pairs is the number of labels times that of these.
-    _, singular, directions = np.linalg.svd(centred, full_matrices=False)
+    _, roots, directions = torch.linalg.svd(centred, full_matrices=False)
     # The last direction of centred means is made of rounding.
-    known = singular > singular[0] * 1e-9
-    roots, directions = singular[known], directions[known]
+    roots = roots[roots > roots[0] * 1e-9]
     # Water poured over steps: directions come in falling order of s_i.
-    counts = np.arange(1, len(roots) + 1)
-    heights = (budget + counts * variance) / np.cumsum(roots)
+    counts = torch.arange(1, len(roots) + 1)
+    heights = (budget + counts * variance) / roots.cumsum(dim=0)
     used = int(counts[heights * roots > variance][-1])
     variances = heights[used - 1] * roots[:used] - variance
     return directions[:used], variances

@@ -48,6 +48,7 @@ def _of_told_labels(epsilon: float) -> dict[str, Any]:
         ],
         "does_not_cover": [
             "whoever knows the run's seed, from which this simulation draws what is told",
+            "which labels a client holds: its records have that in common, and there are many",
             "images and smashed data: what they show of a label without it being told",
             "a request that names a label: the samples that are not visited after it had that one",
             "labels of test samples: clients answer how many of each label were predicted right",

@@ -97,8 +97,8 @@ def test_with_more_labels_all_share_the_noise_that_hides_their_pairs_best():
     where = torch.tensor([0, 1, 2, 0, 1, 2, 2, 1])
     variance = float((gradient - means[where]).square().mean())
     budget = 2.0 * float(np.mean(squared))
-    directions, variances = shared_noise(means.numpy(), variance, budget)
-    expected = directions.T @ np.diag(variances) @ directions
+    directions, variances = shared_noise(means, variance, budget)
+    expected = (directions.T @ variances.diag() @ directions).numpy()
     drawn = noisy(lambda *many: marvell(*many, 2.0, generator(1)), gradient, labels)
     drawn -= gradient.numpy()
     for sample in (0, 1, 2):

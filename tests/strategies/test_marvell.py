@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -182,7 +183,9 @@ def pairwise(means, variance, covariance):
 def test_no_other_shared_noise_of_that_power_does_better(count, dimensions, variance, power, seed):
     random = np.random.default_rng(seed)
     means = random.normal(size=(count, dimensions)) * random.exponential(size=dimensions)
-    directions, found = shared_noise(means, variance, power)
+    directions, found = (
+        one.numpy() for one in shared_noise(torch.from_numpy(means), variance, power)
+    )
     assert found.sum() == pytest.approx(power)
     assert (found > 0).all()
     np.testing.assert_allclose(directions @ directions.T, np.eye(len(found)), atol=1e-9)
@@ -201,7 +204,7 @@ def test_no_other_shared_noise_of_that_power_does_better(count, dimensions, vari
 def test_for_two_labels_that_vary_alike_the_shared_noise_is_the_papers(power):
     means = np.random.default_rng(0).normal(size=(2, 20))
     gap = means[1] - means[0]
-    directions, found = shared_noise(means, 0.4, power)
+    directions, found = (one.numpy() for one in shared_noise(torch.from_numpy(means), 0.4, power))
     assert abs(directions[0] @ gap) == pytest.approx(np.linalg.norm(gap))
     labels = TwoLabels(dimensions=20, gap=gap @ gap, variances=(0.4, 0.4), share=0.5)
     assert [found[0]] * 2 == pytest.approx(best_noise(labels, power).along)
