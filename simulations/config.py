@@ -92,6 +92,7 @@ def _is_positive(text: str) -> bool:
     except ValueError:
         return False
 
+
 _LABEL_MECHANISMS = ("none", "rr-with-prior")
 
 _RESERVED = "a number from 0 to 1, or a whole number"
