@@ -107,6 +107,19 @@ class SplitWiperPlusClient(SplitWiperClient):
         expansion = self.setting.label_privacy.expansion
         return LabelMap.drawn(self._agreed_labels, expansion, self._common_secret)
 
+    @action
+    def reveal_map(self, message: Message) -> Message:
+        """Say what each masked label means: only where attacks are to be scored.
+
+        Raises
+        ------
+        ValueError
+            If this client was not told that they are.
+        """
+        if not self.setting.label_privacy.attacks:
+            raise ValueError("what masked labels mean is said where attacks=true, and never else")
+        return Message("reveal-map", tensors={"real-of": self.label_map.real_of})
+
     def predicted(self, message: Message) -> Array:
         """Return the label whose masked labels are the most probable together (demasking)."""
         return self.label_map.demask(message.tensors["probabilities"].astype(np.float64))

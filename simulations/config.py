@@ -242,7 +242,11 @@ class RunConfig:
     consensus_rounds: int = _own(
         100, "how often the pool goes round at most", "an integer >= 1", _positive
     )
-    attacks: bool = _own(False, "measure what the server can tell of masked labels", "true, false")
+    attacks: bool = _own(
+        False,
+        "measure what the server can tell of masked labels; a client reveals them for that",
+        "true, false",
+    )
     label_mechanism: str = _own(
         "none",
         "how clients tell their labels: as they are, or by randomised response",
@@ -465,6 +469,7 @@ class RunConfig:
             consensus=ConsensusSettings(
                 add=self.consensus_add, finish=self.consensus_finish, most=self.consensus_most
             ),
+            attacks=self.attacks,
         )
 
     def stable_first(self, num_clients: int) -> list[int]:

@@ -71,6 +71,8 @@ class StrategySetting:
         Whether an epoch goes on without a client that does not answer.
     consensus_rounds : int
         How often clients send a pool of labels round at most, to agree on them (SplitWiper+).
+    attacks : bool
+        Whether a client is asked what masked labels mean, to score attacks on them (SplitWiper+).
     options : mapping
         The values of the options that strategy and method declare as their own.
     present : sequence of int, optional
@@ -90,6 +92,7 @@ class StrategySetting:
     stable_first: Sequence[int] = ()
     skip_absent: bool = False
     consensus_rounds: int = 100
+    attacks: bool = False
     options: Mapping[str, Value] = field(default_factory=dict)
     present: Sequence[int] | None = None
     report: Callable[[str], None] = lambda _: None

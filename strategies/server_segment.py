@@ -215,6 +215,22 @@ class ServerSegment:
         """Return the size of the cached training activations and labels, in bytes."""
         return self._cache.bytes
 
+    def received(self) -> dict[str, Array]:
+        """Return all that is cached of training data, as who looks at it would.
+
+        Returns
+        -------
+        dict
+            ``smashed``, float32, shape (n, ...); ``labels`` and ``clients``, int64, shape (n,):
+            under which label each came, and from whom.
+        """
+        samples = self._cache.samples()
+        return {
+            "smashed": samples.smashed().numpy(),
+            "labels": samples.labels.numpy(),
+            "clients": samples.clients,
+        }
+
     # Evaluation.
 
     def cache_test(self, client: int, chunk: int, smashed: Array) -> None:

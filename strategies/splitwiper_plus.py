@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
+from strategies.base import StrategySetting
 from strategies.label_consensus import agree_on_labels
 from strategies.script import Script
 from strategies.splitwiper import SplitWiper
 from transport.message import Array
+from unlearning.exactness import Ids
 
 
 class SplitWiperPlus(SplitWiper):
@@ -35,11 +41,24 @@ class SplitWiperPlus(SplitWiper):
     }
     counts_by_label = False
 
+    def __init__(self, setting: StrategySetting) -> None:
+        super().__init__(setting)
+        self.real_of: Ids | None = None
+        """The real label of each masked one, int64, shape (E,), where attacks are to be scored."""
+
     def learn(self) -> Script:
         """Agree on labels (Algorithm 3), then as SplitWiper (Algorithm 1, under Algorithm 4)."""
         masked_labels = yield from agree_on_labels(self.clients, self.setting.consensus_rounds)
         self.server.expect_labels(masked_labels)
         yield from super().learn()
+
+    def score(self, present: Sequence[int] | None = None) -> Script:
+        """Measure accuracy; with `attacks`, ask a client what masked labels mean as well."""
+        yield from super().score(present)
+        if self.setting.attacks:
+            someone = (self.present if present is None else present)[:1]
+            for reply in (yield self.ask(someone, "reveal-map")):
+                self.real_of = reply.message.tensors["real-of"].astype(np.int64)
 
     def predictions_for(self, client: int) -> dict[str, Array]:
         """Return how probable each masked label is for each test sample."""

@@ -21,7 +21,7 @@ ALLOWED = {
 INSIDE = {
     "data": set(),
     "state": {"data"},
-    "session": {"data", "state"},
+    "session": {"data", "metrics", "state"},
     "command_line": {"data", "state", "session"},
     "metrics": set(),
 }

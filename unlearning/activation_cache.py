@@ -197,6 +197,11 @@ class CachedSamples:
     def __len__(self) -> int:
         return len(self.keys)
 
+    @property
+    def clients(self) -> Ids:
+        """Whose sample each is: int64, shape (n,)."""
+        return self.keys // _IDS_PER_CLIENT
+
     def smashed(self, rows: torch.Tensor | None = None) -> torch.Tensor:
         """Return the smashed data of some samples, in the order in which they are named.
 

@@ -29,6 +29,8 @@ class LabelPrivacy:
         nothing is hidden from who knows the seed; or nothing, drawn once and kept.
     consensus : ConsensusSettings
         How the pool goes round.
+    attacks : bool
+        Whether a client may tell what masked labels mean, so that attacks on them can be scored.
     """
 
     expansion: Expansion
@@ -36,6 +38,7 @@ class LabelPrivacy:
     mechanism: Mechanism | None
     secrets: str
     consensus: ConsensusSettings
+    attacks: bool
 
     def clipped(self, smashed: torch.Tensor) -> torch.Tensor:
         """Return smashed data as the mechanism clips it, before any noise; without one as it is."""

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from simulations.metrics.client_view import gives_away
 from simulations.plan import Preparation
 from simulations.session.conversation import Conversation
-from simulations.session.privacy import privacy_of
+from simulations.session.privacy import attacked, privacy_of
 from simulations.state.agenda import Task
 from strategies.base import SplitStrategy
+from strategies.splitwiper_plus import SplitWiperPlus
 from transport.ledger import Account, Ledger, transmission_seconds
 
 SCHEMA_VERSION = 1
@@ -55,6 +57,11 @@ class Recorder:
         self._conversation, self._ledger = conversation, ledger
         self._tasks = list(tasks)
         self._phases: list[dict[str, Any]] = list(phases)
+        self._uploads: dict[int, int] = {}
+        for phase in phases:
+            told = (phase["privacy"] or {}).get("uploads", {})
+            self._uploads |= {int(client): made for client, made in told.items()}
+        self._seen: frozenset[int] | None = None
         self._setup = [
             {"client": client, **self._traffic(ledger.account(client, "setup"))}
             for client in strategy.clients
@@ -87,6 +94,7 @@ class Recorder:
                 },
             },
             "absent": [str(one) for one in strategy.heard.absences],
+            "uploads": strategy.heard.releases,
         }
 
     def note_phase(self, task: Task, cost: dict[str, Any]) -> None:
@@ -104,6 +112,8 @@ class Recorder:
             (client, phase, Account(**account)) for client, phase, account in cost["ledger"]
         )
         self._conversation.take_asked()
+        # Of JSON, which has no numbers for keys.
+        self._uploads |= {int(client): made for client, made in cost["uploads"].items()}
         asking = self._asking(task)
         requested = {client for one in asking for client in one.counts}
         # One that was taken down by a run that did not come to its end is taken down again.
@@ -125,7 +135,8 @@ class Recorder:
                 },
                 "timing": cost["timing"],
                 "absent": [*cost["absent"], *(str(one) for one in strategy.heard.absences)],
-                "privacy": privacy_of(self._prepared.config, strategy),
+                "privacy": privacy_of(self._prepared.config, self._uploads),
+                "label_matching": self._label_matching(task),
                 "membership": None,
                 "digests": {
                     "server": strategy.server.digest(),
@@ -151,6 +162,17 @@ class Recorder:
             "setup": {"clients": self._setup},
             "phases": self._phases,
         }
+
+    def _label_matching(self, task: Task) -> dict[str, Any] | None:
+        """Attack the masked labels that the server received, where the run is to do that."""
+        strategy = self._strategy
+        if not isinstance(strategy, SplitWiperPlus) or strategy.real_of is None:
+            return None
+        found, seen = attacked(strategy.server, strategy.real_of, self._prepared.config.seed)
+        if self._seen is not None and seen < self._seen:
+            found["vanished_are_one_label"] = gives_away(self._seen, seen, strategy.real_of)
+        self._seen = seen
+        return found
 
     def _cost(self, client: int, phase: str, requested: bool) -> dict[str, Any]:
         """Return what a phase, and the evaluation after it, cost a client."""

@@ -198,6 +198,7 @@ def make_strategy(
             stable_first=config.stable_first(prepared.plan.num_clients),
             skip_absent=config.skip_absent,
             consensus_rounds=config.consensus_rounds,
+            attacks=config.attacks,
             options=config.plugin_options(),
             present=present,
             report=console.Ticker(),
