@@ -206,7 +206,7 @@ def shared_noise(
     # The last direction of centred means is made of rounding.
     roots = roots[roots > roots[0] * 1e-9]
     # Water poured over steps: directions come in falling order of s_i.
-    counts = torch.arange(1, len(roots) + 1)
+    counts = torch.arange(1, len(roots) + 1, dtype=roots.dtype)
     heights = (budget + counts * variance) / roots.cumsum(dim=0)
     used = int(counts[heights * roots > variance][-1])
     variances = heights[used - 1] * roots[:used] - variance
