@@ -50,6 +50,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 from figures import say
+from subset import cut_down
 
 from simulations.config import RunConfig
 from simulations.plan import deal
@@ -131,19 +132,6 @@ class Run:
     def accuracies(self) -> list[float]:
         """Those after learning and after each request."""
         return [self.accuracy, *(request.accuracy for request in self.requests)]
-
-
-def cut_down(source: Path, images: int, test_images: int, target: Path) -> None:
-    """Write the first images of each label, so many in all of each split, as a data set."""
-    with np.load(source) as data:
-        kept = {"class_names": data["class_names"]}
-        for split, wanted in (("train", images), ("test", test_images)):
-            labels = data[f"y_{split}"]
-            each = wanted // len(data["class_names"])
-            rows = [np.flatnonzero(labels == label)[:each] for label in np.unique(labels)]
-            for name in (f"x_{split}", f"y_{split}"):
-                kept[name] = data[name][np.concatenate(rows)]
-    np.savez(target, **kept)
 
 
 def visits(sizes: Sequence[int], epochs: Sequence[int], first: int = 0) -> int:
