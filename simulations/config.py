@@ -76,7 +76,13 @@ class RunConfig:
 
     strategy: str = _key("splitwiper", "how to learn", _ANY_NAME)
     unlearning: str = _key("retrain", "how to forget", _ANY_NAME)
-    dataset: str = _key("digits", "what to learn", "digits, or npz:PATH")
+    dataset: str = _key("digits", "what to learn", _ANY_NAME)
+    data_dir: str = _key(
+        "", "folder of the data sets that torchvision knows", "an absolute path, or empty"
+    )
+    download: bool = _key(
+        False, "torchvision may fetch into data-dir what is not there", "true, false"
+    )
     distribution: str = _key(
         "heterogeneous-labels",
         "how samples are dealt to clients",
@@ -241,7 +247,8 @@ class RunConfig:
         parse_requests(self.forget, self.forget_client)
         self._stable_clients()
         self._check_method()
-        for key, path in (("out", self.out), ("state-dir", self.state_dir)):
+        for key in ("data-dir", "out", "state-dir"):
+            path = getattr(self, key.replace("-", "_"))
             if path and not Path(path).is_absolute():
                 raise refuse(key, path, "an absolute path: a run has no current folder of yours")
         if self.out and self.out == self.state_dir:

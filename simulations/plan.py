@@ -12,8 +12,9 @@ import numpy as np
 from models.errors import UserError, refuse
 from models.split import check_fits
 from simulations.config import RunConfig
+from simulations.data.dataset import Dataset
 from simulations.data.partition import Plan, make_plan
-from simulations.data.sources import Dataset, load
+from simulations.data.sources import load
 from strategies.registry import STRATEGIES
 from unlearning.exactness import Ids
 from unlearning.request import Request
@@ -78,7 +79,7 @@ def deal(config: RunConfig, num_clients: int) -> tuple[Dataset, Plan]:
     UserError
         If the data cannot be read, or cannot be dealt like that.
     """
-    dataset = load(config.dataset)
+    dataset = load(config.dataset, config.data_dir, config.download)
     # Dealing takes time and memory by the client: what cannot be is not worked out.
     if num_clients > len(dataset.y_train):
         allowed = f"at most {len(dataset.y_train)}, the number of train samples"

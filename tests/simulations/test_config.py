@@ -16,7 +16,7 @@ from simulations.data.partition import DISTRIBUTIONS
 from unlearning.methods import METHODS, UnlearningMethod
 
 KEYS = [declared.name.replace("_", "-") for declared in fields(RunConfig)]
-FLAGS = ("skip-absent", "verify")
+FLAGS = ("download", "skip-absent", "verify")
 NAN, INF = float("nan"), float("inf")
 
 
@@ -59,6 +59,7 @@ BAD_TYPES = [
     ("strategy", 3),
     ("unlearning", 0.5),
     ("dataset", 1),
+    ("data-dir", 1),
     ("distribution", 1),
     ("model", 2),
     ("forget", 2),
@@ -144,6 +145,8 @@ BAD_TEXTS = [
     ("options", "=1"),
     ("options", "a = 1"),
     ("options", "a='1"),
+    ("data-dir", "data"),
+    ("data-dir", "~/data"),
     ("out", "results"),
     ("out", "./results"),
     ("out", "~/results"),
@@ -155,7 +158,7 @@ BAD_TEXTS = [
 def test_every_key_is_in_a_table_of_what_is_refused():
     assert {key for key, _ in BAD_TYPES} == set(KEYS)
     # A data set is looked up when it is loaded; true and false are both possible.
-    expected = set(KEYS) - {"dataset", "skip-absent"}
+    expected = set(KEYS) - {"dataset", "download", "skip-absent"}
     assert {key for key, _ in [*BAD_VALUES, *BAD_TEXTS]} == expected
 
 

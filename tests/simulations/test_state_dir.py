@@ -217,6 +217,8 @@ OTHER = {
     "strategy": "vanilla",
     "unlearning": "none",
     "dataset": "npz:/other.npz",
+    "data-dir": "/other",
+    "download": True,
     "distribution": "iid",
     "model": "vgg",
     "forget": "class:3",
