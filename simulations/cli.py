@@ -287,6 +287,7 @@ def list_names() -> None:
     with _one_line_errors():
         from models.split import MODELS
         from simulations.config import RunConfig
+        from simulations.data.library import LIBRARY
         from simulations.data.partition import DISTRIBUTIONS
         from simulations.data.sources import DATASETS
         from strategies.registry import STRATEGIES
@@ -296,7 +297,7 @@ def list_names() -> None:
         _print_table("Unlearning methods (unlearning)", describe(METHODS))
         _print_table("Which strategy can forget how", matrix(STRATEGIES, METHODS))
         _print_table("Data sets (dataset)", DATASETS)
-        _print_table("Distributions (distribution)", DISTRIBUTIONS)
+        _print_table("Distributions (distribution)", DISTRIBUTIONS | LIBRARY)
         _print_table("Models (model)", describe(MODELS))
         _print_table(
             "Run-config keys (--set KEY=VALUE)",

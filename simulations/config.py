@@ -14,6 +14,7 @@ from models.errors import UserError, refuse
 from models.options import Value, merged, read_options, read_value
 from models.split import MODELS
 from models.training import TrainingSettings
+from simulations.data.library import LIBRARY, READS, LibrarySettings
 from simulations.data.partition import DISTRIBUTIONS
 from strategies.base import SplitStrategy
 from strategies.registry import STRATEGIES
@@ -86,8 +87,17 @@ class RunConfig:
     distribution: str = _key(
         "heterogeneous-labels",
         "how samples are dealt to clients",
-        ", ".join(DISTRIBUTIONS),
-        lambda value: value in DISTRIBUTIONS,
+        ", ".join((*DISTRIBUTIONS, *LIBRARY)),
+        lambda value: value in DISTRIBUTIONS or value in LIBRARY,
+    )
+    dirichlet_alpha: float = _own(
+        0.5, "concentration; the smaller, the fewer clients hold a label", "a number > 0", _positive
+    )
+    labels_per_client: int = _own(
+        2, "labels of each client, if pathological", "an integer >= 1", _positive
+    )
+    shards_per_client: int = _own(
+        2, "shards of each client, sorted by label", "an integer >= 1", _positive
     )
     model: str = _key("cnn", "the network that is cut", _ANY_NAME)
     forget: str = _key(
@@ -239,7 +249,7 @@ class RunConfig:
         if not issubclass(method, strategy.methods):
             allowed = f"{', '.join(fitting(strategy))} (with strategy={self.strategy!r})"
             raise refuse("unlearning", self.unlearning, allowed)
-        self._check_used(strategy.uses | method.uses)
+        self._check_used(strategy.uses | method.uses | READS.get(self.distribution, frozenset()))
         if self.slices > 1 and not issubclass(method, Retrain):
             allowed = f"1 (unlearning={self.unlearning!r} goes on from the last step alone)"
             raise refuse("slices", self.slices, allowed)
@@ -264,7 +274,10 @@ class RunConfig:
             key, value = declared.name.replace("_", "-"), getattr(self, declared.name)
             if not declared.metadata["shared"] and key not in used and value != declared.default:
                 readers = f"strategy={self.strategy!r} and unlearning={self.unlearning!r}"
-                raise refuse(key, value, f"{declared.default!r} ({readers} ignore it)")
+                ignored = f"{readers} ignore it"
+                if key in frozenset().union(*READS.values()):
+                    ignored = f"distribution={self.distribution!r} ignores it"
+                raise refuse(key, value, f"{declared.default!r} ({ignored})")
 
     def _check_method(self) -> None:
         """Make the unlearning method once, to hear what it has to say; a stranger's may raise."""
@@ -299,6 +312,14 @@ class RunConfig:
             server_epochs=self.server_epochs,
             slices=self.slices,
             threads=self.threads,
+        )
+
+    def library(self) -> LibrarySettings:
+        """Return what the partitioners of flwr-datasets are to be told."""
+        return LibrarySettings(
+            dirichlet_alpha=self.dirichlet_alpha,
+            labels_per_client=self.labels_per_client,
+            shards_per_client=self.shards_per_client,
         )
 
     def stable_first(self, num_clients: int) -> list[int]:

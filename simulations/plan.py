@@ -13,6 +13,7 @@ from models.errors import UserError, refuse
 from models.split import check_fits
 from simulations.config import RunConfig
 from simulations.data.dataset import Dataset
+from simulations.data.library import LIBRARY, library_plan
 from simulations.data.partition import Plan, make_plan
 from simulations.data.sources import load
 from strategies.registry import STRATEGIES
@@ -85,6 +86,19 @@ def deal(config: RunConfig, num_clients: int) -> tuple[Dataset, Plan]:
         allowed = f"at most {len(dataset.y_train)}, the number of train samples"
         raise refuse("num-supernodes", num_clients, allowed)
     labels = {request.label_index(dataset.class_names) for request in config.requests()}
+    if config.distribution in LIBRARY:
+        if config.forget_client >= num_clients:
+            allowed = f"0 to {num_clients - 1}, for num-supernodes={num_clients}"
+            raise refuse("forget-client", config.forget_client, allowed)
+        return dataset, library_plan(
+            dataset.y_train,
+            dataset.y_test,
+            num_classes=dataset.num_classes,
+            distribution=config.distribution,
+            num_clients=num_clients,
+            settings=config.library(),
+            seed=config.seed,
+        )
     plan = make_plan(
         dataset.y_train,
         dataset.y_test,

@@ -61,6 +61,9 @@ BAD_TYPES = [
     ("dataset", 1),
     ("data-dir", 1),
     ("distribution", 1),
+    ("dirichlet-alpha", "0.5"),
+    ("labels-per-client", 2.0),
+    ("shards-per-client", "2"),
     ("model", 2),
     ("forget", 2),
     ("forget-client", 0.0),
@@ -89,7 +92,9 @@ BAD_TYPES = [
     ("seed", "0"),
 ]
 BAD_VALUES = [
-    ("distribution", "uniform"),
+    ("distribution", "uniformly"),
+    *(("dirichlet-alpha", value) for value in (0, -1, NAN, INF)),
+    *((key, value) for key in ("labels-per-client", "shards-per-client") for value in (0, -1)),
     ("distribution", "IID"),
     ("distribution", ""),
     ("client-sync", "hand-off"),
