@@ -100,7 +100,7 @@ def client_fn(context: Context) -> Client:
         store=partial(_store, config, context),
         training=config.training(),
         method=config.method(),
-        model=config.model,
+        model=config.cut_model(),
         upload_chunk_bytes=int(config.upload_chunk_mb * 1e6),
         options=config.plugin_options(),
     )

@@ -12,7 +12,7 @@ from typing import Any
 from clients.base import load_client
 from models.errors import UserError, refuse
 from models.options import Value, merged, read_options, read_value
-from models.split import MODELS
+from models.split import CutModel, architecture
 from models.training import TrainingSettings
 from simulations.data.library import LIBRARY, READS, LibrarySettings
 from simulations.data.partition import DISTRIBUTIONS
@@ -100,6 +100,15 @@ class RunConfig:
         2, "shards of each client, sorted by label", "an integer >= 1", _positive
     )
     model: str = _key("cnn", "the network that is cut", _ANY_NAME)
+    cut: str = _key(
+        "", "the last layer that a client holds", "a layer of the model, or empty for its own cut"
+    )
+    client_norm: str = _key(
+        "keep",
+        "group norm in the place of batch norm, on the client's side of the cut",
+        "keep, group",
+        lambda value: value in ("keep", "group"),
+    )
     forget: str = _key(
         "class:2",
         "what to forget; several requests are separated by ;",
@@ -253,7 +262,7 @@ class RunConfig:
         if self.slices > 1 and not issubclass(method, Retrain):
             allowed = f"1 (unlearning={self.unlearning!r} goes on from the last step alone)"
             raise refuse("slices", self.slices, allowed)
-        MODELS.get(self.model)
+        architecture(self.model)
         parse_requests(self.forget, self.forget_client)
         self._stable_clients()
         self._check_method()
@@ -313,6 +322,10 @@ class RunConfig:
             slices=self.slices,
             threads=self.threads,
         )
+
+    def cut_model(self) -> CutModel:
+        """Return the network, and where and how it is cut."""
+        return CutModel(self.model, self.cut, self.client_norm)
 
     def library(self) -> LibrarySettings:
         """Return what the partitioners of flwr-datasets are to be told."""

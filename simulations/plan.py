@@ -131,7 +131,7 @@ def prepare(config: RunConfig, num_clients: int) -> Preparation:
     config.check()
     dataset, plan = deal(config, num_clients)
     part = STRATEGIES.get(config.strategy).server_part
-    check_fits(config.model, dataset.input_shape, dataset.num_classes, part)
+    check_fits(config.cut_model(), dataset.input_shape, dataset.num_classes, part)
     dealt(config.stable_first(num_clients), config.server_slices)
     held = dict(enumerate(plan.train))
     forgettings = []

@@ -65,6 +65,9 @@ BAD_TYPES = [
     ("labels-per-client", 2.0),
     ("shards-per-client", "2"),
     ("model", 2),
+    ("cut", 1),
+    ("client-norm", True),
+    ("client-norm", 1),
     ("forget", 2),
     ("forget-client", 0.0),
     ("forget-client", "0"),
@@ -97,6 +100,7 @@ BAD_VALUES = [
     *((key, value) for key in ("labels-per-client", "shards-per-client") for value in (0, -1)),
     ("distribution", "IID"),
     ("distribution", ""),
+    ("client-norm", "batch"),
     ("client-sync", "hand-off"),
     ("splitfed-version", 0),
     ("slices", 0),
@@ -138,6 +142,8 @@ BAD_TEXTS = [
     ("unlearning", "no_such_package:Method"),
     ("model", "cnm"),
     ("model", "models.cnn:cmm"),
+    ("model", "torchvision:resnet"),
+    ("model", "torchvision:"),
     ("forget", "bird"),
     ("forget", "samples:2@class:2"),
     ("forget", "ids:relative.txt"),
@@ -162,8 +168,9 @@ BAD_TEXTS = [
 
 def test_every_key_is_in_a_table_of_what_is_refused():
     assert {key for key, _ in BAD_TYPES} == set(KEYS)
-    # A data set is looked up when it is loaded; true and false are both possible.
-    expected = set(KEYS) - {"dataset", "download", "skip-absent"}
+    # A data set is looked up when it is loaded, a cut when the model is built; true and false are
+    # both possible.
+    expected = set(KEYS) - {"dataset", "cut", "download", "skip-absent"}
     assert {key for key, _ in [*BAD_VALUES, *BAD_TEXTS]} == expected
 
 

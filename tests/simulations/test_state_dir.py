@@ -221,6 +221,8 @@ OTHER = {
     "download": True,
     "distribution": "iid",
     "model": "vgg",
+    "cut": "conv1",
+    "client-norm": "group",
     "forget": "class:3",
     "client-sync": "handoff",
     "splitfed-version": 2,
