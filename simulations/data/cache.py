@@ -124,6 +124,8 @@ def _folder() -> Path:
         raise OSError("there is no home folder") from error
     folder = base / "split-unlearning"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if folder.stat().st_uid != os.getuid():
+        raise OSError(f"{folder} belongs to another user")
     return folder
 
 

@@ -107,6 +107,15 @@ def test_what_cannot_be_kept_is_made_each_time_and_said(tmp_path, monkeypatch):
     assert len(calls) == 2
 
 
+def test_a_folder_of_another_user_is_not_trusted(own_cache, monkeypatch):
+    make, calls = counted()
+    kept("thing", make)
+    monkeypatch.setattr(os, "getuid", lambda: own_cache.stat().st_uid + 1)
+    with pytest.warns(RuntimeWarning, match="belongs to another user"):
+        kept("thing", make)
+    assert len(calls) == 2
+
+
 def test_a_relative_cache_home_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path))
