@@ -21,7 +21,7 @@ from clients.label_privacy.settings import LabelPrivacy
 from models.errors import UserError
 from models.options import Value
 from models.registry import load_object
-from models.split import Part, build_segment, segment_with
+from models.split import Model, Part, build_segment, segment_with
 from models.training import TrainingSettings, device
 from transport.link import LinkError
 from transport.message import Array, Message
@@ -78,8 +78,8 @@ class ClientSetting:
         What both sides agree on.
     method : UnlearningMethod
         How to forget.
-    model : str
-        A name in ``models.split.MODELS``.
+    model : str or CutModel
+        The network, as in ``models.split.build_segment``.
     upload_chunk_bytes : int
         Largest upload in one message.
     options : mapping
@@ -97,7 +97,7 @@ class ClientSetting:
     store: Callable[[int], MutableMapping[str, bytes]]
     training: TrainingSettings
     method: UnlearningMethod
-    model: str
+    model: Model
     upload_chunk_bytes: int
     options: Mapping[str, Value]
     label_privacy: LabelPrivacy
@@ -246,7 +246,7 @@ class SplitClient(NumPyClient):
         return weights
 
     @property
-    def _network(self) -> tuple[str, tuple[int, int, int], int]:
+    def _network(self) -> tuple[Model, tuple[int, int, int], int]:
         return self.setting.model, self.input_shape, self.num_labels
 
     def keep_segment(self, segment: nn.Module) -> None:

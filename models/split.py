@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -47,7 +48,7 @@ class Network:
 
     def whole(self) -> nn.Sequential:
         """Return the network without a cut."""
-        return nn.Sequential(self.layers)
+        return self._stretch(list(self.layers))
 
     def segment(self, part: Part) -> nn.Sequential:
         """Return one stretch of the network; it shares the layers' parameters.
@@ -74,7 +75,10 @@ class Network:
         return allowed.index(name)
 
     def _stretch(self, names: Sequence[str]) -> nn.Sequential:
-        return nn.Sequential(OrderedDict((name, self.layers[name]) for name in names))
+        # The name of a layer may say where it lies; that of a module must not.
+        return nn.Sequential(
+            OrderedDict((name.replace(".", "-"), self.layers[name]) for name in names)
+        )
 
 
 Architecture = Callable[[tuple[int, int, int], int], Network]
@@ -82,7 +86,58 @@ Architecture = Callable[[tuple[int, int, int], int], Network]
 
 MODELS: Registry[Architecture] = Registry("model", group="split_unlearning.models")
 MODELS.register("cnn", "models.cnn:cnn")
+MODELS.register("resnet18", "models.resnet:resnet18")
 MODELS.register("vgg", "models.vgg:vgg")
+
+TORCHVISION = "torchvision:"
+"""What comes before the name of any classification model of torchvision."""
+
+
+@dataclass(frozen=True)
+class CutModel:
+    """A model by name, and where and how it is cut.
+
+    Parameters
+    ----------
+    name : str
+        In `MODELS`, or behind `TORCHVISION`.
+    cut : str
+        The last layer that a client holds; by default the model's own.
+    client_norm : {"keep", "group"}
+        Whether group norm takes the place of batch norm on the client's side of the cut.
+    """
+
+    name: str
+    cut: str = ""
+    client_norm: str = "keep"
+
+
+Model = str | CutModel
+"""A model, by its name alone or with how it is cut."""
+
+
+def architecture(name: str) -> Architecture:
+    """Return what builds a model.
+
+    Raises
+    ------
+    UserError
+        If there is no model of that name.
+    """
+    if name.startswith(TORCHVISION):
+        from models.torchvision_models import torchvision_model
+
+        return torchvision_model(name.removeprefix(TORCHVISION))
+    return MODELS.get(name)
+
+
+def build_network(model: Model, input_shape: tuple[int, int, int], num_labels: int) -> Network:
+    """Return a freshly initialised network, ready to be cut; parameters as in `build_segment`."""
+    chosen = CutModel(model) if isinstance(model, str) else model
+    network = architecture(chosen.name)(input_shape, num_labels)
+    if chosen.cut:
+        network = replace(network, cut=chosen.cut)
+    return with_group_norm(network) if chosen.client_norm == "group" else network
 
 
 @contextmanager
@@ -105,7 +160,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def build_segment(
-    part: Part, model: str, input_shape: tuple[int, int, int], num_labels: int, seed: int
+    part: Part, model: Model, input_shape: tuple[int, int, int], num_labels: int, seed: int
 ) -> nn.Sequential:
     """Return a freshly initialised segment.
 
@@ -113,8 +168,8 @@ def build_segment(
     ----------
     part : Part
         Which stretch of the network.
-    model : str
-        A name in `MODELS`.
+    model : str or CutModel
+        A name in `MODELS`, with or without how it is cut.
     input_shape : tuple of int
         Channels, height and width of an image.
     num_labels : int
@@ -123,12 +178,12 @@ def build_segment(
         The weights follow from it and from the architecture alone.
     """
     with seeded(seed):
-        return MODELS.get(model)(input_shape, num_labels).segment(part)
+        return build_network(model, input_shape, num_labels).segment(part)
 
 
 def segment_with(
     part: Part,
-    model: str,
+    model: Model,
     input_shape: tuple[int, int, int],
     num_labels: int,
     weights: Mapping[str, torch.Tensor],
@@ -142,13 +197,13 @@ def segment_with(
 # Drawing first weights for a whole network only to overwrite them costs more than a small turn.
 @lru_cache(maxsize=8)
 def _template(
-    part: Part, model: str, input_shape: tuple[int, int, int], num_labels: int
+    part: Part, model: Model, input_shape: tuple[int, int, int], num_labels: int
 ) -> nn.Sequential:
     return build_segment(part, model, input_shape, num_labels, seed=0)
 
 
 def smashed_shape(
-    model: str, input_shape: tuple[int, int, int], num_labels: int
+    model: Model, input_shape: tuple[int, int, int], num_labels: int
 ) -> tuple[int, ...]:
     """Return the shape of one image's smashed data, without the batch dimension."""
     segment = build_segment("client", model, input_shape, num_labels, seed=0)
@@ -166,8 +221,32 @@ def pool_to_quarters(height: int, width: int) -> tuple[nn.AvgPool2d, int]:
     return pool, min(2, height) * min(2, width)
 
 
+def with_group_norm(network: Network) -> Network:
+    """Put group norm in the place of batch norm up to the cut: it keeps no statistics.
+
+    A group is of two channels or more, there are at most 32 of them (Wu and He, "Group
+    Normalization", 2018), and each divides the channels evenly. What is behind the cut stays.
+    """
+    names = list(network.layers)
+    if network.cut not in names:
+        return network
+    layers = OrderedDict(network.layers)
+    for name in names[: names.index(network.cut) + 1]:
+        layers[name] = _group_norm(layers[name])
+    return replace(network, layers=layers)
+
+
+def _group_norm(layer: nn.Module) -> nn.Module:
+    if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+        groups = math.gcd(32, max(1, layer.num_features // 2))
+        return nn.GroupNorm(groups, layer.num_features, layer.eps, layer.affine)
+    for name, inner in layer.named_children():
+        setattr(layer, name, _group_norm(inner))
+    return layer
+
+
 def check_fits(
-    model: str,
+    model: Model,
     input_shape: tuple[int, int, int],
     num_labels: int,
     server_part: Part = "server",
@@ -187,9 +266,10 @@ def check_fits(
         With the shape, if the images do not pass through; with the layer, if the client segment is
         not a deterministic function.
     """
+    name = model if isinstance(model, str) else model.name
     try:
         with seeded(0), torch.no_grad():
-            network = MODELS.get(model)(input_shape, num_labels)
+            network = build_network(model, input_shape, num_labels)
             client, server = network.segment("client"), network.segment(server_part)
             # Of two images, in training mode: batch norm refuses too few values only then.
             logits = network.whole()(torch.rand(2, *input_shape))
@@ -197,30 +277,31 @@ def check_fits(
         raise
     except Exception as error:  # a stranger's layers may raise anything
         raise UserError(
-            f"model={model!r} cannot take images of shape {input_shape}: {error}"
+            f"model={name!r} cannot take images of shape {input_shape}: {error}"
         ) from error
     if tuple(logits.shape) != (2, num_labels) or not logits.isfinite().all():
-        raise UserError(f"model={model!r} does not answer with {num_labels} finite logits an image")
+        raise UserError(f"model={name!r} does not answer with {num_labels} finite logits an image")
     for side, segment in (("client", client), ("server", server)):
         if not any(True for _ in segment.parameters()):
             raise UserError(
-                f"model={model!r} leaves the {side}'s side of the cut={network.cut!r} nothing to "
+                f"model={name!r} leaves the {side}'s side of the cut={network.cut!r} nothing to "
                 "learn; allowed: a cut with parameters on both sides"
             )
     images = torch.ones(2, *input_shape)
-    _check_deterministic(model, client, images)
+    _check_deterministic(name, client, images)
     if server_part == "trunk":
         with torch.no_grad():
             features = server.eval()(client(images))
-        _check_deterministic(model, network.segment("head"), features)
+        _check_deterministic(name, network.segment("head"), features)
 
 
-def _check_deterministic(model: str, segment: nn.Sequential, x: torch.Tensor) -> None:
+def _check_deterministic(name: str, segment: nn.Sequential, x: torch.Tensor) -> None:
     """Refuse what a client holds if it draws random numbers or keeps statistics."""
     culprits = [
-        f"{type(layer).__name__} ({name})"
-        for name, layer in segment.named_modules()
+        f"{type(layer).__name__} ({where})"
+        for where, layer in segment.named_modules()
         if isinstance(layer, (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd))
+        or type(layer).__name__ == "StochasticDepth"
     ]
     with torch.no_grad():
         with seeded(1):
@@ -229,7 +310,7 @@ def _check_deterministic(model: str, segment: nn.Sequential, x: torch.Tensor) ->
             again = segment(x)
     if culprits or not torch.equal(first, again):
         raise UserError(
-            f"model={model!r} has {culprits[0] if culprits else 'a random layer'} on the client's "
+            f"model={name!r} has {culprits[0] if culprits else 'a random layer'} on the client's "
             "side of the cut; a client segment must be a deterministic function (no dropout, no "
-            "batch norm)"
+            "batch norm; client-norm='group' puts group norm in the place of batch norm)"
         )

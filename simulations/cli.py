@@ -285,8 +285,9 @@ def _check_certificate(path: Path, state: StateDir | None) -> None:
 def list_names() -> None:
     """List what a run config can name, and its keys."""
     with _one_line_errors():
-        from models.split import MODELS
+        from models.split import MODELS, TORCHVISION
         from simulations.config import RunConfig
+        from simulations.data.library import LIBRARY
         from simulations.data.partition import DISTRIBUTIONS
         from simulations.data.sources import DATASETS
         from strategies.registry import STRATEGIES
@@ -296,8 +297,9 @@ def list_names() -> None:
         _print_table("Unlearning methods (unlearning)", describe(METHODS))
         _print_table("Which strategy can forget how", matrix(STRATEGIES, METHODS))
         _print_table("Data sets (dataset)", DATASETS)
-        _print_table("Distributions (distribution)", DISTRIBUTIONS)
-        _print_table("Models (model)", describe(MODELS))
+        _print_table("Distributions (distribution)", DISTRIBUTIONS | LIBRARY)
+        any_other = "Any classification model of torchvision; cut names a layer."
+        _print_table("Models (model)", describe(MODELS) | {f"{TORCHVISION}NAME": any_other})
         _print_table(
             "Run-config keys (--set KEY=VALUE)",
             {

@@ -70,7 +70,8 @@ def _client_class(config: RunConfig) -> type[SplitClient]:
     return load_client(STRATEGIES.get(config.strategy).client)
 
 
-@lru_cache(maxsize=8)
+# But what a client holds takes four bytes a pixel, and scaling it takes less than a batch.
+@lru_cache(maxsize=1)
 def _holding(config: RunConfig, client: int, num_clients: int) -> Holding:
     """Return what a client holds."""
     dataset, plan = deal(config, num_clients)
@@ -102,7 +103,7 @@ def client_fn(context: Context) -> Client:
         store=partial(_store, config, context),
         training=config.training(),
         method=config.method(),
-        model=config.model,
+        model=config.cut_model(),
         upload_chunk_bytes=int(config.upload_chunk_mb * 1e6),
         options=config.plugin_options(),
         label_privacy=config.label_privacy(),

@@ -18,8 +18,9 @@ from clients.label_privacy.mechanism import Kind, Mechanism, Unit
 from clients.label_privacy.settings import LabelPrivacy
 from models.errors import UserError, refuse
 from models.options import Value, merged, read_options, read_value
-from models.split import MODELS
+from models.split import CutModel, architecture
 from models.training import TrainingSettings
+from simulations.data.library import LIBRARY, READS, LibrarySettings
 from simulations.data.partition import DISTRIBUTIONS
 from strategies.base import SplitStrategy
 from strategies.gradient_noise import GRADIENT_NOISES, GradientNoise
@@ -113,14 +114,38 @@ class RunConfig:
 
     strategy: str = _key("splitwiper", "how to learn", _ANY_NAME)
     unlearning: str = _key("retrain", "how to forget", _ANY_NAME)
-    dataset: str = _key("digits", "what to learn", "digits, or npz:PATH")
+    dataset: str = _key("digits", "what to learn", _ANY_NAME)
+    data_dir: str = _key(
+        "", "folder of the data sets that torchvision knows", "an absolute path, or empty"
+    )
+    download: bool = _key(
+        False, "torchvision may fetch into data-dir what is not there", "true, false"
+    )
     distribution: str = _key(
         "heterogeneous-labels",
         "how samples are dealt to clients",
-        ", ".join(DISTRIBUTIONS),
-        lambda value: value in DISTRIBUTIONS,
+        ", ".join((*DISTRIBUTIONS, *LIBRARY)),
+        lambda value: value in DISTRIBUTIONS or value in LIBRARY,
+    )
+    dirichlet_alpha: float = _own(
+        0.5, "concentration; the smaller, the fewer clients hold a label", "a number > 0", _positive
+    )
+    labels_per_client: int = _own(
+        2, "labels of each client, if pathological", "an integer >= 1", _positive
+    )
+    shards_per_client: int = _own(
+        2, "shards of each client, sorted by label", "an integer >= 1", _positive
     )
     model: str = _key("cnn", "the network that is cut", _ANY_NAME)
+    cut: str = _key(
+        "", "the last layer that a client holds", "a layer of the model, or empty for its own cut"
+    )
+    client_norm: str = _key(
+        "keep",
+        "group norm in the place of batch norm, on the client's side of the cut",
+        "keep, group",
+        lambda value: value in ("keep", "group"),
+    )
     forget: str = _key(
         "class:2",
         "what to forget; several requests are separated by ;",
@@ -359,17 +384,18 @@ class RunConfig:
         if not issubclass(method, strategy.methods):
             allowed = f"{', '.join(fitting(strategy))} (with strategy={self.strategy!r})"
             raise refuse("unlearning", self.unlearning, allowed)
-        self._check_used(strategy.uses | method.uses)
+        self._check_used(strategy.uses | method.uses | READS.get(self.distribution, frozenset()))
         if self.slices > 1 and not issubclass(method, Retrain):
             allowed = f"1 (unlearning={self.unlearning!r} goes on from the last step alone)"
             raise refuse("slices", self.slices, allowed)
         self.label_privacy()
-        MODELS.get(self.model)
+        architecture(self.model)
         parse_requests(self.forget, self.forget_client)
         self._stable_clients()
         self._check_method()
         self._check_label_privacy()
-        for key, path in (("out", self.out), ("state-dir", self.state_dir)):
+        for key in ("data-dir", "out", "state-dir"):
+            path = getattr(self, key.replace("-", "_"))
             if path and not Path(path).is_absolute():
                 raise refuse(key, path, "an absolute path: a run has no current folder of yours")
         if self.out and self.out == self.state_dir:
@@ -385,7 +411,10 @@ class RunConfig:
             key, value = declared.name.replace("_", "-"), getattr(self, declared.name)
             if not declared.metadata["shared"] and key not in used and value != declared.default:
                 readers = f"strategy={self.strategy!r} and unlearning={self.unlearning!r}"
-                raise refuse(key, value, f"{declared.default!r} ({readers} ignore it)")
+                ignored = f"{readers} ignore it"
+                if key in frozenset().union(*READS.values()):
+                    ignored = f"distribution={self.distribution!r} ignores it"
+                raise refuse(key, value, f"{declared.default!r} ({ignored})")
 
     def _check_method(self) -> None:
         """Make the unlearning method once, to hear what it has to say; a stranger's may raise."""
@@ -470,6 +499,18 @@ class RunConfig:
                 add=self.consensus_add, finish=self.consensus_finish, most=self.consensus_most
             ),
             attacks=self.attacks,
+        )
+
+    def cut_model(self) -> CutModel:
+        """Return the network, and where and how it is cut."""
+        return CutModel(self.model, self.cut, self.client_norm)
+
+    def library(self) -> LibrarySettings:
+        """Return what the partitioners of flwr-datasets are to be told."""
+        return LibrarySettings(
+            dirichlet_alpha=self.dirichlet_alpha,
+            labels_per_client=self.labels_per_client,
+            shards_per_client=self.shards_per_client,
         )
 
     def stable_first(self, num_clients: int) -> list[int]:

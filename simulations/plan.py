@@ -12,8 +12,10 @@ import numpy as np
 from models.errors import UserError, refuse
 from models.split import check_fits
 from simulations.config import RunConfig
+from simulations.data.dataset import Dataset
+from simulations.data.library import LIBRARY, library_plan
 from simulations.data.partition import Plan, make_plan
-from simulations.data.sources import Dataset, load
+from simulations.data.sources import load
 from strategies.registry import STRATEGIES
 from unlearning.exactness import Ids
 from unlearning.request import Request
@@ -78,12 +80,25 @@ def deal(config: RunConfig, num_clients: int) -> tuple[Dataset, Plan]:
     UserError
         If the data cannot be read, or cannot be dealt like that.
     """
-    dataset = load(config.dataset)
+    dataset = load(config.dataset, config.data_dir, config.download)
     # Dealing takes time and memory by the client: what cannot be is not worked out.
     if num_clients > len(dataset.y_train):
         allowed = f"at most {len(dataset.y_train)}, the number of train samples"
         raise refuse("num-supernodes", num_clients, allowed)
     labels = {request.label_index(dataset.class_names) for request in config.requests()}
+    if config.distribution in LIBRARY:
+        if config.forget_client >= num_clients:
+            allowed = f"0 to {num_clients - 1}, for num-supernodes={num_clients}"
+            raise refuse("forget-client", config.forget_client, allowed)
+        return dataset, library_plan(
+            dataset.y_train,
+            dataset.y_test,
+            num_classes=dataset.num_classes,
+            distribution=config.distribution,
+            num_clients=num_clients,
+            settings=config.library(),
+            seed=config.seed,
+        )
     plan = make_plan(
         dataset.y_train,
         dataset.y_test,
@@ -116,7 +131,7 @@ def prepare(config: RunConfig, num_clients: int) -> Preparation:
     config.check()
     dataset, plan = deal(config, num_clients)
     part = STRATEGIES.get(config.strategy).server_part
-    check_fits(config.model, dataset.input_shape, dataset.num_classes, part)
+    check_fits(config.cut_model(), dataset.input_shape, dataset.num_classes, part)
     dealt(config.stable_first(num_clients), config.server_slices)
     held = dict(enumerate(plan.train))
     forgettings = []

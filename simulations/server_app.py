@@ -120,7 +120,7 @@ def _placed(prepared: Preparation, state: StateDir | None) -> Iterator[ServerSeg
     server = place(
         config.server_num_cpus,
         config.server_num_gpus,
-        model=config.model,
+        model=config.cut_model(),
         input_shape=prepared.dataset.input_shape,
         num_labels=prepared.dataset.num_classes,
         training=config.training(),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from models.averaging import weighted_average
-from models.split import Part, build_segment, seeded, smashed_shape
+from models.split import Model, Part, build_segment, seeded, smashed_shape
 from models.training import TrainingSettings, train_batch
 from strategies.gradient_noise import GradientNoise
 from unlearning.exactness import derive_seed, digest
@@ -40,8 +40,8 @@ class ServerModel:
     ----------
     part : Part
         What of the network the server holds: all behind the cut, or the trunk of a U shape.
-    model : str
-        A name in ``models.split.MODELS``.
+    model : str or CutModel
+        The network, as in ``models.split.build_segment``.
     input_shape : tuple of int
         Channels, height and width of a client's images.
     num_labels : int
@@ -57,7 +57,7 @@ class ServerModel:
     def __init__(
         self,
         part: Part,
-        model: str,
+        model: Model,
         input_shape: tuple[int, int, int],
         num_labels: int,
         training: TrainingSettings,

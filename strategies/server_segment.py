@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.split import Part
+from models.split import Model, Part
 from models.training import TrainingSettings
 from strategies.gradient_noise import GradientNoise
 from strategies.server_model import ServerModel
@@ -38,8 +38,8 @@ class ServerSegment:
 
     Parameters
     ----------
-    model : str
-        A name in ``models.split.MODELS``.
+    model : str or CutModel
+        The network, as in ``models.split.build_segment``.
     input_shape : tuple of int
         Channels, height and width of a client's images.
     num_labels : int
@@ -58,7 +58,7 @@ class ServerSegment:
 
     def __init__(
         self,
-        model: str,
+        model: Model,
         input_shape: tuple[int, int, int],
         num_labels: int,
         training: TrainingSettings,

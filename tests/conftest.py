@@ -1,6 +1,13 @@
+import os
+import shutil
+import tempfile
+
 import pytest
 
 from models.errors import UserError
+
+# Where data sets are kept for all processes of the tests, those of xdist among them.
+_CACHE = "XDG_CACHE_HOME"
 
 
 def pytest_addoption(parser):
@@ -12,6 +19,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    if not hasattr(config, "workerinput"):
+        os.environ[_CACHE] = tempfile.mkdtemp(prefix="split-unlearning-tests-")
     plugin = config.getoption("--plugin")
     if plugin:
         # Imports PyTorch and Flower: not for a run of a few other tests.
@@ -21,6 +30,11 @@ def pytest_configure(config):
             cells_of(plugin)
         except UserError as error:
             raise pytest.UsageError(str(error)) from None
+
+
+def pytest_unconfigure(config):
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop(_CACHE), ignore_errors=True)
 
 
 def pytest_ignore_collect(collection_path, config):

@@ -18,8 +18,8 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from simulations import client_app
 from simulations.config import RunConfig
+from simulations.data.dataset import Dataset
 from simulations.data.partition import Plan
-from simulations.data.sources import Dataset
 from simulations.server_app import carry_out
 from simulations.session.session import Session
 from unlearning.tensor_store import TensorStore

@@ -60,7 +60,7 @@ def test_a_room_of_the_simulations_imports_only_what_stands_below_it(room):
     folder = ROOT / "simulations" / room
     found = {
         name.split(".")[1]
-        for path in folder.glob("*.py")
+        for path in folder.rglob("*.py")
         for name in imports(path)
         if name.startswith("simulations.")
     }
@@ -69,8 +69,16 @@ def test_a_room_of_the_simulations_imports_only_what_stands_below_it(room):
 
 
 def test_every_room_of_the_simulations_is_known():
-    folders = {path.parent.name for path in (ROOT / "simulations").rglob("__init__.py")}
-    assert folders == {"simulations", *INSIDE}
+    found = (ROOT / "simulations").rglob("__init__.py")
+    folders = {path.parent.relative_to(ROOT / "simulations").as_posix() for path in found}
+    assert folders == {".", *INSIDE, "data/loaders"}
+
+
+def test_a_loader_knows_the_data_set_that_it_returns_and_nothing_else_of_the_room():
+    for path in (ROOT / "simulations" / "data" / "loaders").glob("*.py"):
+        ours = {name for name in imports(path) if name.startswith("simulations.")}
+        known = {"simulations.data.dataset", "simulations.data.loaders.source"}
+        assert ours <= known, path
 
 
 @pytest.mark.parametrize("room", [*sorted(WITHOUT_FLOWER), "clients/label_privacy"])

@@ -62,7 +62,8 @@ def _absolute_after(prefix: str, text: str) -> str:
 
 
 _PATHS: Mapping[str, Callable[[str], str]] = {
-    "dataset": lambda text: _absolute_after("npz:", text),
+    "dataset": lambda text: _absolute_after("folder:", _absolute_after("npz:", text)),
+    "data-dir": lambda text: absolute(text) if text else text,
     "forget": lambda text: ";".join(_absolute_after("ids:", part) for part in text.split(";")),
     "out": absolute,
     "state-dir": lambda text: absolute(text) if text else text,

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from models.errors import UserError, refuse
-from simulations.data.sources import Dataset
+from simulations.data.dataset import Dataset
 
 DISTRIBUTIONS: dict[str, str] = {
     "homogeneous-labels": "every client holds every label, volumes differ",
@@ -140,7 +140,7 @@ def make_plan(
             holders = give(alone, others, counts, rng)
             shares = holders / holders.sum(axis=0)
 
-    plan = Plan(train=_deal(y_train, shares, rng), test=_deal(y_test, shares, rng))
+    plan = Plan(train=by_shares(y_train, shares, rng), test=by_shares(y_test, shares, rng))
     empty = [client for client, ids in enumerate(plan.train) if len(ids) == 0]
     if empty:
         more = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""
@@ -213,10 +213,25 @@ def _join(
         holders[client, others[np.argmin(np.where(room, already, np.inf))]] = True
 
 
-def _deal(
+def by_shares(
     labels: NDArray[np.int64], shares: NDArray[np.float64], rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], ...]:
-    """Deal one split out by each client's share of each label."""
+    """Deal one split out by each client's share of each label.
+
+    Parameters
+    ----------
+    labels : ndarray of int64, shape (samples,)
+        The labels of the split.
+    shares : ndarray of float64, shape (clients, classes)
+        Of each label; each column sums to 1. Who has one gets a sample, as far as there are some.
+    rng : numpy.random.Generator
+        Says which samples, within a label.
+
+    Returns
+    -------
+    tuple of ndarray of int64
+        For each client the ids that it holds, sorted.
+    """
     held: list[list[NDArray[np.int64]]] = [[] for _ in shares]
     # What rounding withheld from each client so far. Whoever is owed most gets the next odd sample,
     # or else the same clients would go without under every label.

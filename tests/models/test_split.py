@@ -25,7 +25,7 @@ from models.vgg import vgg
 from unlearning.exactness import digest
 
 # Every built-in model, with a shape it takes.
-SHAPES = {"cnn": (1, 8, 8), "vgg": (3, 32, 32)}
+SHAPES = {"cnn": (1, 8, 8), "resnet18": (3, 16, 16), "vgg": (3, 32, 32)}
 
 
 def layers():

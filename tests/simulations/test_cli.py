@@ -13,12 +13,13 @@ import pytest
 from typer.testing import CliRunner
 
 import simulations.report
-from models.split import MODELS
+from models.split import MODELS, TORCHVISION
 from simulations.cli import app
 from simulations.command_line import launch
 from simulations.command_line.launch import Outcome
 from simulations.config import RunConfig
 from simulations.console import FAILURE, PROGRESS
+from simulations.data.library import LIBRARY
 from simulations.data.partition import DISTRIBUTIONS
 from simulations.data.sources import DATASETS
 from simulations.state.agenda import tasks_of
@@ -207,7 +208,8 @@ def test_relative_paths_are_meant_from_here(flower: Run, tmp_path: Path) -> None
 def test_list_shows_all() -> None:
     result = _invoke("list")
     assert result.exit_code == 0
-    names = [*STRATEGIES.names(), *METHODS.names(), *MODELS.names(), *DATASETS, *DISTRIBUTIONS]
+    names = [*STRATEGIES.names(), *METHODS.names(), *MODELS.names(), *DATASETS]
+    names += [*DISTRIBUTIONS, *LIBRARY, f"{TORCHVISION}NAME"]
     keys = list(RunConfig().as_mapping())
     tables = [table.splitlines() for table in result.stdout.strip().split("\n\n")]
     (matrix,) = [table for table in tables if table[0] == "Which strategy can forget how"]

@@ -1,5 +1,6 @@
 """The run config: what is allowed, and the one line that refuses the rest."""
 
+import json
 import tomllib
 from dataclasses import fields
 from pathlib import Path
@@ -16,7 +17,7 @@ from simulations.data.partition import DISTRIBUTIONS
 from unlearning.methods import METHODS, UnlearningMethod
 
 KEYS = [declared.name.replace("_", "-") for declared in fields(RunConfig)]
-FLAGS = ("skip-absent", "verify", "attacks")
+FLAGS = ("attacks", "download", "skip-absent", "verify")
 NAN, INF = float("nan"), float("inf")
 
 
@@ -39,6 +40,12 @@ def test_the_defaults_are_those_that_flower_reads():
         assert (key, type(declared[key]), declared[key]) == (key, type(value), value)
 
 
+def test_the_schema_of_a_result_knows_every_key():
+    path = Path(__file__).parents[2] / "simulations/session/result.schema.json"
+    config = json.loads(path.read_text(encoding="utf-8"))["$defs"]["config"]
+    assert set(config["properties"]) == set(config["required"]) == set(KEYS)
+
+
 def test_the_defaults_are_possible():
     config = RunConfig.from_mapping(RunConfig().as_mapping())
     config.check()
@@ -59,8 +66,15 @@ BAD_TYPES = [
     ("strategy", 3),
     ("unlearning", 0.5),
     ("dataset", 1),
+    ("data-dir", 1),
     ("distribution", 1),
+    ("dirichlet-alpha", "0.5"),
+    ("labels-per-client", 2.0),
+    ("shards-per-client", "2"),
     ("model", 2),
+    ("cut", 1),
+    ("client-norm", True),
+    ("client-norm", 1),
     ("forget", 2),
     ("forget-client", 0.0),
     ("forget-client", "0"),
@@ -92,9 +106,12 @@ BAD_TYPES = [
     ("seed", "0"),
 ]
 BAD_VALUES = [
-    ("distribution", "uniform"),
+    ("distribution", "uniformly"),
+    *(("dirichlet-alpha", value) for value in (0, -1, NAN, INF)),
+    *((key, value) for key in ("labels-per-client", "shards-per-client") for value in (0, -1)),
     ("distribution", "IID"),
     ("distribution", ""),
+    ("client-norm", "batch"),
     ("client-sync", "hand-off"),
     ("splitfed-version", 0),
     ("slices", 0),
@@ -156,6 +173,8 @@ BAD_TEXTS = [
     ("unlearning", "no_such_package:Method"),
     ("model", "cnm"),
     ("model", "models.cnn:cmm"),
+    ("model", "torchvision:resnet"),
+    ("model", "torchvision:"),
     ("forget", "bird"),
     ("forget", "samples:2@class:2"),
     ("forget", "ids:relative.txt"),
@@ -168,6 +187,8 @@ BAD_TEXTS = [
     ("options", "=1"),
     ("options", "a = 1"),
     ("options", "a='1"),
+    ("data-dir", "data"),
+    ("data-dir", "~/data"),
     ("out", "results"),
     ("out", "./results"),
     ("out", "~/results"),
@@ -179,8 +200,9 @@ BAD_TEXTS = [
 
 def test_every_key_is_in_a_table_of_what_is_refused():
     assert {key for key, _ in BAD_TYPES} == set(KEYS)
-    # A data set is looked up when it is loaded; true and false are both possible.
-    expected = set(KEYS) - {"dataset", "skip-absent", "attacks"}
+    # A data set is looked up when it is loaded, a cut when the model is built; true and false are
+    # both possible.
+    expected = set(KEYS) - {"attacks", "cut", "dataset", "download", "skip-absent"}
     assert {key for key, _ in [*BAD_VALUES, *BAD_TEXTS]} == expected
 
 

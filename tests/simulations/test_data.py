@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from models.errors import UserError
-from simulations.data.sources import DATASETS, Dataset, load
+from simulations.data.dataset import Dataset
+from simulations.data.sources import DATASETS, load
 
 SHARED_DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
@@ -158,7 +159,7 @@ def test_a_process_loads_once_and_nobody_can_change_what_all_share(tmp_path):
         assert dataset.x_train[0].any()
 
 
-@pytest.mark.parametrize("name", ["", "digit", "mnist", "npz", "NPZ:/data.npz"])
+@pytest.mark.parametrize("name", ["", "digit", "MNIST", "npz", "NPZ:/data.npz"])
 def test_an_unknown_name_is_refused_with_the_known_ones(name):
     with pytest.raises(UserError) as refused:
         load(name)

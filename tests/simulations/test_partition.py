@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import UserError
+from simulations.data.dataset import Dataset
 from simulations.data.partition import DISTRIBUTIONS, make_plan, plan_table
-from simulations.data.sources import Dataset, load
+from simulations.data.sources import load
 
 ONLY_REQUESTING = ["homogeneous-labels", "partial-overlap", "heterogeneous-labels"]
 EQUAL_SHARES = ["partial-overlap", "heterogeneous-labels", "iid"]

@@ -1,0 +1,138 @@
+"""Any classification model of torchvision, as a row of layers that can be cut."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from models.errors import refuse
+from models.split import Architecture, Network
+
+
+def torchvision_model(name: str) -> Architecture:
+    """Return what builds a model of torchvision, without pre-trained weights.
+
+    A layer is a stretch of the model behind which nothing but one tensor goes on: inside a residual
+    block there is no such place, behind it there is. It has the name of what ends there, for
+    instance ``layer2`` or ``features.5``. There is no cut by default.
+
+    Parameters
+    ----------
+    name : str
+        As ``torchvision.models.get_model`` knows it, for instance ``resnet18``.
+
+    Raises
+    ------
+    UserError
+        If torchvision has no such classification model; when it is built, if it cannot be taken
+        apart.
+    """
+    # It takes seconds to import, and other models do without.
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3) or ["resnet18", "vgg11", "mobilenet_v2"]
+        allowed = f"torchvision: and a classification model of torchvision, such as {near[0]}"
+        raise refuse("model", f"torchvision:{name}", ", ".join([allowed, *near[1:]]))
+
+    def architecture(input_shape: tuple[int, int, int], num_labels: int) -> Network:
+        model = models.get_model(name, weights=None, num_classes=num_labels)
+        _take_channels(model, input_shape[0])
+        try:
+            return Network(_layers(model), cut="")
+        except Exception as error:  # a forward pass may be anything
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            allowed = f"a model that torch.fx can take apart ({reason})"
+            raise refuse("model", f"torchvision:{name}", allowed) from error
+
+    return architecture
+
+
+def _take_channels(model: nn.Module, channels: int) -> None:
+    """Have the first convolution take as many channels as the images have."""
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            if layer.in_channels != channels:
+                first = nn.Conv2d(
+                    channels,
+                    layer.out_channels,
+                    layer.kernel_size,  # type: ignore[arg-type]
+                    layer.stride,  # type: ignore[arg-type]
+                    layer.padding,  # type: ignore[arg-type]
+                    bias=layer.bias is not None,
+                )
+                owner, _, own_name = name.rpartition(".")
+                setattr(model.get_submodule(owner), own_name, first)
+            return
+
+
+def _layers(model: nn.Module) -> OrderedDict[str, nn.Module]:
+    """Take a model apart behind each node where one tensor alone goes on."""
+    from torchvision.models.feature_extraction import NodePathTracer
+    from torchvision.ops import StochasticDepth
+
+    # Traced into, it would keep for ever that it was training.
+    tracer = NodePathTracer(leaf_modules=[StochasticDepth])
+    graph = tracer.trace(model)
+    named: dict[fx.Node, str] = tracer.node_to_qualname
+    nodes = [node for node in graph.nodes if node.op != "output"]
+    places = {node: place for place, node in enumerate(nodes)}
+    last_use = [
+        max((places.get(user, len(nodes)) for user in node.users), default=place)
+        for place, node in enumerate(nodes)
+    ]
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    begin = 1  # behind the input
+    for place, node in enumerate(nodes[1:], start=1):
+        going_on = [one for one in range(place + 1) if last_use[one] > place]
+        is_tensor = not any(user.target is operator.getitem for user in node.users)
+        if going_on == [place] and is_tensor:
+            later = [named[one] for one in nodes[place + 1 :]]
+            layers[_ended(named[node], later)] = _stretch(model, nodes[begin : place + 1])
+            begin = place + 1
+    return layers
+
+
+def _ended(name: str, later: Sequence[str]) -> str:
+    """Return the outermost module that ends with a node, or the node's own name."""
+    words = name.split(".")
+    for length in range(1, len(words)):
+        outer = ".".join(words[:length])
+        if not any(one == outer or one.startswith(f"{outer}.") for one in later):
+            return outer
+    return name
+
+
+def _stretch(model: nn.Module, nodes: Sequence[fx.Node]) -> fx.GraphModule:
+    """Return a stretch of a model as a module; it shares the model's parameters."""
+    graph = fx.Graph()
+    entering = next(one for node in nodes for one in node.all_input_nodes if one not in nodes)
+    copied = {entering: graph.placeholder("x")}
+    for node in nodes:
+        copied[node] = graph.node_copy(node, lambda one: copied[one])
+        _make_deterministic(model, copied[node])
+    graph.output(copied[nodes[-1]])
+    return fx.GraphModule(model, graph)
+
+
+def _make_deterministic(model: nn.Module, node: fx.Node) -> None:
+    """Let adaptive pooling to a single cell be a mean: its backward pass is not deterministic."""
+    if node.op == "call_module":
+        layer = model.get_submodule(str(node.target))
+        is_mean = isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size in _ONE_CELL
+    else:
+        adaptive: Callable[..., object] = F.adaptive_avg_pool2d
+        is_mean = node.target is adaptive and [*node.args, *node.kwargs.values()][1] in _ONE_CELL
+    if is_mean:
+        node.op, node.target = "call_function", torch.mean
+        node.args, node.kwargs = (node.args[0], (2, 3)), {"keepdim": True}
+
+
+_ONE_CELL = (1, (1, 1), [1, 1])

@@ -1,0 +1,186 @@
+"""What many processes need and one works out: arrays in files that all of them map.
+
+A process that maps a file holds no copy of it; those on one machine share the pages that any of
+them has read. The files lie in a folder for their owner only, ``split-unlearning`` in
+``$XDG_CACHE_HOME`` or ``~/.cache``, and can be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_FORMAT = 1
+_FACTS = "facts.json"
+_UNUSED_SECONDS = 30 * 24 * 3600
+# Two changes of a file within the grain of its clock look like one; the coarsest grain in use.
+_GRAIN_SECONDS = 2.0
+
+Arrays = Mapping[str, np.ndarray]
+Facts = dict[str, Any]
+
+
+def kept(
+    name: str, make: Callable[[], tuple[Arrays, Facts]]
+) -> tuple[dict[str, np.ndarray], Facts]:
+    """Return what `make` returns, from files if it was made before.
+
+    Two processes that ask at once make it once. What cannot be kept, for want of a folder, of
+    space or of permission, is made each time, with a warning.
+
+    Parameters
+    ----------
+    name : str
+        Of all that the outcome follows from, as `fingerprint` and `named` return it.
+    make : callable
+        Returns arrays by name, without Python objects, and facts that JSON can hold.
+
+    Returns
+    -------
+    arrays : dict of str to ndarray
+        Read-only, and read from the file only where they are looked at.
+    facts : dict
+        As they were made.
+    """
+    made: tuple[Arrays, Facts] | None = None
+    try:
+        folder = _folder()
+        found = _open(folder / name)
+        if found is not None:
+            return found
+        with _locked(folder):
+            # Another process may have made it while this one waited.
+            found = _open(folder / name)
+            if found is not None:
+                return found
+            made = make()
+            _write(folder, name, *made)
+            _forget_the_unused(folder)
+            found = _open(folder / name)
+    except OSError as error:
+        warnings.warn(f"nothing is kept in the cache: {error}", RuntimeWarning, stacklevel=2)
+        found = None
+    if found is not None:
+        return found
+    arrays, facts = made or make()
+    for array in arrays.values():
+        array.flags.writeable = False
+    return dict(arrays), facts
+
+
+def named(kind: str, *parts: object) -> str:
+    """Return a name for what follows from some values; arrays count with all that they hold."""
+    sha = hashlib.sha256(repr(_FORMAT).encode())
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            sha.update(f"{part.dtype}{part.shape}".encode())
+            sha.update(np.ascontiguousarray(part).data)
+        else:
+            sha.update(repr(part).encode())
+    return f"{kind}-{sha.hexdigest()[:32]}"
+
+
+def fingerprint(kind: str, read_as: str, files: Sequence[Path]) -> str:
+    """Return a name for what files hold, as far as the file system knows it, and how it is read.
+
+    A file counts with its path, size, number, and the times of its last changes. One that changed
+    just now counts with its contents too: another change could still look the same.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be read.
+    """
+    facts: list[object] = [read_as]
+    now = time.time()
+    for path in files:
+        status = path.stat()
+        facts.append((str(path), status.st_size, status.st_ino, status.st_dev))
+        facts.append((status.st_mtime_ns, status.st_ctime_ns))
+        if abs(now - status.st_ctime) < _GRAIN_SECONDS:
+            with path.open("rb") as file:
+                facts.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return named(kind, *facts)
+
+
+def _folder() -> Path:
+    """Return the folder of the cache, for its owner only."""
+    given = Path(os.environ.get("XDG_CACHE_HOME") or "")
+    try:
+        base = given if given.is_absolute() else Path.home() / ".cache"
+    except RuntimeError as error:
+        raise OSError("there is no home folder") from error
+    folder = base / "split-unlearning"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if folder.stat().st_uid != os.getuid():
+        raise OSError(f"{folder} belongs to another user")
+    return folder
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
+
+
+def _open(folder: Path) -> tuple[dict[str, np.ndarray], Facts] | None:
+    """Return what a folder holds, mapped; None if it is not there, or not whole."""
+    try:
+        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        arrays = {
+            # As a plain array: it has the same pages, and no ways of its own.
+            name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+            for name in facts["arrays"]
+        }
+        # Says when it was last used.
+        os.utime(folder)
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
+        return None
+    return arrays, facts["facts"]
+
+
+def _write(folder: Path, name: str, arrays: Arrays, facts: Facts) -> None:
+    """Write all of it beside, then give it its name: it is there whole, or not at all."""
+    beside = Path(tempfile.mkdtemp(prefix=".making-", dir=folder))
+    try:
+        for key, array in arrays.items():
+            with (beside / f"{key}.npy").open("wb") as file:
+                np.save(file, array, allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
+        with (beside / _FACTS).open("w", encoding="utf-8") as file:
+            json.dump({"arrays": list(arrays), "facts": facts}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        # One that could not be opened lies in the way.
+        shutil.rmtree(folder / name, ignore_errors=True)
+        beside.rename(folder / name)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _forget_the_unused(folder: Path) -> None:
+    """Delete what nobody has asked for in a month, and what a crash has left half made.
+
+    Who has it mapped keeps it; who comes later makes it again.
+    """
+    for one in folder.iterdir():
+        with suppress(OSError):
+            if one.is_dir() and time.time() - one.stat().st_mtime > _UNUSED_SECONDS:
+                shutil.rmtree(one)

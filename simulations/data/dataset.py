@@ -1,0 +1,87 @@
+"""Images and their labels, before anybody holds any of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images and their labels, split into train and test.
+
+    A sample's id is its row in its split: ids mean the same on every client, in every run.
+
+    Parameters
+    ----------
+    name : str
+        As it was asked for.
+    x_train, x_test : ndarray of uint8 or float32, shape (samples, channels, height, width)
+        The images as they were read, pixels from 0 to `largest`. They may be mapped from a file:
+        only what is asked for is read.
+    y_train, y_test : ndarray of int64, shape (samples,)
+        Their labels.
+    class_names : tuple of str
+        A name for each label; the index is the label.
+    largest : float
+        The largest value a pixel can have, whether or not one has it.
+    """
+
+    name: str
+    x_train: NDArray[np.uint8] | NDArray[np.float32]
+    y_train: NDArray[np.int64]
+    x_test: NDArray[np.uint8] | NDArray[np.float32]
+    y_test: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    largest: float = 255.0
+
+    @property
+    def num_classes(self) -> int:
+        """How many labels there are."""
+        return len(self.class_names)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        _, channels, height, width = self.x_train.shape
+        return channels, height, width
+
+    def train(self, ids: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return samples of the train split, ready for a network.
+
+        Parameters
+        ----------
+        ids : ndarray of int64, shape (n,)
+            Which ones, in the order wanted.
+
+        Returns
+        -------
+        images : Tensor of float32, shape (n, channels, height, width)
+            Scaled to [-1, 1].
+        labels : Tensor of int64, shape (n,)
+            Their labels.
+
+        Raises
+        ------
+        IndexError
+            If there is no such sample.
+        """
+        return self._tensors(self.x_train[ids], self.y_train[ids])
+
+    def test(self, ids: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return samples of the test split, as `train` does."""
+        return self._tensors(self.x_test[ids], self.y_test[ids])
+
+    def _tensors(
+        self, images: NDArray[np.uint8] | NDArray[np.float32], labels: NDArray[np.int64]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        # A mean or a maximum taken from the data would carry a trace of every sample, forgotten
+        # ones included; a constant carries none.
+        # The memory format is said because that of a single channel is ambiguous, and kernels that
+        # guess another one than the other side of the cut round differently.
+        floats = torch.from_numpy(images).to(torch.float32, memory_format=torch.contiguous_format)
+        # In place: the rows that were asked for are a copy already.
+        return floats.div_(self.largest / 2).sub_(1), torch.from_numpy(labels)

@@ -1,0 +1,84 @@
+"""CIFAR-10 and CIFAR-100, in the form for Python that torchvision reads."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.errors import refuse
+from simulations.data.dataset import Dataset
+from simulations.data.loaders.source import Source, channels_first
+
+# torchvision knows the same, but importing it takes seconds, and every process asks for the names,
+# if only to find the images in the cache.
+_SETS = {
+    "cifar10": (
+        "CIFAR10",
+        "cifar-10-batches-py",
+        (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"),
+    ),
+    "cifar100": ("CIFAR100", "cifar-100-python", ("train", "test", "meta")),
+}
+
+
+def cifar(name: str, data_dir: str, download: bool) -> Source:
+    """Colour photographs of 32x32 pixels.
+
+    The files are pickles, which can run anything when they are opened: torchvision opens them only
+    if their MD5 is that of the published ones.
+
+    Parameters
+    ----------
+    name : {"cifar10", "cifar100"}
+        With 10 or 100 classes.
+    data_dir : str
+        An absolute path to a folder that holds ``cifar-10-batches-py`` or ``cifar-100-python``.
+    download : bool
+        Whether torchvision may fetch what is missing.
+
+    Raises
+    ------
+    UserError
+        If files are missing; when they are read, if one is not the published one.
+    """
+    class_name, below, names = _SETS[name]
+    files = tuple(Path(data_dir) / below / one for one in names)
+    if data_dir and download and not all(path.is_file() for path in files):
+        from torchvision import datasets
+
+        try:
+            getattr(datasets, class_name)(data_dir, download=True)
+        except Exception as error:  # a network may fail in any way
+            reason = " ".join(str(error).split())
+            allowed = f"false, with {below} in data-dir ({reason})"
+            raise refuse("download", True, allowed) from error
+    if not data_dir or not all(path.is_file() for path in files):
+        raise refuse(
+            "data-dir",
+            data_dir,
+            f"for dataset={name!r} a folder with {below} in it, and there {', '.join(names)}; "
+            "download=true fetches them into it",
+        )
+    return Source(name, files, partial(_read, name, class_name, files[0].parent))
+
+
+def _read(name: str, class_name: str, folder: Path) -> Dataset:
+    from torchvision import datasets
+
+    kind: Any = getattr(datasets, class_name)
+    try:
+        train, test = (kind(folder.parent, train=is_train) for is_train in (True, False))
+    except Exception as error:  # the files may hold anything
+        allowed = f"the published files, whose MD5 torchvision knows, in {folder}"
+        raise refuse("dataset", name, allowed) from error
+    return Dataset(
+        name,
+        channels_first(train.data),
+        np.asarray(train.targets, dtype=np.int64),
+        channels_first(test.data),
+        np.asarray(test.targets, dtype=np.int64),
+        tuple(train.classes),
+    )

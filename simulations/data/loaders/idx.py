@@ -1,0 +1,144 @@
+"""MNIST and Fashion-MNIST: four files in the IDX format, compressed or not."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from models.errors import UserError, refuse
+from simulations.data.dataset import Dataset
+from simulations.data.loaders.source import Source, channels_first
+
+# Name: torchvision's class, and where Debian's package of it puts the files.
+_SETS = {
+    "mnist": ("MNIST", ""),
+    "fashion-mnist": ("FashionMNIST", "/usr/share/datasets/fashion-mnist"),
+}
+_FILES = {
+    "x_train": "train-images-idx3-ubyte",
+    "y_train": "train-labels-idx1-ubyte",
+    "x_test": "t10k-images-idx3-ubyte",
+    "y_test": "t10k-labels-idx1-ubyte",
+}
+
+
+def idx(name: str, data_dir: str, download: bool) -> Source:
+    """Images of 28x28 pixels in 10 classes, grey.
+
+    The files are looked for where torchvision puts them below `data_dir`, then in `data_dir`
+    itself, and for ``fashion-mnist`` where the Debian package ``dataset-fashion-mnist`` has them;
+    each may have ``.gz`` behind its name.
+
+    Parameters
+    ----------
+    name : {"mnist", "fashion-mnist"}
+        Which.
+    data_dir : str
+        An absolute path; may be empty where Debian's package is installed.
+    download : bool
+        Whether torchvision may fetch what is missing.
+
+    Raises
+    ------
+    UserError
+        If files are missing; when they are read, if one is damaged or another format.
+    """
+    class_name, packaged = _SETS[name]
+    folders = [Path(data_dir) / class_name / "raw", Path(data_dir)] if data_dir else []
+    folders += [Path(packaged)] if packaged else []
+    found = _find(folders)
+    if found is None and download and data_dir:
+        _download(name, class_name, data_dir)
+        found = _find(folders)
+    if found is None:
+        raise _missing(name, data_dir, class_name)
+    return Source(name, tuple(found.values()), partial(_read, name, class_name, found))
+
+
+def _find(folders: list[Path]) -> dict[str, Path] | None:
+    """Return the four files of the first folder that has them all, as they are or compressed."""
+    for folder in folders:
+        found = {}
+        for key, stem in _FILES.items():
+            present = [path for path in (folder / stem, folder / f"{stem}.gz") if path.is_file()]
+            if present:
+                found[key] = present[0]
+        if len(found) == len(_FILES):
+            return found
+    return None
+
+
+def _missing(name: str, data_dir: str, class_name: str) -> UserError:
+    files = ", ".join(_FILES.values())
+    where = f"in its {class_name}/raw or in itself" if data_dir else "in DIR/" + class_name + "/raw"
+    return refuse(
+        "data-dir",
+        data_dir,
+        f"for dataset={name!r} a folder with {files} {where}, each with .gz or without; "
+        "download=true fetches them into it",
+    )
+
+
+def _download(name: str, class_name: str, data_dir: str) -> None:
+    from torchvision import datasets
+
+    try:
+        getattr(datasets, class_name)(data_dir, download=True)
+    except Exception as error:  # a network may fail in any way
+        reason = " ".join(str(error).split())
+        allowed = f"false, with the files of {name} in data-dir ({reason})"
+        raise refuse("download", True, allowed) from error
+
+
+def _read(name: str, class_name: str, files: dict[str, Path]) -> Dataset:
+    """Read the four files; they hold no checksum, but for that of gzip, nor names of classes."""
+    arrays = {key: _array(name, path, key) for key, path in files.items()}
+    for split in ("train", "test"):
+        images, labels = arrays[f"x_{split}"], arrays[f"y_{split}"]
+        wrong = ""
+        if images.shape[1:] != arrays["x_train"].shape[1:]:
+            wrong = f"images of another shape than those of {files['x_train'].name}"
+        elif len(images) != len(labels):
+            wrong = f"{len(images)} images for {len(labels)} labels"
+        elif labels.max() > 9:
+            wrong = f"the label {labels.max()}, allowed: 0 to 9"
+        if wrong:
+            raise _damaged(name, files[f"x_{split}"], wrong)
+    from torchvision import datasets
+
+    written = getattr(datasets, class_name).classes
+    names = tuple(str(label) for label in range(10)) if name == "mnist" else tuple(written)
+    return Dataset(
+        name,
+        channels_first(arrays["x_train"]),
+        arrays["y_train"],
+        channels_first(arrays["x_test"]),
+        arrays["y_test"],
+        names,
+    )
+
+
+def _array(name: str, path: Path, key: str) -> np.ndarray:
+    from torchvision.datasets.mnist import read_image_file, read_label_file
+
+    read = read_image_file if key.startswith("x") else read_label_file
+    try:
+        if path.suffix != ".gz":
+            return np.asarray(read(str(path)))
+        # torchvision reads them by path, and uncompressed.
+        with tempfile.NamedTemporaryFile() as plain, gzip.open(path) as packed:
+            shutil.copyfileobj(packed, plain)
+            plain.flush()
+            return np.asarray(read(plain.name))
+    except Exception as error:  # the file may hold anything
+        raise _damaged(name, path, f"{type(error).__name__}: {error}") from error
+
+
+def _damaged(name: str, path: Path, reason: str) -> UserError:
+    reason = " ".join(reason.split())
+    return refuse("dataset", name, f"files in the IDX format of MNIST; {path}: {reason}")

@@ -1,0 +1,104 @@
+"""Images of a user's own, in a ``numpy.savez`` file."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import UserError, refuse
+from simulations.data.dataset import Dataset
+from simulations.data.loaders.source import Source, channels_first, not_absolute
+
+_KEYS = ("x_train", "y_train", "x_test", "y_test", "class_names")
+
+
+def npz(name: str) -> Source:
+    """Images of a ``numpy.savez`` file.
+
+    Parameters
+    ----------
+    name : str
+        ``npz:PATH``, absolute. The file holds ``x_train`` and ``x_test`` of uint8, shape
+        (n, height, width) or (n, height, width, channels), ``y_train`` and ``y_test`` of integers,
+        and ``class_names``, strings whose index is the label.
+
+    Raises
+    ------
+    UserError
+        If the path is relative; when it is read, if the file is not what it has to be.
+    """
+    path = Path(name.removeprefix("npz:"))
+    if not path.is_absolute():
+        raise not_absolute(name, "npz:")
+    return Source(name, (path,), partial(_read, name, path))
+
+
+def _read(name: str, path: Path) -> Dataset:
+    """Read a file that a user wrote, and refuse it in the user's words."""
+    arrays = _arrays(name, path)
+    names = arrays["class_names"]
+    if names.ndim != 1 or names.dtype.kind != "U" or len(set(names.tolist())) < len(names):
+        raise _not_allowed(name, "class_names", names, "a list of different strings")
+    x_train, x_test = (_images(name, key, arrays[key]) for key in ("x_train", "x_test"))
+    if x_train.shape[1:] != x_test.shape[1:]:
+        raise _not_allowed(name, "x_test", arrays["x_test"], "images shaped like those of x_train")
+    labels = {}
+    for key, images in (("y_train", x_train), ("y_test", x_test)):
+        found = arrays[key]
+        if found.ndim != 1 or found.dtype.kind not in "iu":
+            raise _not_allowed(name, key, found, "integers, shape (n,)")
+        if len(found) != len(images):
+            raise _not_allowed(name, key, found, f"a label for each of {len(images)} images")
+        if found.min() < 0 or found.max() >= len(names):
+            span = f"labels from {found.min()} to {found.max()}"
+            raise refuse(
+                "dataset", name, f"{key} from 0 to {len(names) - 1}, the class_names; it has {span}"
+            )
+        labels[key] = found.astype(np.int64)
+    return Dataset(
+        name, x_train, labels["y_train"], x_test, labels["y_test"], tuple(names.tolist())
+    )
+
+
+def _arrays(name: str, path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of the file, unchecked."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            missing = [key for key in _KEYS if key not in archive]
+            if not missing:
+                return {key: np.asarray(archive[key]) for key in _KEYS}
+    except OSError as error:
+        raise refuse(
+            "dataset", name, f"a file that can be read ({error.strerror or 'unreadable'})"
+        ) from error
+    # What numpy and zipfile raise for a file that is no archive, is cut short, encrypted, or
+    # claims impossible sizes. A .npy array is no context manager: TypeError.
+    except (
+        ValueError,
+        TypeError,
+        EOFError,
+        RuntimeError,
+        MemoryError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise refuse("dataset", name, "a numpy.savez file without pickled objects") from error
+    raise refuse("dataset", name, f"a file with {', '.join(_KEYS)}; missing: {', '.join(missing)}")
+
+
+def _images(name: str, key: str, found: np.ndarray) -> NDArray[np.uint8]:
+    """Return the images with their channels first."""
+    if found.dtype != np.uint8 or found.ndim not in (3, 4):
+        raise _not_allowed(name, key, found, "uint8, shape (n, height, width[, channels])")
+    if found.size == 0:
+        raise _not_allowed(name, key, found, "at least one image")
+    return channels_first(found)
+
+
+def _not_allowed(name: str, key: str, found: np.ndarray, allowed: str) -> UserError:
+    return refuse("dataset", name, f"{key}: {allowed}; it is {found.dtype}, shape {found.shape}")

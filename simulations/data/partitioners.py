@@ -1,0 +1,128 @@
+"""The distributions of the SplitWiper paper as partitioners of flwr-datasets, for any project.
+
+::
+
+    from flwr_datasets import FederatedDataset
+    from simulations.data.partitioners import HeterogeneousLabelsPartitioner
+
+    train = HeterogeneousLabelsPartitioner(num_partitions=5, forgotten_labels=[2])
+    test = HeterogeneousLabelsPartitioner(num_partitions=5, forgotten_labels=[2], like=train)
+    data = FederatedDataset(dataset="ylecun/mnist", partitioners={"train": train, "test": test})
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+from datasets import Dataset
+from flwr_datasets.partitioner import Partitioner
+from numpy.typing import NDArray
+
+from simulations.data.partition import make_plan
+
+
+class LabelPartitioner(Partitioner):  # type: ignore[misc]
+    """Base of the partitioners below; each sample lies in exactly one partition.
+
+    Parameters
+    ----------
+    num_partitions : int
+        How many clients hold samples.
+    partition_by : str
+        The column of the labels.
+    requesting_partition : int
+        Of the client that asks to forget.
+    forgotten_labels : collection of int or str
+        The labels it asks to forget, as they stand in the column; it alone holds them.
+    like : LabelPartitioner, optional
+        One of the same class and parameters that deals the train split: this one deals another
+        split in the same shares.
+    seed : int
+        Of every random draw, not negative.
+
+    Raises
+    ------
+    UserError
+        When the first partition is loaded, if a value is impossible, or a client would be left
+        without a train sample.
+    """
+
+    distribution = ""
+
+    def __init__(
+        self,
+        num_partitions: int,
+        partition_by: str = "label",
+        *,
+        requesting_partition: int = 0,
+        forgotten_labels: Collection[int | str] = (),
+        like: LabelPartitioner | None = None,
+        seed: int = 42,
+    ) -> None:
+        super().__init__()
+        self._num_partitions = num_partitions
+        self._partition_by = partition_by
+        self._requesting = requesting_partition
+        self._forgotten = tuple(forgotten_labels)
+        self._like = like
+        self._seed = seed
+        self._held: tuple[NDArray[np.int64], ...] | None = None
+
+    @property
+    def num_partitions(self) -> int:
+        """How many clients hold samples."""
+        return self._num_partitions
+
+    def load_partition(self, partition_id: int) -> Dataset:
+        """Return what one client holds, in the order of the data set."""
+        if self._held is None:
+            self._held = self._deal()
+        return self.dataset.select(self._held[partition_id])
+
+    def _labels(self) -> NDArray[np.generic]:
+        return np.asarray(self.dataset[self._partition_by])
+
+    def _deal(self) -> tuple[NDArray[np.int64], ...]:
+        mine = self._labels()
+        train = mine if self._like is None else self._like._labels()
+        names = np.unique(np.concatenate([train, mine]))
+        known = names.tolist()
+        plan = make_plan(
+            np.searchsorted(names, train).astype(np.int64),
+            np.searchsorted(names, mine[:0] if self._like is None else mine).astype(np.int64),
+            num_classes=len(names),
+            distribution=self.distribution,
+            num_clients=self._num_partitions,
+            requesting_client=self._requesting,
+            # One that the column does not hold is refused by its place, behind all others.
+            forgotten_labels=frozenset(
+                known.index(label) if label in known else len(known) for label in self._forgotten
+            ),
+            seed=self._seed,
+        )
+        return plan.train if self._like is None else plan.test
+
+
+class HomogeneousLabelsPartitioner(LabelPartitioner):
+    """Every client holds every label that is not to be forgotten; volumes differ."""
+
+    distribution = "homogeneous-labels"
+
+
+class PartialOverlapPartitioner(LabelPartitioner):
+    """Each label that is not to be forgotten lies on 1 to 3 random clients."""
+
+    distribution = "partial-overlap"
+
+
+class HeterogeneousLabelsPartitioner(LabelPartitioner):
+    """Labels are dealt out without overlap."""
+
+    distribution = "heterogeneous-labels"
+
+
+class StratifiedPartitioner(LabelPartitioner):
+    """Every label is dealt evenly to every client, those to be forgotten too."""
+
+    distribution = "iid"
