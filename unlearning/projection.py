@@ -171,7 +171,7 @@ class SequentialProjection:
             if counts.get(step.number, 0) and cache.holds(step.number)
         }
         self._rounded = sorted(self._carrying)
-        mixed = [step.number for step in self._steps if self._is_mixed(step)]
+        mixed = [step.number for step in self._steps if self.is_mixed(step)]
         # Weights are rebuilt from the last ones that are kept, up to the last step that needs them.
         replayed_from = [cache.weights_before(number)[0] for number in mixed[:1]]
         self._replayed_steps = range(replayed_from[0], mixed[-1] + 1) if mixed else range(0)
@@ -191,7 +191,7 @@ class SequentialProjection:
         """
         while self._next < len(self._steps) and self._steps[self._next].number < number:
             step = self._steps[self._next]
-            if self._is_mixed(step):
+            if self.is_mixed(step):
                 raise ValueError(
                     f"step {step.number} mixes forgotten and retained samples, and nobody told its "
                     "forgotten share"
@@ -226,14 +226,28 @@ class SequentialProjection:
         """
         self.until(number)
         step = self._steps[self._next] if self._next < len(self._steps) else None
-        if step is None or step.number != number or not self._is_mixed(step):
+        if step is None or step.number != number or not self.is_mixed(step):
             raise ValueError(f"nobody asked for the forgotten share of step {number}")
         gradients = self._gradients(number)
         retained = {name: gradients[name] - forgotten[name] for name in gradients}
         self.evaluations += self._counts[number]
         self._pass(step, (retained, forgotten))
 
-    def _is_mixed(self, step: Step) -> bool:
+    def mixed(self, number: int, samples: int) -> int:
+        """Return the batch size of a mixed step, if so many of its samples are forgotten.
+
+        Raises
+        ------
+        ValueError
+            If they are not.
+        """
+        step = next((one for one in self._steps if one.number == number), None)
+        if step is None or not self.is_mixed(step) or self._counts[number] != samples:
+            raise ValueError(f"nobody asked for the share of {samples} samples of step {number}")
+        return step.batch_size
+
+    def is_mixed(self, step: Step) -> bool:
+        """Say whether a step's forgotten share has to be told to `take`."""
         count = self._counts.get(step.number, 0)
         return self._shares == "recompute" and 0 < count < step.batch_size
 
