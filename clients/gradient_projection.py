@@ -204,7 +204,8 @@ class GradientProjectionClient(VanillaClient):
 
     def _share(self, link: Link, weights: Gradients, step: Step) -> Gradients:
         """Return the forgotten samples' share of a batch's gradient, at the weights of its step."""
-        forgotten = self.whole.only(self.meant_so_far(step))
+        meant = np.intersect1d(step.ids, self.forgotten.among(self.whole.ids))
+        forgotten = self.whole.only(meant)
         held = {name: one.detach().clone().requires_grad_() for name, one in weights.items()}
         smashed = functional_call(self.kept_segment(), held, (forgotten.x.to(device()),))
         sent = {"smashed": smashed.detach().cpu(), "labels": forgotten.y}
@@ -212,10 +213,6 @@ class GradientProjectionClient(VanillaClient):
         at_cut = reply["gradient"].to(smashed.device)
         shares = torch.autograd.grad(smashed, list(held.values()), at_cut, materialize_grads=True)
         return dict(zip(held, shares, strict=True))
-
-    def meant_so_far(self, step: Step) -> np.ndarray:
-        """Return the ids of a step's samples that are forgotten by now."""
-        return np.intersect1d(step.ids, self.forgotten.among(self.whole.ids))
 
 
 def _carried(removed: Gradients) -> dict[str, Array]:

@@ -132,8 +132,8 @@ class GradientProjection(Vanilla):
             steps,
             method.variant,
             method.weighting,
-            self.method.settings.projection_devaluation,
-            self.method.settings.projection_edge_boost,
+            method.settings.projection_devaluation,
+            method.settings.projection_edge_boost,
         )
         asked = Message(
             "take-step",

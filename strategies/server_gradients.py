@@ -64,10 +64,10 @@ class ServerGradients:
         self._recorder = self._model.record(self._cache, weights_every)
         return run
 
-    def announce(self, client: int, batch_size: int) -> None:
-        """Say whose batch the next step is about, if it is to be cached."""
+    def announce(self, client: int, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Say whose batch the next step is about, if it is to be cached; raises as the step."""
         if self._recorder is not None:
-            self._recorder.announce(client, batch_size)
+            self._recorder.announce(client, len(self._model.checked(tensors["smashed"])))
 
     def learned(self) -> None:
         """Cache no further step; keep the weights that were learned."""
@@ -142,7 +142,7 @@ class ServerGradients:
         """
         if self._projection is None:
             raise ValueError(f"nobody asked for the forgotten share of step {number}")
-        samples = len(tensors["smashed"])
+        samples = len(self._model.checked(tensors["smashed"]))
         batch_size = self._projection.mixed(number, samples)
         forgotten, gradient = self._model.gradients_at(
             self._projection.weights(number), tensors, samples / batch_size, number

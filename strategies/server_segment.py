@@ -385,7 +385,7 @@ class ServerSegment:
             started = time.perf_counter()
             # Each stream is answered by a thread of its own, which inherits no number of threads.
             self._training.fix_kernels()
-            self._gradients.announce(caller.client, len(next(iter(tensors.values()))))
+            self._gradients.announce(caller.client, tensors)
             reply = step(tensors)
             spent = self._elapsed(started)
             self._seconds += spent

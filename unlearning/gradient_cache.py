@@ -99,6 +99,7 @@ class GradientCache:
         self._pending: list[Gradients] = []
         self._pending_bytes = 0
         self._starts: list[int] = []
+        self._sizes: dict[str, int] = {}
         self._pieces: OrderedDict[int, dict[str, torch.Tensor]] = OrderedDict()
         for first in self._numbers(_STEPS):
             self._steps += _unpacked(self._load(_STEPS, first), run)
@@ -149,7 +150,7 @@ class GradientCache:
         """Keep the weights before a step, and the optimiser's momentum, to rebuild others from."""
         parts = {"weights": weights, "momentum": momentum}
         named = {f"{part}/{name}": parts[part][name] for part in parts for name in parts[part]}
-        self._kept.save(f"{_WEIGHTS}{number}", named)
+        self._save(f"{_WEIGHTS}{number}", named)
 
     def flush(self) -> None:
         """Write what was added and is not written yet."""
@@ -157,12 +158,12 @@ class GradientCache:
         if not new:
             return
         first = new[0].number
-        self._kept.save(f"{_STEPS}{first}", _packed(new, self._run))
+        self._save(f"{_STEPS}{first}", _packed(new, self._run))
         if self._pending:
             stacked = {
                 name: torch.stack([one[name] for one in self._pending]) for name in self._pending[0]
             }
-            self._kept.save(f"{_GRADIENTS}{first}", stacked)
+            self._save(f"{_GRADIENTS}{first}", stacked)
         self._starts.append(first)
         self._flushed, self._pending, self._pending_bytes = len(self._steps), [], 0
 
@@ -173,6 +174,7 @@ class GradientCache:
                 self._kept.forget(f"{prefix}{number}")
         self._steps, self._starts, self._flushed = [], [], 0
         self._pending, self._pending_bytes = [], 0
+        self._sizes.clear()
         self._pieces.clear()
 
     # Reading.
@@ -193,10 +195,12 @@ class GradientCache:
 
     @property
     def bytes(self) -> int:
-        """Size of everything that is kept, in bytes."""
+        """Size of everything that is kept, in bytes, but for the headers of files."""
         self.flush()
-        names = (_STEPS, _GRADIENTS, _WEIGHTS)
-        return sum(len(self._files[name]) for name in self._files if name.startswith(names))
+        names = [one for one in self._files if one.startswith((_STEPS, _GRADIENTS, _WEIGHTS))]
+        # Each is read once: a folder does not say how large a file is.
+        self._sizes |= {one: len(self._files[one]) for one in names if one not in self._sizes}
+        return sum(self._sizes[one] for one in names)
 
     def gradients(self, number: int) -> Gradients:
         """Return the gradients of a step whose gradients are kept, float32, on the CPU.
@@ -255,6 +259,10 @@ class GradientCache:
             while len(self._pieces) > _PIECES_IN_MEMORY:
                 self._pieces.popitem(last=False)
         return self._pieces[first]
+
+    def _save(self, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
+        self._kept.save(name, tensors)
+        self._sizes[name] = _size(tensors)
 
     def _numbers(self, prefix: str) -> list[int]:
         """Return the numbers of what is kept under a prefix, rising."""

@@ -162,6 +162,7 @@ class SequentialProjection:
         self._cache, self._counts, self._coefficient = cache, counts, coefficient
         self._shares, self._beta, self._momentum = shares, beta, momentum
         self._steps = list(cache.steps if steps is None else steps)
+        self._by_number = {step.number: step for step in self._steps}
         self._replay: Replay | None = None
         self._device = next(iter(removed.values())).device
         self._read: tuple[int, Gradients] = (-1, {})
@@ -241,7 +242,7 @@ class SequentialProjection:
         ValueError
             If they are not.
         """
-        step = next((one for one in self._steps if one.number == number), None)
+        step = self._by_number.get(number)
         if step is None or not self.is_mixed(step) or self._counts[number] != samples:
             raise ValueError(f"nobody asked for the share of {samples} samples of step {number}")
         return step.batch_size

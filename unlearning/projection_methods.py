@@ -75,7 +75,7 @@ class ProjectionMethod(UnlearningMethod, ABC):
             lines.append(f"gradients were cached as {self.codec}")
         if self.every > 1:
             lines.append(
-                f"gradients were cached of every {self.every}th step; between them forgotten ones "
+                f"gradients were cached of one step in {self.every}; of the others, forgotten ones "
                 "were rounded to the nearest"
             )
         return lines

@@ -79,7 +79,7 @@ def test_what_is_approximate_is_said():
     ).approximations()
     assert set(exact) < set(rough)
     assert len(rough) == len(exact) + 4
-    for word in ("int8", "every 3th", "as a whole", "client-part=local"):
+    for word in ("int8", "one step in 3", "as a whole", "client-part=local"):
         assert sum(word in line for line in rough) == 1
     assert any(
         "PaperProjection" in line for line in PaperProjection(UnlearningSettings()).approximations()
