@@ -25,7 +25,7 @@ from models.split import Model, Part, build_segment, segment_with
 from models.training import TrainingSettings, device
 from transport.link import LinkError
 from transport.message import Array, Message
-from unlearning.exactness import Ids, batches, derive_seed, digest, order
+from unlearning.exactness import Ids, derive_seed, digest, visits
 from unlearning.methods import StagedMethod, UnlearningMethod
 from unlearning.objectives import Batch
 from unlearning.request import Request
@@ -361,10 +361,8 @@ class SplitClient(NumPyClient):
             visited = self.whole.only(forgotten)
         else:
             visited = self.whole.only(np.union1d(self.holding.ids, forgotten))
-        seed = derive_seed(self.training.seed, "order", stage.name, self.client, epoch)
-        places = order(visited.ids, seed)
-        for batch in batches(len(places), self.training.batch_size):
-            rows = places[batch]
+        size, seed = self.training.batch_size, self.training.seed
+        for rows in visits(visited.ids, size, seed, stage.name, self.client, epoch):
             ids = visited.ids[rows]
             mask = torch.from_numpy(np.isin(ids, forgotten))
             known = Batch(ids, visited.y[torch.from_numpy(rows)], mask, self.num_labels)

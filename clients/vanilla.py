@@ -100,7 +100,7 @@ class VanillaClient(SplitClient):
         self._take_over(message)
         stage, epoch = self.stage(message), message.integer("epoch")
         segment = self.kept_segment()
-        optimiser = self.training.optimiser(segment)
+        optimiser = self.optimiser_of(segment, message)
         _load_momentum(optimiser, segment, self.state.load("momentum"))
         teachers = self._teachers(stage)
         count, samples = 0, 0
@@ -127,6 +127,10 @@ class VanillaClient(SplitClient):
         held = {"segment": segment.state_dict(), "momentum": momentum}
         handed_on = _carried({part: held[part] for part in str(message.fields["hand-on"]).split()})
         return Message("train", fields, handed_on)
+
+    def optimiser_of(self, segment: nn.Module, message: Message) -> torch.optim.SGD:
+        """Return the optimiser of one turn, without its momentum."""
+        return self.training.optimiser(segment)
 
     def step(
         self,

@@ -25,6 +25,8 @@ from simulations.data.partition import DISTRIBUTIONS
 from strategies.base import SplitStrategy
 from strategies.gradient_noise import GRADIENT_NOISES, GradientNoise
 from strategies.registry import STRATEGIES
+from unlearning.gradient_cache import CODECS
+from unlearning.gradient_projection_paper import VARIANTS, WEIGHTINGS
 from unlearning.methods import (
     METHODS,
     Retrain,
@@ -32,6 +34,7 @@ from unlearning.methods import (
     UnlearningMethod,
     UnlearningSettings,
 )
+from unlearning.projection import SHARES
 from unlearning.request import Request, parse_requests
 
 # TOML's integers end here, and so do seeds and ids; a larger number is a slip of the finger.
@@ -296,6 +299,51 @@ class RunConfig:
         "a number > 0, or 0 without marvell",
         _not_negative,
     )
+    cache_codec: str = _own(
+        "float32", "how gradients are cached", ", ".join(CODECS), lambda value: value in CODECS
+    )
+    cache_every: int = _own(
+        1, "of every how many steps a gradient is cached", "an integer >= 1", _positive
+    )
+    shares: str = _own(
+        "recompute",
+        "what of a mixed batch's gradient is forgotten: taken again, or the whole",
+        ", ".join(SHARES),
+        lambda value: value in SHARES,
+    )
+    projection_beta: float = _own(
+        1.0, "β, how much of a projection is done", "0 <= x <= 2", lambda v: 0 <= v <= 2
+    )
+    client_part: str = _own(
+        "chain",
+        "with client-sync=handoff, clients project in turn, or each its own steps",
+        "chain, local",
+        lambda value: value in ("chain", "local"),
+    )
+    fine_tune_share: float = _own(
+        0.1,
+        "epochs of training on after projection, of server-epochs; at least one",
+        "0 < x <= 1",
+        lambda value: 0 < value <= 1,
+    )
+    projection_variant: str = _own(
+        "raw",
+        "what is projected out of the forget gradients' sum",
+        ", ".join(VARIANTS),
+        lambda value: value in VARIANTS,
+    )
+    projection_weighting: str = _own(
+        "U",
+        "how forget gradients weigh over the steps",
+        ", ".join(WEIGHTINGS),
+        lambda value: value in WEIGHTINGS,
+    )
+    projection_devaluation: float = _own(
+        0.25, "the least such weight", "0 <= x <= 1", lambda value: 0 <= value <= 1
+    )
+    projection_edge_boost: float = _own(
+        4.0, "how much more the first and last step weigh", "a number > 0", _positive
+    )
     round_timeout: float = _key(
         3600.0, "seconds a client has for an answer", "0 < x <= 1000000", lambda v: 0 < v <= 1e6
     )
@@ -402,6 +450,9 @@ class RunConfig:
             raise refuse("out", self.out, "another folder than state-dir, which has its own")
         if self.state_dir and self.skip_absent:
             raise refuse("skip-absent", True, "false (with state-dir every client keeps its part)")
+        if self.state_dir and not method.outlives_run:
+            allowed = f"empty (unlearning={self.unlearning!r} keeps what it needs for one run only)"
+            raise refuse("state-dir", self.state_dir, allowed)
         if self.verify and not self.state_dir:
             raise refuse("verify", True, "false (without state-dir there is nothing to compare)")
 
@@ -549,6 +600,16 @@ class RunConfig:
             ascent_bound=self.ascent_bound,
             distillation_epochs=self.distillation_epochs,
             distillation_alpha=self.distillation_alpha,
+            cache_codec=self.cache_codec,
+            cache_every=self.cache_every,
+            shares=self.shares,
+            projection_beta=self.projection_beta,
+            client_part=self.client_part,
+            fine_tune_share=self.fine_tune_share,
+            projection_variant=self.projection_variant,
+            projection_weighting=self.projection_weighting,
+            projection_devaluation=self.projection_devaluation,
+            projection_edge_boost=self.projection_edge_boost,
             options=self.plugin_options(),
         )
         return METHODS.get(self.unlearning)(settings)

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from models.errors import UserError, refuse
-from models.split import check_fits
+from models.split import build_network, check_fits
 from simulations.config import RunConfig
 from simulations.data.dataset import Dataset
 from simulations.data.library import LIBRARY, library_plan
 from simulations.data.partition import Plan, make_plan
 from simulations.data.sources import load
 from strategies.registry import STRATEGIES
-from unlearning.exactness import Ids
+from unlearning.exactness import Ids, visits
 from unlearning.request import Request
 from unlearning.slices import dealt
+from unlearning.stages import learning
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,25 @@ def prepare(config: RunConfig, num_clients: int) -> Preparation:
         if sum(map(len, held.values())) < 2:
             raise refuse("forget", config.forget, "a request that leaves something to learn from")
         forgettings.append(forgetting)
+    _check_method(config, dataset, plan, forgettings)
     return Preparation(config, dataset, plan, tuple(forgettings))
+
+
+def _check_method(
+    config: RunConfig, dataset: Dataset, plan: Plan, forgettings: Sequence[Forgetting]
+) -> None:
+    """Let the unlearning method refuse the network, or what it is to forget."""
+    method, stage = config.method(), learning(config.server_epochs)
+    network = build_network(config.cut_model(), dataset.input_shape, dataset.num_classes)
+    method.check_network(network.whole())
+    learned = (
+        ids[rows]
+        for epoch in range(stage.epochs)
+        for client, ids in enumerate(plan.train)
+        for rows in visits(ids, config.batch_size, config.seed, stage.name, client, epoch)
+    )
+    meant = [ids for forgetting in forgettings for ids in forgetting.samples.values()]
+    method.check_batches(learned, np.concatenate([np.empty(0, dtype=np.int64), *meant]))
 
 
 def resolve(request: Request, held: Mapping[int, Ids], dataset: Dataset, seed: int) -> Forgetting:

@@ -46,6 +46,11 @@ def render(result: dict[str, Any]) -> str:
     console.print(heading)
     console.print(_accuracy_table(result["phases"]))
     console.print(_cost_table(result["phases"], config["bandwidth-mbps"]))
+    lines = [line for phase in result["phases"] for line in phase.get("approximations", ())]
+    if lines:
+        console.print("Approximate or incomplete")
+        for line in dict.fromkeys(lines):
+            console.print(f"- {line}")
     return "\n".join(line.rstrip() for line in sink.getvalue().splitlines())
 
 

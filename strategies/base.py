@@ -130,6 +130,8 @@ class SplitStrategy(Strategy):
         """By client, the attempt that it is to go on from; said along with a new attempt."""
         self.redone: dict[str, object] = {}
         """What the last forgetting trained again: shards, slices."""
+        self.approximations: list[str] = []
+        """What of the last forgetting is approximate or incomplete, a line each."""
         self.heard = Heard()
         """What clients said of themselves in the last script."""
         self.groups: dict[int, list[list[int]]] = {}
@@ -292,6 +294,8 @@ class SplitStrategy(Strategy):
                 "are generators, which yield"
             )
         self._script, self.phase, self.heard = script, phase, Heard()
+        if phase != "evaluate":
+            self.approximations = []
         self._advance(None)
 
     @property

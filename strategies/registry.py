@@ -29,6 +29,7 @@ def _is_method(kind: object) -> bool:
 STRATEGIES: Registry[type[SplitStrategy]] = Registry(
     "strategy", group="split_unlearning.strategies", check=_complaint
 )
+STRATEGIES.register("gradient-projection", "strategies.gradient_projection:GradientProjection")
 STRATEGIES.register("splitfed", "strategies.splitfed:SplitFed")
 STRATEGIES.register("splitwiper", "strategies.splitwiper:SplitWiper")
 STRATEGIES.register("splitwiper-plus", "strategies.splitwiper_plus:SplitWiperPlus")

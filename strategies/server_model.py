@@ -12,12 +12,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.func import functional_call
 
 from models.averaging import weighted_average
 from models.split import Model, Part, build_segment, seeded, smashed_shape
-from models.training import TrainingSettings, train_batch
+from models.training import TrainingSettings, finite, train_batch
 from strategies.gradient_noise import GradientNoise
 from unlearning.exactness import derive_seed, digest
+from unlearning.gradient_cache import GradientCache, Gradients, Recorder
+from unlearning.objectives import CrossEntropy
 from unlearning.stages import Stage, learning
 
 _PREDICTED = 512
@@ -107,6 +110,51 @@ class ServerModel:
     def _fresh(self, purpose: str) -> nn.Sequential:
         seed = derive_seed(self._training.seed, purpose)
         return build_segment(*self._shape, seed).to(self._device)
+
+    # Gradients.
+
+    def record(self, cache: GradientCache, weights_every: int) -> Recorder:
+        """Put every step of the stage into a cache; parameters as of `Recorder`."""
+        return Recorder(cache, self._main.segment, self._main.optimiser, 0, weights_every)
+
+    def scale_rate(self, rate: float) -> None:
+        """Set the step size of the stage's steps to come, as a part of that of learning."""
+        for group in self._main.optimiser.param_groups:
+            group["lr"] = self._training.learning_rate * rate
+
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """Return the segment's parameters, by name."""
+        return {name: one.detach() for name, one in self._main.segment.named_parameters()}
+
+    def gradients_at(
+        self, weights: Gradients, tensors: Mapping[str, torch.Tensor], scale: float, step: int
+    ) -> tuple[Gradients, torch.Tensor]:
+        """Return the gradient of a batch's loss at other weights; nothing is learned.
+
+        Parameters
+        ----------
+        weights : dict of str to tensor
+            Of every parameter.
+        tensors : mapping
+            ``smashed`` and ``labels``.
+        scale : float
+            What the mean loss is multiplied by.
+        step : int
+            Names the draws of random layers.
+
+        Returns
+        -------
+        dict, tensor
+            By parameter, and at the cut.
+        """
+        x = self._received(tensors["smashed"])
+        labels = self.checked_labels(tensors["labels"], len(x)).to(self._device)
+        held = {name: one.detach().clone().requires_grad_() for name, one in weights.items()}
+        with seeded(derive_seed(self._training.seed, "forgotten-share", step)):
+            logits = functional_call(self._main.segment, held, (x,))
+        loss = finite(CrossEntropy().loss(logits, {"labels": labels})) * scale
+        *shares, cut = torch.autograd.grad(loss, [*held.values(), x], materialize_grads=True)
+        return dict(zip(held, shares, strict=True)), cut
 
     # Copies, one a client.
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from models.split import Model, Part
 from models.training import TrainingSettings
 from strategies.gradient_noise import GradientNoise
+from strategies.server_gradients import ServerGradients
 from strategies.server_model import ServerModel
 from transport.grpc_link import LinkServer
 from transport.ledger import Ledger, Row
@@ -22,6 +24,8 @@ from transport.link import Caller
 from transport.message import Array
 from unlearning.activation_cache import ActivationCache, epoch_order
 from unlearning.exactness import batches
+from unlearning.gradient_cache import Codec
+from unlearning.projection import Shares
 from unlearning.stages import Stage
 from unlearning.state_folder import StateFolder, TemporaryFolder
 from unlearning.tensor_store import TensorStore
@@ -105,6 +109,7 @@ class ServerSegment:
         self._cache = ActivationCache(folder)
         if labels := self._kept.load(_LABELS):
             self._model.expect_labels(int(labels["number"]))
+        self._gradients = ServerGradients(self._model, folder, self._training)
         if weights := self._kept.load(_SEGMENT):
             self._model.load(weights)
 
@@ -129,6 +134,44 @@ class ServerSegment:
     def end(self) -> None:
         """End a stage: its teachers are dropped."""
         self._model.end()
+
+    # Gradient projection, see `ServerGradients`.
+
+    def record_gradients(self, codec: Codec, every: int) -> str:
+        """Cache the gradient of every step from here on; return the name of the training."""
+        return self._gradients.record(codec, every)
+
+    def keep_learned(self) -> None:
+        """Cache no further gradient; keep the weights that were learned."""
+        self._gradients.learned()
+
+    def scale_rate(self, rate: float) -> None:
+        """Set the step size of the stage's steps to come, as a part of that of learning."""
+        self._model.scale_rate(rate)
+
+    def gradient_turns(self) -> list[tuple[int, int, int]]:
+        """Return who took which steps of learning, as `ServerGradients.turns`."""
+        return self._gradients.turns()
+
+    def step_coefficients(self) -> NDArray[np.float64]:
+        """Return c_t of every step of learning."""
+        return self._gradients.coefficients()
+
+    def begin_projection(self, steps: Array, counts: Array, shares: Shares, beta: float) -> None:
+        """Begin to project; parameters as of `ServerGradients.begin`."""
+        self._gradients.begin(steps, counts, shares, beta)
+
+    def finish_projection(self) -> None:
+        """End it: the weights become those that were learned, less what is removed."""
+        started = time.perf_counter()
+        self._gradients.finish()
+        self._seconds += self._elapsed(started)
+
+    def take_projected_step(self, steps: Array, *how: Any) -> None:
+        """Move the weights at once; parameters as of `ServerGradients.take_step`."""
+        started = time.perf_counter()
+        self._gradients.take_step(steps, *how)
+        self._seconds += self._elapsed(started)
 
     # State that outlives a run.
 
@@ -212,8 +255,8 @@ class ServerSegment:
             later += 1
 
     def cache_bytes(self) -> int:
-        """Return the size of the cached training activations and labels, in bytes."""
-        return self._cache.bytes
+        """Return the size of what is cached of training, activations or gradients, in bytes."""
+        return self._cache.bytes + self._gradients.bytes
 
     def received(self) -> dict[str, Array]:
         """Return all that is cached of training data, as who looks at it would.
@@ -311,7 +354,8 @@ class ServerSegment:
             the cut.
         fields : dict
             ``teacher``, to ask one: the frame holds ``smashed`` alone, and what this side of the
-            teacher makes of it is the answer, ``outputs``.
+            teacher makes of it is the answer, ``outputs``. ``step``, in gradient projection: the
+            frame holds the forgotten samples of that step of learning, see `ServerGradients.share`.
 
         Raises
         ------
@@ -322,6 +366,9 @@ class ServerSegment:
         steps: dict[frozenset[str], Callable[..., dict[str, torch.Tensor]]]
         if "teacher" in fields:
             steps = {frozenset({"smashed"}): partial(model.consult, fields["teacher"])}
+        elif "step" in fields:
+            number = int(fields["step"])
+            steps = {frozenset({"smashed", "labels"}): partial(self._gradients.share, number)}
         elif model.part == "trunk":
             steps = {
                 frozenset({"smashed"}): partial(model.forward, caller.client),
@@ -338,6 +385,7 @@ class ServerSegment:
             started = time.perf_counter()
             # Each stream is answered by a thread of its own, which inherits no number of threads.
             self._training.fix_kernels()
+            self._gradients.announce(caller.client, tensors)
             reply = step(tensors)
             spent = self._elapsed(started)
             self._seconds += spent

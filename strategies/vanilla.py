@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from strategies.base import SplitStrategy
 from strategies.script import Question, Script
 from transport.message import Array, Message, Scalar
 from unlearning.exactness import derive_seed
-from unlearning.methods import Retrain, StagedMethod
+from unlearning.methods import Retrain, StagedMethod, UnlearningMethod
 from unlearning.request import Request
 from unlearning.stages import NO_REQUEST, Stage, learning
 
@@ -35,7 +36,7 @@ class Vanilla(SplitStrategy):
     """
 
     client = "clients.vanilla:VanillaClient"
-    methods = (Retrain, StagedMethod)
+    methods: ClassVar[tuple[type[UnlearningMethod], ...]] = (Retrain, StagedMethod)
     uses = frozenset(
         {
             "client-sync",
@@ -124,8 +125,10 @@ class Vanilla(SplitStrategy):
 
         for epoch in range(stage.epochs):
             self.progress(f"{stage.name}: epoch {epoch + 1} of {stage.epochs}")
-            for client in self.turns(stage, epoch, clients):
-                turn = Message("train", {"epoch": epoch, **fixed, **link}, carried)
+            for place, client in enumerate(self.turns(stage, epoch, clients)):
+                progress = (epoch + (place + 0.5) / len(clients)) / stage.epochs
+                told = self.told(stage, progress)
+                turn = Message("train", {"epoch": epoch, **fixed, **told, **link}, carried)
                 replies = yield Question({client: turn}, optional=may_skip(client))
                 if not replies:
                     # Should it come after all, its frames must not mix with the next client's.
@@ -138,6 +141,10 @@ class Vanilla(SplitStrategy):
             yield Question(taken, optional=self.setting.skip_absent)
         self.server.close_link()
         self.server.end()
+
+    def told(self, stage: Stage, progress: float) -> dict[str, Scalar]:
+        """Return what else a turn is told; `progress` is where in the stage its middle lies."""
+        return {}
 
     def turns(self, stage: Stage, epoch: int, clients: Sequence[int]) -> list[int]:
         """Return clients in the order of their turns, a seeded permutation of all."""

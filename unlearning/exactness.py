@@ -82,6 +82,31 @@ def batches(samples: int, batch_size: int) -> Iterator[slice]:
         yield slice(start, starts[number] if number < len(starts) else samples)
 
 
+def visits(
+    ids: Ids, batch_size: int, seed: int, stage: str, client: int, epoch: int
+) -> Iterator[NDArray[np.intp]]:
+    """Yield the batches of one epoch of a client's, as places in `ids`.
+
+    Parameters
+    ----------
+    ids : array of int64, shape (n,)
+        Of the samples that it visits.
+    batch_size : int
+        Samples a batch.
+    seed : int
+        The run's.
+    stage : str
+        The name of the stage of training.
+    client : int
+        Who visits them.
+    epoch : int
+        From 0 in each stage.
+    """
+    places = order(ids, derive_seed(seed, "order", stage, client, epoch))
+    for batch in batches(len(places), batch_size):
+        yield places[batch]
+
+
 def digest(tensors: Mapping[str, torch.Tensor]) -> str:
     """Return the SHA-256 of a segment's weights: names, shapes, types and every bit."""
     sha = hashlib.sha256()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from models.errors import UserError
 from models.options import Option, Value
 from models.registry import Registry
+from unlearning.exactness import Ids
 from unlearning.objectives import Batch, BoundedAscent, Distillation, targets_of
 from unlearning.stages import RESERVED, Stage
 
@@ -33,6 +35,22 @@ class UnlearningSettings:
         Epochs of distillation, over both.
     distillation_alpha : float
         As in `Distillation`.
+    cache_codec : str
+        How gradients are cached, a `unlearning.gradient_cache.Codec`.
+    cache_every : int
+        Of every how many steps a gradient is cached.
+    shares : str
+        How mixed batches are divided, a `unlearning.projection.Shares`.
+    projection_beta : float
+        β, as in `unlearning.projection.project`.
+    client_part : "chain" or "local"
+        Whether clients that hand their segment on project in turn, or each its own steps.
+    fine_tune_share : float
+        Epochs of training on after gradient projection, as a part of those of learning.
+    projection_variant, projection_weighting : str
+        As in `unlearning.gradient_projection_paper`.
+    projection_devaluation, projection_edge_boost : float
+        As in `unlearning.gradient_projection_paper.step_weights`.
     options : mapping
         The values of the options that strategy and method declare as their own.
     """
@@ -42,6 +60,16 @@ class UnlearningSettings:
     ascent_bound: float = 1.0
     distillation_epochs: int = 6
     distillation_alpha: float = 0.5
+    cache_codec: str = "float32"
+    cache_every: int = 1
+    shares: str = "recompute"
+    projection_beta: float = 1.0
+    client_part: str = "chain"
+    fine_tune_share: float = 0.1
+    projection_variant: str = "raw"
+    projection_weighting: str = "U"
+    projection_devaluation: float = 0.25
+    projection_edge_boost: float = 4.0
     options: Mapping[str, Value] = field(default_factory=dict)
 
 
@@ -50,10 +78,12 @@ class UnlearningMethod:
 
     A strategy names the kinds of method that it can carry out (`SplitStrategy.methods`): a new
     method is a subclass of one of them. ``uses`` are the run-config keys that it reads and others
-    do not, ``own_options`` settings of its own.
+    do not, ``own_options`` settings of its own. ``outlives_run`` says whether a state-dir keeps all
+    that it needs for a request that comes later.
     """
 
     uses: ClassVar[frozenset[str]] = frozenset()
+    outlives_run: ClassVar[bool] = True
     own_options: ClassVar[Mapping[str, Option]] = {}
 
     def __init__(self, settings: UnlearningSettings) -> None:
@@ -66,6 +96,26 @@ class UnlearningMethod:
         ------
         UserError
             In one line.
+        """
+
+    def check_network(self, network: nn.Module) -> None:
+        """Refuse a network, before anything starts, that it cannot make forget; raises as `check`.
+
+        Parameters
+        ----------
+        network : nn.Module
+            Without its cut.
+        """
+
+    def check_batches(self, batches: Iterable[Ids], forgotten: Ids) -> None:
+        """Refuse requests, before anything starts, that it cannot answer; raises as `check`.
+
+        Parameters
+        ----------
+        batches : iterable of array of int64
+            The ids of the samples of each batch of learning, if anybody asks.
+        forgotten : array of int64
+            The ids of all samples that the run is to forget.
         """
 
 
@@ -206,5 +256,7 @@ METHODS: Registry[type[UnlearningMethod]] = Registry(
 METHODS.register("distillation", "unlearning.methods:DistillationUnlearning")
 METHODS.register("fine-tune", "unlearning.methods:FineTuning")
 METHODS.register("gradient-ascent", "unlearning.methods:GradientAscent")
+METHODS.register("gradient-projection", "unlearning.projection_methods:GradientProjection")
+METHODS.register("gradient-projection-paper", "unlearning.projection_methods:PaperProjection")
 METHODS.register("none", "unlearning.methods:NoUnlearning")
 METHODS.register("retrain", "unlearning.methods:Retrain")

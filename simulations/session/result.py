@@ -95,6 +95,7 @@ class Recorder:
             },
             "absent": [str(one) for one in strategy.heard.absences],
             "uploads": strategy.heard.releases,
+            "approximations": list(strategy.approximations),
         }
 
     def note_phase(self, task: Task, cost: dict[str, Any]) -> None:
@@ -135,6 +136,7 @@ class Recorder:
                 },
                 "timing": cost["timing"],
                 "absent": [*cost["absent"], *(str(one) for one in strategy.heard.absences)],
+                "approximations": cost.get("approximations", []),
                 "privacy": privacy_of(self._prepared.config, self._uploads),
                 "label_matching": self._label_matching(task),
                 "membership": None,

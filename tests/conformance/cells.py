@@ -72,6 +72,9 @@ LONG_BY_FORM = {
     "-2": LARGE_BATCHES,
 }
 
+# In few and large steps more of them are needed to make good what a projection takes along.
+LONG_AFTER_PROJECTION = {"fine-tune-share": 0.3}
+
 EPOCHS_OF_METHODS = {"fine-tune-epochs", "ascent-epochs", "distillation-epochs"}
 
 
@@ -132,6 +135,8 @@ def short_cell(strategy, method, distribution=REPEATED, form=""):
 
 def long_cell(strategy, method, form=""):
     settings = {**LONG, **LONG_BY_FORM.get(form, {}), **_epochs(method, 2)}
+    if form == "-handoff" and LONG_AFTER_PROJECTION.keys() <= METHODS.get(method).uses:
+        settings |= LONG_AFTER_PROJECTION
     return _cell(strategy, method, form, "learning", 5, settings, learns=True)
 
 

@@ -73,6 +73,17 @@ def test_the_main_job(tmp_path):
         (2, {"strategy": "vanilla", "server_epochs": 2, "momentum": 0.9}),
         # Two clients on the link at once.
         (3, {"strategy": "splitfed", "server_epochs": 2, "distribution": "iid"}),
+        # Gradient caches on both sides, and what is removed from client to client.
+        (
+            3,
+            {
+                "strategy": "gradient-projection",
+                "unlearning": "gradient-projection",
+                "client_sync": "handoff",
+                "cache_codec": "int8",
+                "server_epochs": 4,
+            },
+        ),
     ],
 )
 def test_on_ray_the_bits_are_those_of_one_process(tmp_path, clients, chosen):

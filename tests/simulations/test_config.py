@@ -99,6 +99,16 @@ BAD_TYPES = [
     ("label-epsilon", "1"),
     ("gradient-noise", 0),
     ("gradient-noise-power", "1"),
+    ("cache-codec", 8),
+    ("cache-every", 1.0),
+    ("shares", 1),
+    ("projection-beta", "1"),
+    ("client-part", 0),
+    ("fine-tune-share", "0.1"),
+    ("projection-variant", 0),
+    ("projection-weighting", 1),
+    ("projection-devaluation", "0"),
+    ("projection-edge-boost", "4"),
     ("options", 1),
     ("out", 0),
     ("state-dir", 0),
@@ -127,6 +137,17 @@ BAD_VALUES = [
         for key in ("label-epsilon", "gradient-noise-power")
         for value in (-1, -1e-9, NAN, INF)
     ),
+    ("cache-codec", "int4"),
+    ("cache-codec", "FLOAT32"),
+    ("cache-every", 0),
+    ("shares", "half"),
+    ("client-part", "server"),
+    ("projection-variant", "proj-raw"),
+    ("projection-weighting", "u"),
+    *(("projection-beta", value) for value in (-0.1, 2.1, NAN)),
+    *(("fine-tune-share", value) for value in (0, 0.0, 1.1, NAN)),
+    *(("projection-devaluation", value) for value in (-0.1, 1.1, NAN)),
+    *(("projection-edge-boost", value) for value in (0, -1.0, INF)),
     *((key, value) for key in ("forget-client", "pretrain-epochs", "seed") for value in (-1, -7)),
     *(
         (key, value)
@@ -379,6 +400,30 @@ def test_what_does_not_go_with_a_state_dir_is_refused():
     RunConfig.from_mapping(absent).check()
     message = refusal(RunConfig.from_mapping(kept | absent).check)
     assert message.startswith("skip-absent=True is not possible; allowed: false (with state-dir")
+    for unlearning in ("gradient-projection", "gradient-projection-paper"):
+        projection = {"strategy": "gradient-projection", "unlearning": unlearning}
+        RunConfig.from_mapping(projection).check()
+        message = refusal(RunConfig.from_mapping(kept | projection).check)
+        assert message == (
+            f"state-dir='/tmp/state' is not possible; allowed: empty (unlearning={unlearning!r} "
+            "keeps what it needs for one run only)"
+        )
+
+
+def test_what_gradient_projection_cannot_do_is_refused():
+    projection = {"strategy": "gradient-projection", "unlearning": "gradient-projection"}
+    for chosen, line in (
+        ({"cache-every": 2}, "cache-every=2 is not possible; allowed: 1 (shares='recompute'"),
+        ({"client-part": "local"}, "client-part='local' is not possible; allowed: chain (shares"),
+        ({"skip-absent": True}, "skip-absent=True is not possible; allowed: False"),
+        ({"init-from": "splitwiper"}, "init-from='splitwiper' is not possible; allowed: 'fresh'"),
+        ({"projection-variant": "gs"}, "projection-variant='gs' is not possible; allowed: 'raw'"),
+        ({"strategy": "vanilla"}, "unlearning='gradient-projection' is not possible; allowed: "),
+    ):
+        message = refusal(RunConfig.from_mapping(projection | chosen).check)
+        assert message.startswith(line)
+    whole = {"shares": "whole", "cache-every": 2, "client-part": "local"}
+    RunConfig.from_mapping(projection | whole).check()
 
 
 def test_a_method_that_the_strategy_cannot_do_is_refused_by_name():

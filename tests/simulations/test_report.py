@@ -111,6 +111,13 @@ def test_without_others_there_is_no_line_for_them():
     assert rows(text)[-1][:2] == ["forget client:0", "1 requesting"]
 
 
+def test_what_is_approximate_is_said_once():
+    said = {"approximations": ["half of it was not there", "rounded"]}
+    text = render(result(phase(), phase("class:2") | said, phase("class:3") | said))
+    assert text.endswith("Approximate or incomplete\n- half of it was not there\n- rounded")
+    assert "Approximate" not in render(result(phase(), phase("class:2")))
+
+
 def test_no_accuracy_is_a_dash_and_not_a_nought():
     text = render(result(phase(unlearned=None, retained=None)))
     assert ["learn", "-", "-", "0.00 s", "0 B"] in rows(text)

@@ -232,6 +232,13 @@ OTHER = {
     "skip-absent": True,
     "distillation-alpha": 0.25,
     "momentum": 0.5,
+    "cache-codec": "int8",
+    "shares": "whole",
+    "client-part": "local",
+    "fine-tune-share": 0.5,
+    "projection-variant": "gs",
+    "projection-weighting": "none",
+    "projection-devaluation": 0.5,
 }
 DIFFERS = {"out": "/tmp/other", "verify": True, "server-num-gpus": 1.0, "server-num-cpus": 1.0}
 DIFFERS |= {"round-timeout": 5.0, "bandwidth-mbps": 1.0, "latency-ms": 1.0}

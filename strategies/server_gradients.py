@@ -1,0 +1,206 @@
+"""The server's gradient cache, and how the server takes what forgotten samples gave back out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, MutableMapping
+from itertools import groupby
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.training import TrainingSettings
+from strategies.server_model import ServerModel
+from transport.message import Array
+from unlearning.gradient_cache import Codec, GradientCache, Gradients, Recorder
+from unlearning.gradient_projection_paper import Variant, Weighting, step_along
+from unlearning.projection import SequentialProjection, Shares, coefficients
+from unlearning.rounding import nearest
+from unlearning.tensor_store import TensorStore
+
+_LEARNED = "learned"
+
+# How often weights are kept beside gradients that are not what they were.
+_WEIGHTS_EVERY = 64
+
+
+class ServerGradients:
+    """What the server keeps of its own steps of learning.
+
+    Parameters
+    ----------
+    model : ServerModel
+        Whose steps.
+    files : mapping of str to bytes
+        Where they are kept.
+    training : TrainingSettings
+        What both sides agree on.
+    """
+
+    def __init__(
+        self, model: ServerModel, files: MutableMapping[str, bytes], training: TrainingSettings
+    ) -> None:
+        self._model, self._files, self._training = model, files, training
+        self._kept = TensorStore(files)
+        self._cache: GradientCache | None = None
+        self._recorder: Recorder | None = None
+        self._projection: SequentialProjection | None = None
+
+    # Learning.
+
+    def record(self, codec: Codec, every: int) -> str:
+        """Cache every step from here on, until `learned`.
+
+        Returns
+        -------
+        str
+            The name of the training: it follows from the weights it begins with, and its settings.
+        """
+        known = f"{self._model.digest()} {self._training}"
+        run = hashlib.sha256(known.encode()).hexdigest()[:16]
+        self._cache = GradientCache(self._files, run, codec, every)
+        weights_every = 0 if codec == "float32" else _WEIGHTS_EVERY
+        self._recorder = self._model.record(self._cache, weights_every)
+        return run
+
+    def announce(self, client: int, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Say whose batch the next step is about, if it is to be cached; raises as the step."""
+        if self._recorder is not None:
+            self._recorder.announce(client, len(self._model.checked(tensors["smashed"])))
+
+    def learned(self) -> None:
+        """Cache no further step; keep the weights that were learned."""
+        self._recorder = None
+        self._opened.flush()
+        self._kept.save(_LEARNED, self._model.state())
+
+    @property
+    def bytes(self) -> int:
+        """Size of the cache, in bytes."""
+        return 0 if self._cache is None else self._cache.bytes
+
+    # What clients have to know.
+
+    def turns(self) -> list[tuple[int, int, int]]:
+        """Return who took which steps of learning: client, first step, and the step after the last.
+
+        In order; turns of one client that follow each other are one.
+        """
+        turns = []
+        for client, group in groupby(self._opened.steps, key=lambda step: step.client):
+            steps = [step.number for step in group]
+            turns.append((client, steps[0], steps[-1] + 1))
+        return turns
+
+    def coefficients(self) -> NDArray[np.float64]:
+        """Return c_t of every step of learning, see `unlearning.projection.coefficients`."""
+        rates = [step.learning_rate for step in self._opened.steps]
+        return coefficients(rates, self._training.momentum)
+
+    # Unlearning.
+
+    def begin(self, steps: Array, counts: Array, shares: Shares, beta: float) -> None:
+        """Begin to project: go on from the weights that were learned.
+
+        Parameters
+        ----------
+        steps, counts : array of int64, shape (n,)
+            Which steps hold forgotten samples, and how many.
+        shares, beta
+            As in `SequentialProjection`.
+        """
+        self._projection = SequentialProjection(
+            self._opened,
+            dict(zip(steps.tolist(), counts.tolist(), strict=True)),
+            dict(enumerate(self.coefficients().tolist())),
+            {name: torch.zeros_like(one) for name, one in self._model.parameters().items()},
+            shares=shares,
+            beta=beta,
+            momentum=self._training.momentum,
+        )
+
+    def share(self, number: int, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Take a mixed step, given its forgotten samples.
+
+        Parameters
+        ----------
+        number : int
+            Which step.
+        tensors : mapping
+            Their ``smashed`` data, at the client's weights of that step, and their ``labels``.
+
+        Returns
+        -------
+        dict
+            The ``gradient`` at the cut, of their part of the batch's loss.
+
+        Raises
+        ------
+        ValueError
+            If it is not the turn of that step, or the tensors do not fit.
+        """
+        if self._projection is None:
+            raise ValueError(f"nobody asked for the forgotten share of step {number}")
+        samples = len(self._model.checked(tensors["smashed"]))
+        batch_size = self._projection.mixed(number, samples)
+        forgotten, gradient = self._model.gradients_at(
+            self._projection.weights(number), tensors, samples / batch_size, number
+        )
+        self._projection.take(number, forgotten)
+        return {"gradient": gradient}
+
+    def finish(self) -> None:
+        """Take the steps that are left; the weights become those that were learned plus u.
+
+        Raises
+        ------
+        ValueError
+            If the result is not finite; the weights are then as they were.
+        """
+        assert self._projection is not None
+        removed, self._projection = self._projection.finish(), None
+        self._move(removed)
+
+    def take_step(
+        self,
+        steps: Array,
+        variant: Variant,
+        weighting: Weighting,
+        devaluation: float,
+        edge_boost: float,
+    ) -> None:
+        """Move the weights that were learned as the authors' form of the method does.
+
+        Parameters
+        ----------
+        steps : array of int64, shape (n,)
+            Which steps hold forgotten samples.
+        variant, weighting, devaluation, edge_boost
+            As in `unlearning.gradient_projection_paper.step_along`.
+        """
+        cache = self._opened
+        held = [step.number for step in cache.steps if cache.holds(step.number)]
+        rounded = [nearest(step, held) for step in steps.tolist()]
+        gradients = [cache.gradients(one) for one in rounded if one is not None]
+        rate = self._training.learning_rate
+        self._move(step_along(gradients, rate, variant, weighting, devaluation, edge_boost))
+
+    def _move(self, removed: Gradients) -> None:
+        learned = self._kept.load(_LEARNED)
+        assert learned is not None, "nothing was learned yet"
+        moved = dict(learned)
+        for name, step in removed.items():
+            moved[name] = learned[name] + step.cpu()
+            if not moved[name].isfinite().all():
+                raise ValueError(
+                    f"gradient projection diverged: {name} of the server segment is not finite; "
+                    "what was learned is as it was"
+                )
+        self._model.load(moved)
+
+    @property
+    def _opened(self) -> GradientCache:
+        if self._cache is None:
+            raise ValueError("the server segment has cached no gradients")
+        return self._cache

@@ -1,0 +1,289 @@
+"""Sequential orthogonal replay: what forgotten samples left in the weights, step by step.
+
+Training is w_t = w_{t-1} - η g_t, and each g_t is a forgotten share f_t and a retained share r_t.
+Without the forgotten samples the weights would have drifted apart from these by δ_t, which obeys
+δ_t ≈ (I - η H_r) δ_{t-1} + η f_t. The recursion in `project` follows it through the cached steps;
+projecting off r_t stands in for the contraction by the Hessian H_r of the retained loss, which
+nobody has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unlearning.gradient_cache import GradientCache, Gradients, Step
+from unlearning.rounding import nearest
+
+Shares = Literal["recompute", "whole"]
+"""How a mixed batch's gradient is divided: `recompute` takes the forgotten samples' share of it
+again, at the weights of that step; `whole` counts all of it as forgotten."""
+
+SHARES: tuple[str, ...] = get_args(Shares)
+
+LEAST_PURE = 0.5
+"""With `whole` shares, at least this part of the steps has to be without any forgotten sample: on
+fewer the projection has too little to stand on, and collapses."""
+
+_NOTHING = 1e-20
+
+
+def project(
+    removed: Gradients,
+    retained: Mapping[str, torch.Tensor] | None,
+    forgotten: Mapping[str, torch.Tensor] | None,
+    coefficient: float,
+    beta: float = 1.0,
+) -> None:
+    """Take one step of the recursion, in place, each tensor for itself.
+
+    u <- u - β (<r_t, u> / ||r_t||²) r_t, and then u <- u + c_t f_t.
+
+    Parameters
+    ----------
+    removed : dict of str to tensor of float32
+        u, what is to be added to the weights that were learned.
+    retained, forgotten : mapping of str to tensor of float32, or None
+        r_t and f_t; None for zero. A gradient that holds forgotten samples is never a retained
+        one: projecting along it would keep what is to go.
+    coefficient : float
+        c_t, from `coefficients`.
+    beta : float
+        β, how much of the projection is carried out.
+    """
+    for name, u in removed.items():
+        if retained is not None:
+            r = retained[name]
+            squared = torch.sum(r * r)
+            if squared > _NOTHING:
+                u -= beta * (torch.sum(r * u) / squared) * r
+        if forgotten is not None:
+            u += coefficient * forgotten[name]
+
+
+def coefficients(learning_rates: Sequence[float], momentum: float) -> NDArray[np.float64]:
+    """Return c_t = Σ_{s>=t} η_s μ^(s-t), what a step's gradient has moved the last weights by.
+
+    So that w_0 - Σ c_t g_t = w_T.
+
+    Parameters
+    ----------
+    learning_rates : sequence of float
+        η of each step of one segment, in order.
+    momentum : float
+        μ.
+    """
+    moved = np.zeros(len(learning_rates) + 1)
+    for place in reversed(range(len(learning_rates))):
+        moved[place] = learning_rates[place] + momentum * moved[place + 1]
+    return moved[:-1]
+
+
+class Replay:
+    """The weights of a training, rebuilt step by step from its gradients as PyTorch's SGD did.
+
+    Parameters
+    ----------
+    weights, momentum : dict of str to tensor of float32
+        Before the first step; copied. No momentum where there was none yet.
+    factor : float
+        μ.
+    """
+
+    def __init__(self, weights: Gradients, momentum: Gradients, factor: float) -> None:
+        self.weights = {name: tensor.clone() for name, tensor in weights.items()}
+        self._momentum = {name: tensor.clone() for name, tensor in momentum.items()}
+        self._factor = factor
+
+    def take(self, gradients: Mapping[str, torch.Tensor], learning_rate: float) -> None:
+        """Take one step."""
+        for name, weight in self.weights.items():
+            step = gradients[name]
+            if self._factor:
+                if name in self._momentum:
+                    self._momentum[name].mul_(self._factor).add_(step)
+                else:
+                    self._momentum[name] = step.clone()
+                step = self._momentum[name]
+            weight.add_(step, alpha=-learning_rate)
+
+
+class SequentialProjection:
+    """The recursion over the steps of one cache; memory does not grow with their number.
+
+    Steps without a forgotten sample, and batches of nothing else, need nobody: `until` takes them.
+    With recomputed shares a mixed batch needs its forgotten share: whoever can compute it finds the
+    weights of that step in `weights`, and gives it to `take`.
+
+    Parameters
+    ----------
+    cache : GradientCache
+        Whose steps.
+    counts : mapping of int to int
+        n_f, how many samples of a step are forgotten; steps with none may be missing.
+    coefficient : mapping of int to float
+        c of each step, by its number.
+    removed : dict of str to tensor of float32
+        u so far; changed in place.
+    steps : sequence of Step, optional
+        Those of the cache to go through, in order; default all.
+    shares : "recompute" or "whole"
+        How mixed batches are divided.
+    beta : float
+        As in `project`.
+    momentum : float
+        μ of the training.
+
+    Attributes
+    ----------
+    evaluations : int
+        Samples whose gradient was taken again, so far.
+    """
+
+    def __init__(
+        self,
+        cache: GradientCache,
+        counts: Mapping[int, int],
+        coefficient: Mapping[int, float],
+        removed: Gradients,
+        *,
+        steps: Sequence[Step] | None = None,
+        shares: Shares = "recompute",
+        beta: float = 1.0,
+        momentum: float = 0.0,
+    ) -> None:
+        self.removed = removed
+        self.evaluations = 0
+        self._cache, self._counts, self._coefficient = cache, counts, coefficient
+        self._shares, self._beta, self._momentum = shares, beta, momentum
+        self._steps = list(cache.steps if steps is None else steps)
+        self._by_number = {step.number: step for step in self._steps}
+        self._replay: Replay | None = None
+        self._device = next(iter(removed.values())).device
+        self._read: tuple[int, Gradients] = (-1, {})
+        self._carrying = {
+            step.number: counts[step.number] / step.batch_size
+            for step in cache.steps
+            if counts.get(step.number, 0) and cache.holds(step.number)
+        }
+        self._rounded = sorted(self._carrying)
+        mixed = [step.number for step in self._steps if self.is_mixed(step)]
+        # Weights are rebuilt from the last ones that are kept, up to the last step that needs them.
+        replayed_from = [cache.weights_before(number)[0] for number in mixed[:1]]
+        self._replayed_steps = range(replayed_from[0], mixed[-1] + 1) if mixed else range(0)
+        # While there is nothing to project, steps matter only to rebuild weights.
+        idle = not any(tensor.any() for tensor in removed.values())
+        begins = [step.number for step in self._steps if not idle or counts.get(step.number, 0)][:1]
+        begin = min(replayed_from + begins, default=math.inf)
+        self._next = sum(step.number < begin for step in self._steps)
+
+    def until(self, number: int) -> None:
+        """Take all steps before one.
+
+        Raises
+        ------
+        ValueError
+            If one of them is mixed, and its share has to be recomputed.
+        """
+        while self._next < len(self._steps) and self._steps[self._next].number < number:
+            step = self._steps[self._next]
+            if self.is_mixed(step):
+                raise ValueError(
+                    f"step {step.number} mixes forgotten and retained samples, and nobody told its "
+                    "forgotten share"
+                )
+            self._pass(step, self._divided(step))
+
+    def finish(self) -> Gradients:
+        """Take all steps that are left, and return u; raises as `until`."""
+        if self._steps:
+            self.until(self._steps[-1].number + 1)
+        return self.removed
+
+    def weights(self, number: int) -> Gradients:
+        """Return the weights before a step, once all steps before it are taken."""
+        self.until(number)
+        return self._replayed(number).weights
+
+    def take(self, number: int, forgotten: Gradients) -> None:
+        """Take a mixed step, given its forgotten share.
+
+        Parameters
+        ----------
+        number : int
+            Which step.
+        forgotten : dict of str to tensor of float32
+            f_t, the sum of the forgotten samples' gradients over the size of the whole batch.
+
+        Raises
+        ------
+        ValueError
+            If that step's share is not to be told, or it is not its turn.
+        """
+        self.until(number)
+        step = self._steps[self._next] if self._next < len(self._steps) else None
+        if step is None or step.number != number or not self.is_mixed(step):
+            raise ValueError(f"nobody asked for the forgotten share of step {number}")
+        gradients = self._gradients(number)
+        retained = {name: gradients[name] - forgotten[name] for name in gradients}
+        self.evaluations += self._counts[number]
+        self._pass(step, (retained, forgotten))
+
+    def mixed(self, number: int, samples: int) -> int:
+        """Return the batch size of a mixed step, if so many of its samples are forgotten.
+
+        Raises
+        ------
+        ValueError
+            If they are not.
+        """
+        step = self._by_number.get(number)
+        if step is None or not self.is_mixed(step) or self._counts[number] != samples:
+            raise ValueError(f"nobody asked for the share of {samples} samples of step {number}")
+        return step.batch_size
+
+    def is_mixed(self, step: Step) -> bool:
+        """Say whether a step's forgotten share has to be told to `take`."""
+        count = self._counts.get(step.number, 0)
+        return self._shares == "recompute" and 0 < count < step.batch_size
+
+    def _divided(self, step: Step) -> tuple[Gradients | None, Gradients | None]:
+        """Return the retained and the forgotten share of a step that needs nobody."""
+        count = self._counts.get(step.number, 0)
+        if self._cache.holds(step.number):
+            gradients = self._gradients(step.number)
+            return (None, gradients) if count else (gradients, None)
+        stand_in = nearest(step.number, self._rounded) if count else None
+        if stand_in is None:
+            return None, None
+        scale = count / step.batch_size / self._carrying[stand_in]
+        rounded = self._gradients(stand_in)
+        return None, {name: scale * tensor for name, tensor in rounded.items()}
+
+    def _pass(self, step: Step, divided: tuple[Gradients | None, Gradients | None]) -> None:
+        """Project, and go on to the next step."""
+        if step.number in self._replayed_steps:
+            replay = self._replayed(step.number)
+            replay.take(self._gradients(step.number), step.learning_rate)
+        self._next += 1
+        project(self.removed, *divided, self._coefficient[step.number], self._beta)
+
+    def _replayed(self, number: int) -> Replay:
+        """Return the weights before a step; those that are kept correct what was rebuilt."""
+        if self._replay is None or self._cache.has_weights_before(number):
+            _, weights, momentum = self._cache.weights_before(number)
+            self._replay = Replay(self._here(weights), self._here(momentum), self._momentum)
+        return self._replay
+
+    def _gradients(self, number: int) -> Gradients:
+        if self._read[0] != number:
+            self._read = (number, self._here(self._cache.gradients(number)))
+        return self._read[1]
+
+    def _here(self, tensors: Gradients) -> Gradients:
+        return {name: tensor.to(self._device) for name, tensor in tensors.items()}

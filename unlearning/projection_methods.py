@@ -1,0 +1,179 @@
+"""Unlearning from gradient caches: what the two forms are told, and what they refuse."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import ClassVar, cast
+
+import numpy as np
+from torch import nn
+
+from models.errors import UserError, refuse
+from unlearning.exactness import Ids
+from unlearning.gradient_cache import Codec
+from unlearning.gradient_projection_paper import Variant, Weighting
+from unlearning.methods import UnlearningMethod
+from unlearning.projection import LEAST_PURE, Shares
+from unlearning.stages import Stage
+
+_FINE_TUNING = "fine-tune"
+
+
+class ProjectionMethod(UnlearningMethod, ABC):
+    """Takes what forgotten samples left in the weights back out, then trains on without them.
+
+    Every step of learning is cached for it, on the side that took it.
+    """
+
+    uses = frozenset({"cache-codec", "cache-every"})
+    outlives_run = False
+    final_rate: ClassVar[float] = 1.0
+    """What the learning rate of the fine-tuning falls to, as a part of that of learning."""
+
+    @property
+    def codec(self) -> Codec:
+        """How gradients are cached."""
+        return cast(Codec, self.settings.cache_codec)
+
+    @property
+    def every(self) -> int:
+        """Of every how many steps a gradient is cached."""
+        return self.settings.cache_every
+
+    @property
+    @abstractmethod
+    def fine_tune_share(self) -> float:
+        """How long the fine-tuning is, as a part of learning."""
+
+    def fine_tuning(self, epochs: int) -> Stage:
+        """Return the stage that follows the projection.
+
+        Parameters
+        ----------
+        epochs : int
+            Of learning.
+        """
+        return Stage(_FINE_TUNING, max(1, round(self.fine_tune_share * epochs)))
+
+    def check_network(self, network: nn.Module) -> None:
+        """Refuse batch norm: its statistics are no gradient, and no projection takes them back."""
+        for name, layer in network.named_modules():
+            if isinstance(layer, nn.modules.batchnorm._NormBase):
+                raise UserError(
+                    f"the model has {type(layer).__name__} ({name}), whose statistics gradient "
+                    "projection cannot take back; allowed: a model without batch norm"
+                )
+
+    def approximations(self) -> list[str]:
+        """Return what of the result is approximate, a line each."""
+        lines = [
+            f"the weights approximate those of retraining: {type(self).__name__}, then fine-tuning",
+            "until the run ends, the gradient caches hold what the forgotten samples gave",
+        ]
+        if self.codec != "float32":
+            lines.append(f"gradients were cached as {self.codec}")
+        if self.every > 1:
+            lines.append(
+                f"gradients were cached of one step in {self.every}; of the others, forgotten ones "
+                "were rounded to the nearest"
+            )
+        return lines
+
+
+class GradientProjection(ProjectionMethod):
+    """Follow through the cached steps what the forgotten samples did, projected off the others."""
+
+    uses = ProjectionMethod.uses | {
+        "client-part",
+        "fine-tune-share",
+        "projection-beta",
+        "shares",
+    }
+    final_rate = 0.1
+
+    @property
+    def shares(self) -> Shares:
+        """How mixed batches are divided."""
+        return cast(Shares, self.settings.shares)
+
+    @property
+    def beta(self) -> float:
+        """β, how much of each projection is carried out."""
+        return self.settings.projection_beta
+
+    @property
+    def local(self) -> bool:
+        """Whether each client goes through its own steps alone where the segment is handed on."""
+        return self.settings.client_part == "local"
+
+    @property
+    def fine_tune_share(self) -> float:
+        """How long the fine-tuning is, as a part of learning."""
+        return self.settings.fine_tune_share
+
+    def check(self) -> None:
+        """Refuse what the weights of a step would have to be known for, where they are not."""
+        if self.shares == "recompute" and self.every > 1:
+            allowed = "1 (shares='recompute' rebuilds weights from every step), or shares='whole'"
+            raise refuse("cache-every", self.every, allowed)
+        if self.shares == "recompute" and self.local:
+            allowed = "chain (shares='recompute' goes through the turns), or shares='whole'"
+            raise refuse("client-part", "local", allowed)
+
+    def check_batches(self, batches: Iterable[Ids], forgotten: Ids) -> None:
+        """Refuse `whole` shares where too few batches are without a forgotten sample."""
+        if self.shares != "whole" or not len(forgotten):
+            return
+        pure = [not np.isin(ids, forgotten).any() for ids in batches]
+        if pure and np.mean(pure) < LEAST_PURE:
+            raise refuse(
+                "shares",
+                "whole",
+                f"recompute (only {np.mean(pure):.0%} of the batches are without a forgotten "
+                f"sample; whole needs {LEAST_PURE:.0%})",
+            )
+
+    def approximations(self) -> list[str]:
+        """Return what of the result is approximate, a line each."""
+        lines = super().approximations()
+        if self.shares == "whole":
+            lines.append("batches with a forgotten sample counted as forgotten as a whole")
+        if self.local:
+            lines.append("each client went through its own steps alone (client-part=local)")
+        return lines
+
+
+class PaperProjection(ProjectionMethod):
+    """Take one step along what projection leaves of the forget gradients, as the authors do."""
+
+    uses = ProjectionMethod.uses | {
+        "projection-devaluation",
+        "projection-edge-boost",
+        "projection-variant",
+        "projection-weighting",
+    }
+
+    @property
+    def variant(self) -> Variant:
+        """What is projected out of the sum of the forget gradients."""
+        return cast(Variant, self.settings.projection_variant)
+
+    @property
+    def weighting(self) -> Weighting:
+        """How forget gradients weigh over the steps."""
+        return cast(Weighting, self.settings.projection_weighting)
+
+    @property
+    def fine_tune_share(self) -> float:
+        """A fifth, as the authors have it."""
+        return 0.2
+
+    def approximations(self) -> list[str]:
+        """Return what of the result is approximate, a line each."""
+        return [
+            *super().approximations(),
+            "batches with a forgotten sample counted as forgotten as a whole",
+            "where the segment is not handed on, a client's gradients of other clients' steps are "
+            "its own nearest ones",
+        ]
