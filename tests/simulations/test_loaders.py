@@ -117,6 +117,9 @@ def test_the_debian_package_is_found_without_a_data_dir(tmp_path, monkeypatch):
     monkeypatch.setitem(idx._SETS, "fashion-mnist", ("FashionMNIST", str(tmp_path)))
     load.cache_clear()
     check_arrays(load("fashion-mnist"), arrays)
+    # Who names a folder means that one.
+    (tmp_path / "empty").mkdir()
+    refusal("fashion-mnist", tmp_path / "empty", key="data-dir")
     load.cache_clear()
 
 

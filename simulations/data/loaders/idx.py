@@ -31,8 +31,8 @@ def idx(name: str, data_dir: str, download: bool) -> Source:
     """Images of 28x28 pixels in 10 classes, grey.
 
     The files are looked for where torchvision puts them below `data_dir`, then in `data_dir`
-    itself, and for ``fashion-mnist`` where the Debian package ``dataset-fashion-mnist`` has them;
-    each may have ``.gz`` behind its name.
+    itself; without `data_dir`, those of ``fashion-mnist`` where the Debian package
+    ``dataset-fashion-mnist`` has them. Each may have ``.gz`` behind its name.
 
     Parameters
     ----------
@@ -49,8 +49,10 @@ def idx(name: str, data_dir: str, download: bool) -> Source:
         If files are missing; when they are read, if one is damaged or another format.
     """
     class_name, packaged = _SETS[name]
-    folders = [Path(data_dir) / class_name / "raw", Path(data_dir)] if data_dir else []
-    folders += [Path(packaged)] if packaged else []
+    if data_dir:
+        folders = [Path(data_dir) / class_name / "raw", Path(data_dir)]
+    else:
+        folders = [Path(packaged)] if packaged else []
     found = _find(folders)
     if found is None and download and data_dir:
         _download(name, class_name, data_dir)
