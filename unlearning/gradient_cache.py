@@ -189,11 +189,6 @@ class GradientCache:
         return number % self._every == 0
 
     @property
-    def lossless(self) -> bool:
-        """Whether every gradient is kept as it was."""
-        return self._codec == "float32" and self._every == 1
-
-    @property
     def bytes(self) -> int:
         """Size of everything that is kept, in bytes, but for the headers of files."""
         self.flush()
