@@ -3,8 +3,13 @@ import shutil
 import tempfile
 
 import pytest
+from hypothesis import settings
 
 from models.errors import UserError
+
+# How long an example takes says something about the machine.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 # Where data sets are kept for all processes of the tests, those of xdist among them.
 _CACHE = "XDG_CACHE_HOME"

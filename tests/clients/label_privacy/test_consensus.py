@@ -12,7 +12,7 @@ LABELS = 12
 label_sets = st.lists(
     st.sets(st.integers(0, LABELS - 1), min_size=1, max_size=6), min_size=1, max_size=6
 )
-chances = st.floats(0.05, 1.0)
+chances = st.floats(0.2, 1.0)
 settings = st.builds(ConsensusSettings, add=chances, finish=chances, most=st.integers(1, 4))
 
 
