@@ -239,6 +239,18 @@ OTHER = {
     "projection-variant": "gs",
     "projection-weighting": "none",
     "projection-devaluation": 0.5,
+    "expansion": "2",
+    "copies": "replicate",
+    "mechanism": "gaussian",
+    "epsilon": "1.0",
+    "delta": 1e-6,
+    "privacy-unit": "element",
+    "secrets": "drawn",
+    "consensus-add": 0.5,
+    "consensus-finish": 0.5,
+    "attacks": True,
+    "label-mechanism": "rr-with-prior",
+    "gradient-noise": "max-norm",
 }
 DIFFERS = {"out": "/tmp/other", "verify": True, "server-num-gpus": 1.0, "server-num-cpus": 1.0}
 DIFFERS |= {"round-timeout": 5.0, "bandwidth-mbps": 1.0, "latency-ms": 1.0}
