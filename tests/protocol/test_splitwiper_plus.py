@@ -329,3 +329,65 @@ def test_keys_of_label_privacy_are_refused_where_nothing_reads_them():
     for key, value in (("expansion", 2), ("epsilon", 1.0), ("attacks", True)):
         with pytest.raises(UserError, match=f"^{key}="):
             RunConfig.from_mapping({"strategy": "splitwiper", key: value}).check()
+
+
+# What the server can tell.
+
+
+def test_attacks_are_measured_on_what_the_server_received():
+    settings = {**SHORT, "copies": "replicate", "expansion": 2}
+    run = LocalRun(5, attacks=True, forget="class:2", **settings)
+    plain = LocalRun(5, forget="class:2", **settings)
+    # To be attacked changes nothing.
+    assert run.digests == plain.digests
+    assert [phase["label_matching"] for phase in plain.phases] == [None, None]
+    learned, forgotten = (phase["label_matching"] for phase in run.phases)
+    scores = {one["name"]: one for one in learned["attacks"]}
+    # Each client holds two labels, of different sizes: counting finds all that is copied.
+    data, plan = run.prepared.dataset, run.prepared.plan
+    sizes = [np.unique(data.y_train[ids], return_counts=True)[1].tolist() for ids in plan.train]
+    apart = np.mean([len(set(size)) == len(size) for size in sizes])
+    assert apart > 0.5
+    assert scores["record counts"]["perfect"] == pytest.approx(apart)
+    assert scores[learned["strongest"]]["perfect"] == max(
+        one["perfect"] for one in learned["attacks"]
+    )
+    # Those of the label that was forgotten are gone together.
+    assert learned["vanished_are_one_label"] is None
+    assert forgotten["vanished_are_one_label"] is True
+
+
+def test_a_client_reveals_what_masked_labels_mean_only_to_score_attacks():
+    with (
+        patch("strategies.splitwiper_plus.SplitWiperPlus.score", asks_for_the_map),
+        pytest.raises(ClientFailureError, match="said where attacks=true, and never else"),
+    ):
+        LocalRun(5, forget="", **SHORT)
+
+
+def asks_for_the_map(strategy, present=None):
+    yield strategy.ask([0], "reveal-map")
+
+
+# What noise guarantees.
+
+
+def test_the_result_says_what_noise_guarantees_and_for_what():
+    noisy = {**SHORT, "epsilon": 2, "privacy_unit": "element", "expansion": "1-3"}
+    run = LocalRun(5, copies="replicate", forget="samples:0.5@class:2;class:2", **noisy)
+    mechanism = run.prepared.config.label_privacy().mechanism
+    # Both requests are of client 0: it has uploaded once more after each.
+    assert [one.clients for one in run.prepared.forgettings] == [[0], [0]]
+    for phase, most in zip(run.phases, (1, 2, 3), strict=True):
+        privacy = phase["privacy"]
+        assert privacy["releases"] == 3 * most
+        spent = mechanism.spent(3 * most)
+        assert (privacy["epsilon"], privacy["delta"]) == (spent.epsilon, spent.delta)
+        assert privacy["pure_epsilon"] == 2 * 3 * most
+        assert privacy["unit"].startswith("one number of one train record's smashed data")
+        assert any("the run's seed" in one for one in privacy["does_not_cover"])
+    drawn = LocalRun(5, copies="modes", secrets="drawn", forget="", **noisy).phases[0]["privacy"]
+    assert drawn["releases"] == 1
+    assert any("choice of a masked label" in one for one in drawn["does_not_cover"])
+    assert not any("the run's seed" in one for one in drawn["does_not_cover"])
+    assert LocalRun(5, forget="", **SHORT).phases[0]["privacy"] is None
