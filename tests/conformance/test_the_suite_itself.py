@@ -16,6 +16,7 @@ from clients.base import action
 from clients.splitwiper import SplitWiperClient
 from clients.vanilla import VanillaClient
 from models.errors import UserError
+from simulations.config import fitting
 from simulations.data.partition import DISTRIBUTIONS
 from strategies.registry import STRATEGIES
 from strategies.splitwiper import SplitWiper
@@ -269,7 +270,7 @@ def test_every_strategy_meets_every_method_that_it_admits():
 def test_a_strangers_class_meets_what_is_registered_and_nothing_else():
     strategy = {cell.name for cell in cells_of(mine("Nosy"))}
     assert {name.partition("/")[0] for name in strategy} == {"Nosy"}
-    assert {name.split("/")[1] for name in strategy} == set(METHODS.names())
+    assert {name.split("/")[1] for name in strategy} == set(fitting(SplitWiper))
     method = {cell.name for cell in cells_of(mine("Wrecking"))}
     assert {name.split("/")[1] for name in method} == {"Wrecking"}
     assert {"vanilla-handoff/Wrecking/iid", "splitwiper/Wrecking/learning"} <= method
@@ -291,7 +292,7 @@ class Choosy(SplitWiper):
         ("pathlib:Path", "SplitStrategy or"),
         ("strategies.base:SplitStrategy", "does not define learn, unlearn"),
         ("unlearning.methods:StagedMethod", "does not define stages"),
-        ("unlearning.methods:UnlearningMethod", "goes with splitfed, splitwiper"),
+        ("unlearning.methods:UnlearningMethod", "goes with gradient-projection, splitfed"),
         (mine("Faceless"), "nowhere:Nobody"),
         (mine("Choosy"), "goes with distillation, fine-tune"),
     ],
