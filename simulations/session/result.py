@@ -114,7 +114,7 @@ class Recorder:
         )
         self._conversation.take_asked()
         # Of JSON, which has no numbers for keys.
-        self._uploads |= {int(client): made for client, made in cost["uploads"].items()}
+        self._uploads |= {int(client): made for client, made in cost.get("uploads", {}).items()}
         asking = self._asking(task)
         requested = {client for one in asking for client in one.counts}
         # One that was taken down by a run that did not come to its end is taken down again.
