@@ -5,8 +5,9 @@ unlearning method a subclass of `StagedMethod`, whose stages pursue an `Objectiv
 run config as ``strategy='package.module:Class'`` and ``unlearning='package.module:Class'``.
 """
 
-from clients.base import ClientSetting, SplitClient, action
+from clients.base import SplitClient, action
 from clients.holding import Holding
+from clients.setting import ClientSetting
 from clients.splitwiper import SplitWiperClient
 from clients.ushaped import UShapedClient
 from clients.vanilla import VanillaClient

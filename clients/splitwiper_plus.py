@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from clients.base import Upload, action
+from clients.base import action
 from clients.label_privacy.consensus import Pool, visited
 from clients.label_privacy.copies import Assignment, assign
 from clients.label_privacy.label_map import LabelMap
 from clients.label_privacy.masking import mask
 from clients.label_privacy.sealing import SECRET_BYTES, agreed_key, public_key, seal, unseal
 from clients.label_privacy.secrets import derive_key, generator
+from clients.setting import Upload
 from clients.splitwiper import SplitWiperClient
 from transport.message import Array, Message
 from unlearning.exactness import digest

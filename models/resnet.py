@@ -5,6 +5,7 @@ from collections import OrderedDict
 from torch import nn
 
 from models.split import Network, pool_to_quarters
+from models.vgg import first_convolution
 
 
 def resnet18(input_shape: tuple[int, int, int], num_labels: int) -> Network:
@@ -33,7 +34,7 @@ def resnet18(input_shape: tuple[int, int, int], num_labels: int) -> Network:
     pool, cells = pool_to_quarters(_eighth(height // 2), _eighth(width // 2))
     return Network(
         OrderedDict(
-            conv1=nn.Sequential(nn.Conv2d(channels, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            conv1=first_convolution(channels),
             conv2=nn.Sequential(
                 nn.Conv2d(8, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU()
             ),

@@ -28,7 +28,7 @@ def vgg(input_shape: tuple[int, int, int], num_labels: int) -> Network:
     pool, cells = pool_to_quarters(height // 16, width // 16)
     return Network(
         OrderedDict(
-            conv1=nn.Sequential(nn.Conv2d(channels, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            conv1=first_convolution(channels),
             conv2=_convolutions(8, 64),
             conv3=_convolutions(64, 128),
             conv4=_convolutions(128, 256),
@@ -39,6 +39,11 @@ def vgg(input_shape: tuple[int, int, int], num_labels: int) -> Network:
         ),
         cut="conv1",
     )
+
+
+def first_convolution(channels: int) -> nn.Sequential:
+    """Return what clients hold of the paper's networks."""
+    return nn.Sequential(nn.Conv2d(channels, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
 
 
 def _convolutions(inputs: int, outputs: int) -> nn.Sequential:

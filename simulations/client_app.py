@@ -15,8 +15,9 @@ from flwr.client import Client
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
-from clients.base import ClientSetting, SplitClient, load_client
+from clients.base import SplitClient, load_client
 from clients.holding import Holding
+from clients.setting import ClientSetting
 from models.options import Value
 from simulations.config import RunConfig
 from simulations.plan import deal

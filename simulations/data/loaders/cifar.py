@@ -10,7 +10,7 @@ import numpy as np
 
 from models.errors import refuse
 from simulations.data.dataset import Dataset
-from simulations.data.loaders.source import Source, channels_first
+from simulations.data.loaders.source import Source, channels_first, fetch
 
 # torchvision knows the same, but importing it takes seconds, and every process asks for the names,
 # if only to find the images in the cache.
@@ -47,14 +47,7 @@ def cifar(name: str, data_dir: str, download: bool) -> Source:
     class_name, below, names = _SETS[name]
     files = tuple(Path(data_dir) / below / one for one in names)
     if data_dir and download and not all(path.is_file() for path in files):
-        from torchvision import datasets
-
-        try:
-            getattr(datasets, class_name)(data_dir, download=True)
-        except Exception as error:  # a network may fail in any way
-            reason = " ".join(str(error).split())
-            allowed = f"false, with {below} in data-dir ({reason})"
-            raise refuse("download", True, allowed) from error
+        fetch(class_name, data_dir, below)
     if not data_dir or not all(path.is_file() for path in files):
         raise refuse(
             "data-dir",

@@ -12,7 +12,7 @@ import numpy as np
 
 from models.errors import UserError, refuse
 from simulations.data.dataset import Dataset
-from simulations.data.loaders.source import Source, channels_first
+from simulations.data.loaders.source import Source, channels_first, fetch
 
 # Name: torchvision's class, and where Debian's package of it puts the files.
 _SETS = {
@@ -55,7 +55,7 @@ def idx(name: str, data_dir: str, download: bool) -> Source:
         folders = [Path(packaged)] if packaged else []
     found = _find(folders)
     if found is None and download and data_dir:
-        _download(name, class_name, data_dir)
+        fetch(class_name, data_dir, f"the files of {name}")
         found = _find(folders)
     if found is None:
         raise _missing(name, data_dir, class_name)
@@ -84,17 +84,6 @@ def _missing(name: str, data_dir: str, class_name: str) -> UserError:
         f"for dataset={name!r} a folder with {files} {where}, each with .gz or without; "
         "download=true fetches them into it",
     )
-
-
-def _download(name: str, class_name: str, data_dir: str) -> None:
-    from torchvision import datasets
-
-    try:
-        getattr(datasets, class_name)(data_dir, download=True)
-    except Exception as error:  # a network may fail in any way
-        reason = " ".join(str(error).split())
-        allowed = f"false, with the files of {name} in data-dir ({reason})"
-        raise refuse("download", True, allowed) from error
 
 
 def _read(name: str, class_name: str, files: dict[str, Path]) -> Dataset:

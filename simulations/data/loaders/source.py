@@ -41,6 +41,33 @@ def not_absolute(name: str, prefix: str) -> UserError:
     )
 
 
+def fetch(class_name: str, data_dir: str, wanted: str) -> None:
+    """Let torchvision fetch a data set.
+
+    Parameters
+    ----------
+    class_name : str
+        What torchvision calls it.
+    data_dir : str
+        Where to.
+    wanted : str
+        What has to be there if nothing can be fetched.
+
+    Raises
+    ------
+    UserError
+        If that fails.
+    """
+    from torchvision import datasets
+
+    try:
+        getattr(datasets, class_name)(data_dir, download=True)
+    except Exception as error:  # a network may fail in any way
+        reason = " ".join(str(error).split())
+        allowed = f"false, with {wanted} in data-dir ({reason})"
+        raise refuse("download", True, allowed) from error
+
+
 def channels_first(images: np.ndarray) -> np.ndarray:
     """Return images of shape (n, height, width[, channels]) with their channels first."""
     if images.ndim == 3:

@@ -1,0 +1,80 @@
+"""What a client works with, and what it hands to the server's cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+
+import torch
+from flwr.common import Scalar
+
+from clients.holding import Holding
+from clients.label_privacy.settings import LabelPrivacy
+from models.options import Value
+from models.split import Model
+from models.training import TrainingSettings
+from transport.message import Array
+from unlearning.methods import UnlearningMethod
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What of one split the server caches.
+
+    Parameters
+    ----------
+    samples : int
+        How many.
+    smashed : callable
+        Takes where to start and to stop; returns that smashed data, float32, shape (n, ...), on
+        the CPU, the same bits whatever the borders.
+    known : dict of str to array of int64, shape (samples,)
+        What goes along with each sample: of the training split ``labels`` and ``ids``.
+    """
+
+    samples: int
+    smashed: Callable[[int, int], torch.Tensor]
+    known: Mapping[str, Array]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientSetting:
+    """What a client works with.
+
+    Parameters
+    ----------
+    properties : mapping
+        Who Flower says this node is: ``partition-id`` and ``num-partitions``.
+    holding : callable
+        Returns the samples of a client, by its number and the number of all clients.
+    store : callable
+        Returns what a client, by its number, keeps from one message to the next.
+    training : TrainingSettings
+        What both sides agree on.
+    method : UnlearningMethod
+        How to forget.
+    model : str or CutModel
+        The network, as in ``models.split.build_segment``.
+    upload_chunk_bytes : int
+        Largest upload in one message.
+    options : mapping
+        The values of the options that strategy and method declare as their own.
+    label_privacy : LabelPrivacy
+        How labels are hidden, by clients that hide them.
+    label_mechanism : "none" or "rr-with-prior"
+        How training labels are told (vanilla): as they are, or by randomised response.
+    label_epsilon : float
+        ε of that mechanism.
+    """
+
+    properties: Mapping[str, Scalar]
+    holding: Callable[[int, int], Holding]
+    store: Callable[[int], MutableMapping[str, bytes]]
+    training: TrainingSettings
+    method: UnlearningMethod
+    model: Model
+    upload_chunk_bytes: int
+    options: Mapping[str, Value]
+    label_privacy: LabelPrivacy
+    label_mechanism: str
+    label_epsilon: float
