@@ -1,12 +1,13 @@
-"""The command line: ``split-unlearning run``, ``unlearn``, ``verify`` and ``list``."""
+"""The command line: ``split-unlearning run``, ``benchmark``, ``unlearn``, ``verify``, ``list``."""
 
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
@@ -24,9 +25,10 @@ from simulations.command_line.arguments import (
     check_writable,
     pair_requests,
     read_config,
+    read_settings,
 )
 from simulations.command_line.catalogue import describe, matrix, table
-from simulations.console import FAILURE, PROGRESS
+from simulations.command_line.progress import shown, shown_grid
 from unlearning.state_folder import StateError, write_durably
 
 if TYPE_CHECKING:
@@ -234,7 +236,7 @@ def _launch(
     If it fails, end with the reason and a hint; the log is in the folder.
     """
     start = time.monotonic()
-    with _progress(verbose) as on_line:
+    with shown(verbose) as on_line:
         outcome = launch.run_app(
             config.as_mapping(),
             clients,
@@ -281,11 +283,67 @@ def _check_certificate(path: Path, state: StateDir | None) -> None:
         raise typer.Exit(_DOES_NOT_HOLD)
 
 
+@app.command()
+def benchmark(
+    spec: Annotated[
+        str,
+        typer.Argument(metavar="SPEC", help="A TOML file, or a name that list shows."),
+    ],
+    out: Annotated[
+        str, typer.Option(metavar="DIR", help="For all that is measured.")
+    ] = "benchmark",
+    scale: Annotated[
+        str, typer.Option(metavar="full|small", help="As the spec has it, or reduced.")
+    ] = "full",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what is in DIR; nothing is done twice.")
+    ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A run-config key of every run."),
+    ] = None,
+    client_cpus: _ClientCpus = 1,
+    client_gpus: _ClientGpus = 0,
+    verbose: _Verbose = False,
+) -> None:
+    """Run a grid of strategies, methods, data and seeds; a failing run does not stop the others.
+
+    Exits with 1 if any of them failed.
+    """
+    with _one_line_errors():
+        from simulations.benchmark.runner import carry_out, failures, lay_out
+        from simulations.benchmark.spec import find_spec, read_spec
+
+        folder = Path(absolute(out))
+        check_numbers(1, client_cpus, client_gpus)
+        check_writable("out", folder)
+        read = read_spec(find_spec(spec), scale, read_settings(settings or []))
+        cells = lay_out(
+            read, folder, resume, command=shlex.join(["split-unlearning", *sys.argv[1:]])
+        )
+        with shown_grid(len(cells), verbose) as (on_line, on_progress):
+            ended = carry_out(
+                folder,
+                client_cpus=client_cpus,
+                client_gpus=client_gpus,
+                on_line=on_line,
+                on_progress=on_progress,
+            )
+        for text in failures(folder):
+            typer.echo(text)
+        if ended:
+            _end(f"error: {ended} (log: {folder / 'log.txt'})", _RUN_FAILED)
+        typer.echo(f"all figures are in {folder}")
+        if failures(folder):
+            raise typer.Exit(_RUN_FAILED)
+
+
 @app.command("list")
 def list_names() -> None:
     """List what a run config can name, and its keys."""
     with _one_line_errors():
         from models.split import MODELS, TORCHVISION
+        from simulations.benchmark.spec import titles
         from simulations.config import RunConfig
         from simulations.data.library import LIBRARY
         from simulations.data.partition import DISTRIBUTIONS
@@ -299,6 +357,7 @@ def list_names() -> None:
         _print_table("Data sets (dataset)", DATASETS)
         _print_table("Distributions (distribution)", DISTRIBUTIONS | LIBRARY)
         any_other = "Any classification model of torchvision; cut names a layer."
+        _print_table("Benchmarks (benchmark NAME)", titles())
         _print_table("Models (model)", describe(MODELS) | {f"{TORCHVISION}NAME": any_other})
         _print_table(
             "Run-config keys (--set KEY=VALUE)",
@@ -337,36 +396,6 @@ def _empty(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise refuse("out", str(folder), f"a folder that you can write to ({error})") from error
-
-
-@contextmanager
-def _progress(verbose: bool) -> Iterator[Callable[[str], None]]:
-    """Show how far the run is; yield what takes the lines that it prints."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-    from rich.table import Column
-
-    console = Console()
-
-    def news(line: str) -> str:
-        is_news = line.startswith(PROGRESS) and not line.startswith(FAILURE)
-        return line.removeprefix(PROGRESS) if is_news else ""
-
-    def print_news(line: str) -> None:
-        if text := news(line):
-            typer.echo(text)
-
-    if verbose:
-        yield typer.echo
-    elif not console.is_terminal:
-        typer.echo("starting Flower and Ray")
-        yield print_news
-    else:
-        text_column = TextColumn("{task.description}", markup=False, table_column=Column(ratio=1))
-        columns = (SpinnerColumn(), TimeElapsedColumn(), text_column)
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task("starting Flower and Ray", total=None)
-            yield lambda line: bar.update(task, description=news(line) or None)
 
 
 def _print_table(title: str, lines: Mapping[str, str]) -> None:

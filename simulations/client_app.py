@@ -21,6 +21,7 @@ from clients.setting import ClientSetting
 from models.options import Value
 from simulations.config import RunConfig
 from simulations.plan import deal
+from simulations.session.envelope import open_envelope
 from simulations.state.state_dir import client_folder
 from strategies.registry import STRATEGIES
 from unlearning.state_folder import StateFolder
@@ -140,4 +141,4 @@ def give_up_when_late(message: Message, context: Context, call_next: ClientAppCa
         signal.signal(signal.SIGALRM, previous)
 
 
-app = ClientApp(client_fn, mods=[give_up_when_late])
+app = ClientApp(client_fn, mods=[open_envelope, give_up_when_late])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from clients.base import load_client
 from clients.label_privacy.consensus import ConsensusSettings
@@ -53,7 +53,7 @@ class RunConfig(Keys):
             For an unknown key, a wrong type or an impossible value: one line that names the key,
             the value and what is allowed.
         """
-        known = {declared.name.replace("_", "-"): declared for declared in fields(cls)}
+        known = _declared()
         chosen: dict[str, Value] = {}
         for name, value in values.items():
             if name not in known:
@@ -87,7 +87,7 @@ class RunConfig(Keys):
         if not issubclass(method, strategy.methods):
             allowed = f"{', '.join(fitting(strategy))} (with strategy={self.strategy!r})"
             raise refuse("unlearning", self.unlearning, allowed)
-        self._check_used(strategy.uses | method.uses | READS.get(self.distribution, frozenset()))
+        self._check_used(self.keys_read())
         if self.slices > 1 and not issubclass(method, Retrain):
             allowed = f"1 (unlearning={self.unlearning!r} goes on from the last step alone)"
             raise refuse("slices", self.slices, allowed)
@@ -97,7 +97,7 @@ class RunConfig(Keys):
         self._stable_clients()
         self._check_method()
         self._check_label_privacy()
-        for key in ("data-dir", "out", "state-dir"):
+        for key in ("data-dir", "out", "state-dir", "benchmark"):
             path = getattr(self, key.replace("-", "_"))
             if path and not Path(path).is_absolute():
                 raise refuse(key, path, "an absolute path: a run has no current folder of yours")
@@ -111,11 +111,24 @@ class RunConfig(Keys):
         if self.verify and not self.state_dir:
             raise refuse("verify", True, "false (without state-dir there is nothing to compare)")
 
+    def keys_read(self, unlearning: str = "") -> frozenset[str]:
+        """Return the keys that mean something to this run.
+
+        Parameters
+        ----------
+        unlearning : str
+            With this unlearning method; by default with its own.
+        """
+        shared = {key for key, declared in _declared().items() if declared.metadata["shared"]}
+        strategy, method = STRATEGIES.get(self.strategy), METHODS.get(unlearning or self.unlearning)
+        own = strategy.uses | method.uses | READS.get(self.distribution, frozenset())
+        return own | frozenset(shared)
+
     def _check_used(self, used: frozenset[str]) -> None:
         """Refuse a key that was set and that nothing reads."""
         for declared in fields(self):
             key, value = declared.name.replace("_", "-"), getattr(self, declared.name)
-            if not declared.metadata["shared"] and key not in used and value != declared.default:
+            if key not in used and value != declared.default:
                 readers = f"strategy={self.strategy!r} and unlearning={self.unlearning!r}"
                 ignored = f"{readers} ignore it"
                 if key in frozenset().union(*READS.values()):
@@ -306,6 +319,11 @@ def fitting(strategy: type[SplitStrategy]) -> list[str]:
     return possible
 
 
+def _declared() -> dict[str, Field[Any]]:
+    """Return what every key was declared with."""
+    return {declared.name.replace("_", "-"): declared for declared in fields(RunConfig)}
+
+
 def _as_type(name: str, value: object, wanted: type, allowed: str) -> Value:
     """Return `value` as the type of the key's default; an integer may stand for a number."""
     if wanted is float and type(value) is int and abs(value) < TOO_LARGE:
@@ -327,7 +345,7 @@ def parse_setting(text: str) -> tuple[str, Value]:
     name, equals, raw = (part.strip() for part in text.partition("="))
     if not equals:
         raise refuse("--set", text, "key=value")
-    declared = {item.name.replace("_", "-"): item for item in fields(RunConfig)}.get(name)
+    declared = _declared().get(name)
     if declared is None:
         return name, raw
     try:

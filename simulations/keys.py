@@ -357,6 +357,11 @@ class Keys:
         "folder that keeps what later requests need",
         "an absolute path to a new folder, or empty for none",
     )
+    benchmark: str = _key(
+        "",
+        "folder of a benchmark, whose runs are carried out instead; the command line says it",
+        "an absolute path, or empty",
+    )
     verify: bool = _key(
         False, "train again without what state-dir has forgotten, and compare", "true, false"
     )

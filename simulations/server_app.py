@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,11 +13,13 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from simulations import console
+from simulations.benchmark.cells import carry_out_cells
 from simulations.config import RunConfig
 from simulations.data.partition import plan_table
 from simulations.plan import Preparation, prepare
 from simulations.report import render
 from simulations.session.conversation import Conversation
+from simulations.session.envelope import Envelope
 from simulations.session.session import Session, needed_for
 from simulations.session.verification import render_certificate, verify
 from simulations.state.agenda import dropped, first_events, tasks_of
@@ -46,7 +49,9 @@ def main(grid: Grid, context: Context) -> None:
     try:
         config = RunConfig.from_mapping(context.run_config)
         config.check()
-        if config.verify:
+        if config.benchmark:
+            carry_out_cells(Path(config.benchmark), partial(_carry_out_cell, grid))
+        elif config.verify:
             console.show(render_certificate(verify_state(config, grid)))
         else:
             console.show(render(carry_out(config, grid, lambda session: session.run())))
@@ -55,7 +60,16 @@ def main(grid: Grid, context: Context) -> None:
         raise
 
 
-def carry_out(config: RunConfig, grid: Grid, do: Callable[[Session], Done]) -> Done:
+def _carry_out_cell(grid: Grid, config: RunConfig, envelope: Envelope) -> None:
+    carry_out(config, grid, lambda session: session.run(), envelope)
+
+
+def carry_out(
+    config: RunConfig,
+    grid: Grid,
+    do: Callable[[Session], Done],
+    envelope: Envelope | None = None,
+) -> Done:
     """Do what a run config asks for, or what a state-dir's journal says is still to be done.
 
     Parameters
@@ -66,9 +80,11 @@ def carry_out(config: RunConfig, grid: Grid, do: Callable[[Session], Done]) -> D
         Flower's way to the clients.
     do : callable
         Is given the session while the server segment lives; what it returns is returned.
+    envelope : Envelope, optional
+        Of the run's messages, where the nodes serve several runs.
     """
     ledger = Ledger()
-    conversation = Conversation(grid, ledger, config.round_timeout)
+    conversation = Conversation(grid, ledger, config.round_timeout, envelope)
     with _opened(config) as state:
         if state is not None and state.config is not None:
             state.check_same(config)
@@ -80,7 +96,7 @@ def carry_out(config: RunConfig, grid: Grid, do: Callable[[Session], Done]) -> D
         console.show(plan_table(prepared.plan, prepared.dataset))
         # Only now, when clients have answered, does Flower's pool stand, and with it what is left
         # for the server segment.
-        with _placed(prepared, state) as server:
+        with _placed(prepared, state, more=envelope is not None) as server:
             journal = _begun(prepared, state)
             return do(Session(prepared, server, conversation, ledger, journal, state))
 
@@ -114,8 +130,10 @@ def _opened(config: RunConfig) -> Iterator[StateDir | None]:
 
 
 @contextmanager
-def _placed(prepared: Preparation, state: StateDir | None) -> Iterator[ServerSegment]:
-    """Make the server segment, and end it."""
+def _placed(
+    prepared: Preparation, state: StateDir | None, more: bool = False
+) -> Iterator[ServerSegment]:
+    """Make the server segment, and end it; its process waits for the next if there will be more."""
     config = prepared.config
     server = place(
         config.server_num_cpus,
@@ -133,7 +151,7 @@ def _placed(prepared: Preparation, state: StateDir | None) -> Iterator[ServerSeg
             server.take_up(str(state.server))
         yield server
     finally:
-        release(server)
+        release(server, more)
 
 
 def _begun(prepared: Preparation, state: StateDir | None) -> Journal:

@@ -15,31 +15,54 @@ from strategies.server_segment import ServerSegment
 _START_SECONDS = 60.0
 
 
-class _SegmentActor(ServerSegment):
-    """A server segment that binds its link to the address of the node Ray put it on."""
+class _Host:
+    """An actor that has a server segment, and may be given another when that has ended."""
 
-    def __init__(self, **segment: Any) -> None:
-        super().__init__(host=link_host(), **segment)
+    _segment: ServerSegment
+
+    def begin(self, **segment: Any) -> None:
+        """Make a server segment, whose link is bound to the address of the node Ray chose."""
+        self._segment = ServerSegment(host=link_host(), **segment)
+
+    def call(self, method: str, *arguments: Any, **named: Any) -> Any:
+        """Call a method of the segment."""
+        return getattr(self._segment, method)(*arguments, **named)
 
 
 class HostedSegment:
-    """A server segment that runs elsewhere: every method call goes to its actor and waits."""
+    """A server segment that runs elsewhere: every method call goes to its actor and waits.
 
-    def __init__(self, actor: Any) -> None:
-        self.actor = actor
+    Parameters
+    ----------
+    actor : ray actor of _Host
+        Where it runs.
+    reserved : pair of float
+        The CPUs and GPUs that the actor holds.
+    """
+
+    def __init__(self, actor: Any, reserved: tuple[float, float]) -> None:
+        self.actor, self.reserved = actor, reserved
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        """Return a function that calls the actor's method of that name."""
-        method = getattr(self.actor, name)
+        """Return a function that calls the segment's method of that name."""
 
         def call(*arguments: Any, **named: Any) -> Any:
-            try:
-                return ray.get(method.remote(*arguments, **named))
-            except RayTaskError as error:
-                # What the segment raised, not Ray's picture of the stack that it was raised in.
-                raise error.cause from None
+            return _answer(self.actor.call.remote(name, *arguments, **named))
 
         return call
+
+
+def _answer(asked: Any) -> Any:
+    """Wait for what an actor answers."""
+    try:
+        return ray.get(asked)
+    except RayTaskError as error:
+        # What the segment raised, not Ray's picture of the stack that it was raised in.
+        raise error.cause from None
+
+
+_spare: dict[tuple[float, float], Any] = {}
+"""Actors that wait to become another server segment, by the CPUs and GPUs that they hold."""
 
 
 def place(num_cpus: float, num_gpus: float, **segment: Any) -> ServerSegment:
@@ -73,9 +96,13 @@ def place(num_cpus: float, num_gpus: float, **segment: Any) -> ServerSegment:
             )
         return ServerSegment(**segment)
     segment["on_gpu"] = num_gpus > 0
-    _check_room(num_cpus, num_gpus)
-    actor: Any = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus)(_SegmentActor).remote(**segment)
-    ready, _ = ray.wait([actor.digest.remote()], timeout=_START_SECONDS)
+    actor = _spare.pop((num_cpus, num_gpus), None)
+    if actor is None:
+        _end_spare()
+        _check_room(num_cpus, num_gpus)
+        actor = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus)(_Host).remote()
+    begun = actor.begin.remote(**segment)
+    ready, _ = ray.wait([begun], timeout=_START_SECONDS)
     if not ready:
         ray.kill(actor)
         raise UserError(
@@ -83,18 +110,36 @@ def place(num_cpus: float, num_gpus: float, **segment: Any) -> ServerSegment:
             f"machine is too busy, or server-num-cpus={num_cpus:g} and server-num-gpus="
             f"{num_gpus:g} are free on different nodes only"
         )
-    ray.get(ready[0])
-    return cast(ServerSegment, HostedSegment(actor))
+    _answer(begun)
+    return cast(ServerSegment, HostedSegment(actor, (num_cpus, num_gpus)))
 
 
-def release(server: ServerSegment) -> None:
-    """End a server segment: close what it has open and give its resources back."""
+def release(server: ServerSegment, more: bool = False) -> None:
+    """End a server segment: close what it has open and give its resources back.
+
+    Parameters
+    ----------
+    server : ServerSegment
+        From `place`.
+    more : bool
+        Whether there will be more like it: then its process, and what that holds, wait for the
+        next, because to start one takes as long as many a run.
+    """
     hosted: object = server
     try:
         server.close()
     finally:
         if isinstance(hosted, HostedSegment):
-            ray.kill(hosted.actor)
+            if more:
+                _spare[hosted.reserved] = hosted.actor
+            else:
+                ray.kill(hosted.actor)
+
+
+def _end_spare() -> None:
+    for actor in _spare.values():
+        ray.kill(actor)
+    _spare.clear()
 
 
 def link_host() -> str:

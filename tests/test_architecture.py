@@ -24,6 +24,7 @@ INSIDE = {
     "session": {"data", "metrics", "state"},
     "command_line": {"data", "state", "session"},
     "metrics": set(),
+    "benchmark": {"command_line", "data", "metrics", "session"},
 }
 WITHOUT_FLOWER = {"models", "unlearning", "transport"}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.errors import refuse
+from models.options import Value
 
 if TYPE_CHECKING:
     from simulations.config import RunConfig
@@ -36,17 +37,30 @@ def read_config(settings: list[str], strategy: str | None, out: str) -> RunConfi
     UserError
         As `RunConfig.from_mapping`; for an empty `out`.
     """
-    from simulations.config import RunConfig, parse_setting
+    from simulations.config import RunConfig
 
-    chosen = {"out": out} | dict(parse_setting(text) for text in settings)
+    chosen = {"out": absolute(out) if out else ""} | read_settings(settings)
     if strategy is not None:
         chosen["strategy"] = strategy
     if not chosen["out"]:
         raise refuse("out", "", "a folder")
+    return RunConfig.from_mapping(chosen)
+
+
+def read_settings(settings: list[str]) -> dict[str, Value]:
+    """Read run-config keys, each ``key=value``; paths in them are meant from the current folder."""
+    from simulations.config import parse_setting
+
+    return from_here(dict(parse_setting(text) for text in settings))
+
+
+def from_here(settings: Mapping[str, Value]) -> dict[str, Value]:
+    """Make the paths in some settings absolute: they are meant from the current folder."""
+    chosen = dict(settings)
     for key, absolute in _PATHS.items():
         if isinstance(value := chosen.get(key), str):
             chosen[key] = absolute(value)
-    return RunConfig.from_mapping(chosen)
+    return chosen
 
 
 def absolute(path: str) -> str:
@@ -65,7 +79,7 @@ _PATHS: Mapping[str, Callable[[str], str]] = {
     "dataset": lambda text: _absolute_after("folder:", _absolute_after("npz:", text)),
     "data-dir": lambda text: absolute(text) if text else text,
     "forget": lambda text: ";".join(_absolute_after("ids:", part) for part in text.split(";")),
-    "out": absolute,
+    "out": lambda text: absolute(text) if text else text,
     "state-dir": lambda text: absolute(text) if text else text,
 }
 

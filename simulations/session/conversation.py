@@ -35,6 +35,7 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.serverapp import Grid
 
 from models.errors import refuse
+from simulations.session.envelope import Envelope
 from simulations.session.exchange import Trouble, exchange
 from strategies.base import SplitStrategy
 from strategies.heard import ClientFailureError
@@ -104,12 +105,22 @@ class Conversation:
         content, both ways.
     round_timeout : float
         Seconds that clients have for one answer.
+    envelope : Envelope, optional
+        Of every message, where this is one of several runs; who takes part is the first of the
+        nodes then.
     """
 
-    def __init__(self, grid: Grid, ledger: Ledger, round_timeout: float = math.inf) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        ledger: Ledger,
+        round_timeout: float = math.inf,
+        envelope: Envelope | None = None,
+    ) -> None:
         self._grid = grid
         self._ledger = ledger
         self._round_timeout = round_timeout
+        self._envelope = envelope
         self._manager = SimpleClientManager()
         self._asked: defaultdict[str, Asked] = defaultdict(Asked)
 
@@ -139,6 +150,8 @@ class Conversation:
         known: dict[int, int] = {}
         clients: dict[int, int] = {}
         expected = 1
+        if self._envelope is not None:
+            total, wanted = self._envelope.clients, range(self._envelope.clients)
         deadline = time.monotonic() + _NODES_SECONDS
         # Where nobody is wanted, one answer is awaited all the same: it says that Flower is there.
         while not known or len(clients) < (len(wanted) if total else expected):
@@ -168,6 +181,7 @@ class Conversation:
         """Ask nodes who they are."""
         content = recorddict_compat.getpropertiesins_to_recorddict(GetPropertiesIns({}))
         down = _size(content)
+        self._enclose(content)
         messages = [Message(content, node_id, _GET_PROPERTIES) for node_id in node_ids]
         replies = exchange(self._grid, messages, self._round_timeout)
         introduced = []
@@ -183,6 +197,10 @@ class Conversation:
             self._ledger.record(client, "setup", up=_size(reply), down=down, messages=1)
             introduced.append((node_id, dict(answer.properties)))
         return introduced
+
+    def _enclose(self, content: RecordDict) -> None:
+        if self._envelope is not None:
+            self._envelope.enclose(content)
 
     def hold(self, strategy: SplitStrategy, script: Script, phase: str) -> None:
         """Run a script to its end.
@@ -266,6 +284,7 @@ class Conversation:
             assert isinstance(proxy, NodeProxy)
             proxies[proxy.node_id] = proxy
             down[proxy.node_id] = _size(content)
+            self._enclose(content)
             messages.append(Message(content, proxy.node_id, message_type))
         started = time.perf_counter()
         replies = exchange(self._grid, messages, self._round_timeout)

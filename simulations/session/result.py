@@ -283,16 +283,14 @@ def _share(counts: np.ndarray, where: np.ndarray) -> float | None:
 
 
 def write_result(result: dict[str, Any], folder: str) -> Path:
-    """Write ``result.json`` into a folder, whole or not at all.
+    """Write ``result.json`` into a folder, and return where it is."""
+    return write_json(result, Path(folder) / "result.json")
 
-    Returns
-    -------
-    Path
-        Where it is.
-    """
-    path = Path(folder) / "result.json"
+
+def write_json(value: dict[str, Any], path: Path) -> Path:
+    """Write a JSON file, whole or not at all, and return where it is."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".json.part")
-    beside.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    beside = path.with_name(f"{path.name}.part")
+    beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     beside.replace(path)
     return path

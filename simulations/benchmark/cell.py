@@ -1,0 +1,137 @@
+"""A cell of a benchmark: one run, its place in the grid, and its folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from models.errors import UserError
+from models.options import Value
+from simulations.session.result import write_json
+
+SCHEMA_VERSION = 1
+
+Role = Literal["target", "shadow"]
+Status = Literal["planned", "running", "done", "failed"]
+
+_LONGEST_NAME = 80
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a benchmark.
+
+    Parameters
+    ----------
+    clients : int
+        How many take part.
+    settings : mapping
+        Run-config keys that differ from their defaults.
+    coordinates : mapping
+        Where it stands: the keys that the grids of the spec name, without the seed.
+    role : {"target", "shadow"}
+        Whether its figures are of interest themselves, or what an attack learns from.
+    status : {"planned", "running", "done", "failed"}
+        How far it is.
+    error : str
+        Why it failed, in one line.
+    seconds : float
+        That it took.
+    """
+
+    clients: int
+    settings: Mapping[str, Value]
+    coordinates: Mapping[str, Value]
+    role: Role = "target"
+    status: Status = "planned"
+    error: str = ""
+    seconds: float = 0.0
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return int(self.settings.get("seed", 0))
+
+    @property
+    def id(self) -> str:
+        """Its name, which says something to people and is no other cell's.
+
+        It follows from what is run alone, so that a spec that grew finds what was run before.
+        """
+        told = [self.settings.get(key) for key in ("strategy", "unlearning")]
+        told += [value for key, value in self.coordinates.items() if str(value) not in told]
+        name = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(str(one) for one in told if one)).strip("-")
+        whole = json.dumps([self.clients, self.role, sorted(self.settings.items())])
+        digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
+        return f"{name[:_LONGEST_NAME]}-seed-{self.seed}-{digest}"
+
+    def folder(self, benchmark: Path) -> Path:
+        """Return where its figures are."""
+        return benchmark / "cells" / self.id
+
+    def write(self, benchmark: Path, **changed: Any) -> Cell:
+        """Take down how far it is.
+
+        Parameters
+        ----------
+        benchmark : Path
+            The folder of the benchmark.
+        **changed
+            What is to be changed first.
+
+        Returns
+        -------
+        Cell
+            What was written.
+        """
+        cell = replace(self, **changed)
+        record = {
+            "schema_version": SCHEMA_VERSION,
+            "id": cell.id,
+            "clients": cell.clients,
+            "seed": cell.seed,
+            "role": cell.role,
+            "status": cell.status,
+            "error": cell.error,
+            "seconds": cell.seconds,
+            "coordinates": dict(cell.coordinates),
+            "settings": dict(cell.settings),
+        }
+        write_json(record, cell.folder(benchmark) / "cell.json")
+        return cell
+
+
+def read_cell(folder: Path) -> Cell:
+    """Read a cell from its folder.
+
+    Raises
+    ------
+    UserError
+        If there is none, or one of another version.
+    """
+    path = folder / "cell.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        version, status, role = record["schema_version"], record["status"], record["role"]
+        if version != SCHEMA_VERSION:
+            raise UserError(f"{path} is of version {version}; this is {SCHEMA_VERSION}")
+        if status not in get_args(Status) or role not in get_args(Role):
+            raise UserError(f"{path} is no cell of a benchmark")
+        return Cell(
+            record["clients"],
+            record["settings"],
+            record["coordinates"],
+            role,
+            status,
+            record["error"],
+            record["seconds"],
+        )
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} is no cell of a benchmark: {error}") from error

@@ -1,0 +1,187 @@
+"""Carry out a benchmark: one start of Ray for the whole grid, every cell kept as it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.errors import refuse
+from simulations.benchmark.cell import SCHEMA_VERSION, Cell, Status
+from simulations.benchmark.cells import planned_cells
+from simulations.benchmark.spec import Spec
+from simulations.command_line.launch import run_app
+from simulations.console import PROGRESS
+from simulations.session.result import write_json
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a benchmark is, when a cell has ended.
+
+    Attributes
+    ----------
+    cell : Cell
+        Which ended.
+    ended : int
+        Cells that have ended, one way or another, before this start or after.
+    seconds_left : float
+        That the others will take, if they take as long as those since the start.
+    """
+
+    cell: Cell
+    ended: int
+    seconds_left: float
+
+    @property
+    def text(self) -> str:
+        """What ended, and how."""
+        how = f"failed: {self.cell.error}" if self.cell.error else f"{self.cell.seconds:.1f} s"
+        return f"{self.cell.id}: {how}"
+
+
+def lay_out(spec: Spec, folder: Path, resume: bool, command: str) -> list[Cell]:
+    """Write down what is to be run, before anything is.
+
+    Parameters
+    ----------
+    spec : Spec
+        What is to be run.
+    folder : Path
+        Of the benchmark; made if it is not there.
+    resume : bool
+        Go on with what is there: what is done is not done again, what failed is.
+    command : str
+        With which it was asked for; people can repeat it.
+
+    Returns
+    -------
+    list of Cell
+        All cells.
+
+    Raises
+    ------
+    UserError
+        If the folder holds a benchmark that is not to be resumed, or something else.
+    """
+    there = folder / "benchmark.json"
+    if there.exists() and not resume:
+        raise refuse("--out", str(folder), "a new folder, or --resume to go on with what is there")
+    if not there.exists() and folder.exists() and any(folder.iterdir()):
+        raise refuse("--out", str(folder), "a new folder, or an empty one")
+    known = {cell.id: cell for cell in planned_cells(folder)} if there.exists() else {}
+    cells = []
+    for cell in spec.cells:
+        before = known.get(cell.id)
+        done = before is not None and before.status == "done"
+        cells.append(before if done and before else cell.write(folder))
+    write_json(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "name": spec.name,
+            "title": spec.title,
+            "scale": spec.scale,
+            "reduced": list(spec.reduced),
+            "paper": list(spec.paper),
+            "paper_dataset": spec.paper_dataset,
+            "axes": list(spec.axes),
+            "left_out": list(spec.left_out),
+            "command": command,
+            "cells": [cell.id for cell in cells],
+        },
+        there,
+    )
+    return cells
+
+
+def carry_out(
+    folder: Path,
+    *,
+    client_cpus: int = 1,
+    client_gpus: float = 0,
+    on_line: Callable[[str], None],
+    on_progress: Callable[[Progress], None],
+) -> str:
+    """Run every cell of a benchmark that has not been; those that fail do not stop the others.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the benchmark, laid out.
+    client_cpus, client_gpus : int, float
+        What Ray reserves for each client that works.
+    on_line : callable
+        Is given every line that Flower prints.
+    on_progress : callable
+        Is told whenever a cell has ended.
+
+    Returns
+    -------
+    str
+        Why it ended before its last cell; empty if it did not.
+    """
+    watch = _Watch(folder, on_progress)
+    while left := watch.unfinished():
+
+        def on_each(line: str) -> None:
+            on_line(line)
+            if line.startswith(PROGRESS):
+                watch.look()
+
+        outcome = run_app(
+            {"benchmark": str(folder)},
+            max(cell.clients for cell in left),
+            client_cpus=client_cpus,
+            client_gpus=client_gpus,
+            on_line=on_each,
+        )
+        if not outcome.succeeded:
+            with (folder / "log.txt").open("a", encoding="utf-8") as log:
+                log.write(outcome.log)
+        for cell in watch.unfinished():
+            if cell.status == "running":
+                cell.write(folder, status="failed", error=outcome.error or "the run ended in it")
+        watch.look()
+        if not outcome.succeeded and len(watch.unfinished()) == len(left):
+            return outcome.error
+    return ""
+
+
+def failures(folder: Path) -> list[str]:
+    """Return a line for each cell of a benchmark that failed."""
+    cells = planned_cells(folder)
+    return [f"failed: {cell.id}: {cell.error}" for cell in cells if cell.status == "failed"]
+
+
+class _Watch:
+    """Sees which cells have ended."""
+
+    def __init__(self, folder: Path, on_progress: Callable[[Progress], None]) -> None:
+        self._folder, self._on_progress = folder, on_progress
+        self._started = time.monotonic()
+        self._seen = {cell.id for cell in self._ended()}
+        self._before = len(self._seen)
+
+    def unfinished(self) -> list[Cell]:
+        return [cell for cell in planned_cells(self._folder) if not _has_ended(cell.status)]
+
+    def look(self) -> None:
+        """Tell of cells that have ended since the last look."""
+        for cell in self._ended():
+            if cell.id not in self._seen:
+                self._seen.add(cell.id)
+                self._tell(cell)
+
+    def _ended(self) -> list[Cell]:
+        return [cell for cell in planned_cells(self._folder) if _has_ended(cell.status)]
+
+    def _tell(self, cell: Cell) -> None:
+        here = len(self._seen) - self._before
+        each = (time.monotonic() - self._started) / here
+        left = each * (len(planned_cells(self._folder)) - len(self._seen))
+        self._on_progress(Progress(cell, len(self._seen), left))
+
+
+def _has_ended(status: Status) -> bool:
+    return status in ("done", "failed")

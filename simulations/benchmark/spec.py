@@ -1,0 +1,284 @@
+"""A benchmark's spec: a TOML file that names a grid of runs."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, cast
+
+import simulations
+from models.errors import UserError, refuse
+from models.options import Value
+from simulations.benchmark.cell import Cell
+from simulations.command_line.arguments import from_here
+from simulations.config import RunConfig
+from simulations.plan import prepare
+
+SCALES = ("full", "small")
+
+_TOP = ("title", "clients", "paper", "paper-dataset", "run", "grid", "shadows", "reduced")
+_SHADOWS = ("count", "share")
+# What a benchmark decides itself.
+_NOT_IN_A_CELL = ("out", "state-dir", "verify", "benchmark", "shadow", "shadow-share")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a benchmark is to run.
+
+    Parameters
+    ----------
+    name, title : str
+        For files, and for people.
+    scale : {"full", "small"}
+        Whether it is as its author meant it, or reduced for a small machine.
+    reduced : sequence of str
+        What was reduced, a line each.
+    paper : sequence of str
+        The published tables that it is to be held against.
+    paper_dataset : str
+        What those call the data set.
+    axes : sequence of str
+        The keys that its grids name, without the seed.
+    cells : sequence of Cell
+        All that is to be run, each once; those whose figures attacks learn from come last.
+    left_out : sequence of dict
+        ``coordinates`` of what a grid names and cannot be, and ``why``.
+    """
+
+    name: str
+    title: str
+    scale: str
+    reduced: Sequence[str]
+    paper: Sequence[str]
+    paper_dataset: str
+    axes: Sequence[str]
+    cells: Sequence[Cell]
+    left_out: Sequence[Mapping[str, Any]]
+
+
+def shipped_specs() -> dict[str, Path]:
+    """Return the files of the specs that come along, by name."""
+    package = Path(simulations.__file__).parent
+    # The wheel carries them in here, a checkout among what it measures.
+    packaged = package / "benchmark" / "specs"
+    folder = packaged if packaged.exists() else package.parent / "benchmarks" / "specs"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def titles() -> dict[str, str]:
+    """Return the titles of the specs that come along, by name."""
+    files = shipped_specs()
+    return {name: tomllib.loads(files[name].read_text("utf-8"))["title"] for name in files}
+
+
+def find_spec(named: str) -> Path:
+    """Return the file of a spec.
+
+    Parameters
+    ----------
+    named : str
+        Its path, or the name of one that comes along.
+
+    Raises
+    ------
+    UserError
+        If it is neither.
+    """
+    path, shipped = Path(named), shipped_specs()
+    if path.is_file():
+        return path
+    if named not in shipped:
+        raise refuse("SPEC", named, f"a TOML file, or one of {', '.join(shipped)}")
+    return shipped[named]
+
+
+def read_spec(path: Path, scale: str, changed: Mapping[str, Value]) -> Spec:
+    """Read a spec and work out its cells.
+
+    Parameters
+    ----------
+    path : Path
+        A TOML file.
+    scale : {"full", "small"}
+        With ``small``, what its table ``small`` says goes before the rest: keys one by one, grids
+        as a whole.
+    changed : mapping
+        Run-config keys that go before the spec's table ``run``.
+
+    Raises
+    ------
+    UserError
+        If it does not read, or names a run that cannot be.
+    """
+    if scale not in SCALES:
+        raise refuse("--scale", scale, ", ".join(SCALES))
+    try:
+        written = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no spec of a benchmark: {error}") from error
+    small = written.pop("small", None)
+    if scale == "small":
+        if small is None:
+            raise UserError(f"{path} has no table small: allowed: --scale full")
+        _check_names(path, "small", small, _TOP)
+        run = {**written.get("run", {}), **small.get("run", {})}
+        written = {**written, **small, "run": run}
+    _check_names(path, "a spec", written, (*_TOP, "small"))
+    reader = _Reader(path, written, changed)
+    cells, left_out = reader.cells()
+    if not cells:
+        raise UserError(f"{path} names no run that can be")
+    return Spec(
+        name=path.stem,
+        title=reader.text("title", path.stem),
+        scale=scale,
+        reduced=reader.texts("reduced"),
+        paper=reader.texts("paper"),
+        paper_dataset=reader.text("paper-dataset", ""),
+        axes=reader.axes,
+        cells=cells,
+        left_out=left_out,
+    )
+
+
+class _Reader:
+    """Takes a spec apart."""
+
+    def __init__(
+        self, path: Path, written: Mapping[str, Any], changed: Mapping[str, Value]
+    ) -> None:
+        self._path, self._written = path, written
+        self._run = {**self._table("run", written.get("run", {})), **changed}
+        self._grids = written.get("grid", [])
+        if not isinstance(self._grids, list) or not self._grids:
+            raise UserError(f"{path} has no grid; allowed: one [[grid]] or more")
+        self._shadows = self._table("shadows", written.get("shadows", {}))
+        _check_names(path, "shadows", self._shadows, _SHADOWS)
+        named = dict.fromkeys(key for grid in self._grids for key in self._table("grid", grid))
+        self.axes = [key for key in named if key not in ("seed", "only-possible")]
+
+    def text(self, key: str, default: str) -> str:
+        value = self._written.get(key, default)
+        if not isinstance(value, str):
+            raise self._refuse(key, value, "a text")
+        return value
+
+    def texts(self, key: str) -> list[str]:
+        value = self._written.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise self._refuse(key, value, "a list of texts")
+        return value
+
+    def cells(self) -> tuple[list[Cell], list[dict[str, Any]]]:
+        """Return every run that the grids name, each once, and what cannot be."""
+        found: dict[str, Cell] = {}
+        left_out: list[dict[str, Any]] = []
+        for grid in self._grids:
+            possible = grid.get("only-possible", False)
+            if not isinstance(possible, bool):
+                raise self._refuse("only-possible", possible, "true, false")
+            for point in self._points(grid):
+                try:
+                    cell = self._cell(point)
+                except UserError as error:
+                    coordinates = _without_seed(point)
+                    if not possible:
+                        where = ", ".join(f"{key}={value!r}" for key, value in point.items())
+                        raise UserError(f"{self._path}, at {where}: {error}") from error
+                    if coordinates not in [one["coordinates"] for one in left_out]:
+                        left_out.append({"coordinates": coordinates, "why": str(error)})
+                    continue
+                found.setdefault(cell.id, cell)
+        shadows = {cell.id: cell for target in found.values() for cell in self._shadows_of(target)}
+        return [*found.values(), *shadows.values()], left_out
+
+    def _points(self, grid: Mapping[str, Any]) -> Iterator[dict[str, Value]]:
+        """Yield every combination of a grid's values; the seed varies last."""
+        keys = [key for key in grid if key not in ("seed", "only-possible")]
+        values = [_listed(grid[key]) for key in keys]
+        # Seed by seed: what there is when it is cut off is of every row.
+        for seed in _listed(grid.get("seed", self._run.get("seed", 0))):
+            for chosen in product(*values):
+                yield {**dict(zip(keys, chosen, strict=True)), "seed": seed}
+
+    def _cell(self, point: Mapping[str, Value]) -> Cell:
+        settings = {**self._run, **point}
+        clients = settings.pop("clients", self._written.get("clients", 5))
+        if type(clients) is not int or clients < 1:
+            raise self._refuse("clients", clients, "an integer >= 1")
+        for key in _NOT_IN_A_CELL:
+            if key in settings:
+                raise self._refuse(key, settings[key], "nothing: the benchmark says that itself")
+        if self._count:
+            settings["shadow-share"] = self._shadows.get("share", 0.5)
+        config = RunConfig.from_mapping(from_here(settings))
+        prepare(config, clients)
+        return Cell(clients, _changed(config), _without_seed(point))
+
+    @property
+    def _count(self) -> int:
+        count = self._shadows.get("count", 0)
+        if type(count) is not int or count < 0:
+            raise self._refuse("count", count, "an integer >= 0")
+        return count
+
+    def _shadows_of(self, target: Cell) -> Iterator[Cell]:
+        """Yield the runs on other data from which an attack on a target learns.
+
+        Whoever attacks knows how it was trained, not how it was made to forget: the shadows of a
+        target forget by training again, and serve whatever stands beside it.
+        """
+        for number in range(1, self._count + 1):
+            config = RunConfig.from_mapping({**retrained(target.settings), "shadow": number})
+            try:
+                prepare(config, target.clients)
+            except UserError as error:
+                raise UserError(f"{self._path}, shadow {number} of {target.id}: {error}") from error
+            coordinates = {**target.coordinates, "unlearning": "retrain"}
+            yield Cell(target.clients, _changed(config), coordinates, "shadow")
+
+    def _table(self, name: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise self._refuse(name, value, "a table")
+        return value
+
+    def _refuse(self, key: str, value: object, allowed: str) -> UserError:
+        return UserError(f"{self._path}: {key}={value!r} is not possible; allowed: {allowed}")
+
+
+def retrained(settings: Mapping[str, Value]) -> dict[str, Value]:
+    """Return the run config of the run that forgets by training again, all else being equal.
+
+    The keys that only the unlearning method reads fall away with it.
+    """
+    config = RunConfig.from_mapping(settings)
+    read = config.keys_read("retrain")
+    kept = {key: value for key, value in settings.items() if key in read}
+    return {**kept, "unlearning": "retrain"}
+
+
+def _changed(config: RunConfig) -> dict[str, Value]:
+    """Return the keys whose values are not the defaults."""
+    defaults = RunConfig().as_mapping()
+    return {key: value for key, value in config.as_mapping().items() if value != defaults[key]}
+
+
+def _without_seed(point: Mapping[str, Value]) -> dict[str, Value]:
+    return {key: value for key, value in point.items() if key != "seed"}
+
+
+def _listed(value: Any) -> list[Value]:
+    return cast(list[Value], value) if isinstance(value, list) else [value]
+
+
+def _check_names(path: Path, where: str, table: Mapping[str, Any], known: Sequence[str]) -> None:
+    for name in table:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            raise UserError(f"{path}: {where} knows no {name}; {hint}")
