@@ -63,9 +63,8 @@ class Cell:
 
         It follows from what is run alone, so that a spec that grew finds what was run before.
         """
-        told = [self.settings.get(key) for key in ("strategy", "unlearning")]
-        told += [value for key, value in self.coordinates.items() if str(value) not in told]
-        name = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(str(one) for one in told if one)).strip("-")
+        told = "-".join(str(value) for value in (self.role, *self.coordinates.values()))
+        name = re.sub(r"[^A-Za-z0-9.]+", "-", told.removeprefix("target-")).strip("-")
         whole = json.dumps([self.clients, self.role, sorted(self.settings.items())])
         digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
         return f"{name[:_LONGEST_NAME]}-seed-{self.seed}-{digest}"

@@ -11,6 +11,7 @@ from models.errors import UserError
 from simulations import console
 from simulations.benchmark.cell import Cell, read_cell
 from simulations.config import RunConfig
+from simulations.lock import locked
 from simulations.session.envelope import Envelope
 
 
@@ -44,24 +45,30 @@ def carry_out_cells(benchmark: Path, carry_out: Callable[[RunConfig, Envelope], 
         Does what a run config asks for, with the clients that the envelope tells of it, and writes
         its result.
     """
-    for cell in planned_cells(benchmark):
-        if cell.status in ("done", "failed"):
-            continue
-        started = time.monotonic()
-        cell.write(benchmark, status="running")
-        out = str(cell.folder(benchmark))
-        config = RunConfig.from_mapping({**cell.settings, "out": out})
-        envelope = Envelope(cell.id, cell.clients, config.as_mapping())
-        try:
-            config.check()
-            carry_out(config, envelope)
-        except Exception as error:
-            told = " ".join(str(error).split()) or type(error).__name__
-            _end(cell, benchmark, started, status="failed", error=told)
-            if not isinstance(error, UserError):
-                raise
-        else:
-            _end(cell, benchmark, started, status="done")
+    with locked(benchmark):
+        for cell in planned_cells(benchmark):
+            if cell.status not in ("done", "failed"):
+                _carry_out_one(cell, benchmark, carry_out)
+
+
+def _carry_out_one(
+    cell: Cell, benchmark: Path, carry_out: Callable[[RunConfig, Envelope], object]
+) -> None:
+    started = time.monotonic()
+    cell.write(benchmark, status="running")
+    out = str(cell.folder(benchmark))
+    config = RunConfig.from_mapping({**cell.settings, "out": out})
+    envelope = Envelope(cell.id, cell.clients, config.as_mapping())
+    try:
+        config.check()
+        carry_out(config, envelope)
+    except Exception as error:
+        told = " ".join(str(error).split()) or type(error).__name__
+        _end(cell, benchmark, started, status="failed", error=told)
+        if not isinstance(error, UserError):
+            raise
+    else:
+        _end(cell, benchmark, started, status="done")
 
 
 def _end(cell: Cell, benchmark: Path, started: float, **ended: str) -> None:

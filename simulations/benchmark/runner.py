@@ -13,7 +13,11 @@ from simulations.benchmark.cells import planned_cells
 from simulations.benchmark.spec import Spec
 from simulations.command_line.launch import run_app
 from simulations.console import PROGRESS
+from simulations.lock import locked
 from simulations.session.result import write_json
+
+# What a command that was killed has started ends a little later than it.
+_PATIENCE = 20.0
 
 
 @dataclass(frozen=True)
@@ -63,13 +67,21 @@ def lay_out(spec: Spec, folder: Path, resume: bool, command: str) -> list[Cell]:
     Raises
     ------
     UserError
-        If the folder holds a benchmark that is not to be resumed, or something else.
+        If the folder holds a benchmark that is not to be resumed, or something else, or another
+        process is at work in it.
     """
     there = folder / "benchmark.json"
     if there.exists() and not resume:
         raise refuse("--out", str(folder), "a new folder, or --resume to go on with what is there")
     if not there.exists() and folder.exists() and any(folder.iterdir()):
         raise refuse("--out", str(folder), "a new folder, or an empty one")
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, _PATIENCE):
+        return _lay_out(spec, folder, command)
+
+
+def _lay_out(spec: Spec, folder: Path, command: str) -> list[Cell]:
+    there = folder / "benchmark.json"
     known = {cell.id: cell for cell in planned_cells(folder)} if there.exists() else {}
     cells = []
     for cell in spec.cells:

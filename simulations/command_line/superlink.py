@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from models.errors import UserError
+from simulations.command_line import processes
+from simulations.command_line.processes import end_processes
 
 CONNECTION = "run"
 """Name under which Flower's command line knows the SuperLink."""
@@ -32,6 +34,14 @@ _LONGEST_FOLDER = 28
 def superlink(folder: Path, environment: Mapping[str, str]) -> Iterator[bool]:
     """Keep a SuperLink that Flower's command line knows; yield whether it came up."""
     started = []
+    guard = subprocess.Popen(
+        [sys.executable, processes.__file__, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # A Ctrl-C is for us alone.
+        start_new_session=True,
+    )
     try:
         # Once more, should somebody have taken the port in between.
         for _ in range(2):
@@ -61,12 +71,14 @@ def superlink(folder: Path, environment: Mapping[str, str]) -> Iterator[bool]:
         with _undisturbed():
             for process in started:
                 process.terminate()
-            _end_processes(folder)
+            end_processes(folder)
             for process in started:
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(_END_SECONDS)
                 process.kill()
                 process.wait()
+            guard.kill()
+            guard.communicate()
 
 
 def short_folder() -> str:
@@ -165,53 +177,3 @@ def _undisturbed() -> Iterator[None]:
     finally:
         for number, handler in zip(numbers, previous, strict=True):
             signal.signal(number, handler)
-
-
-def _end_processes(folder: Path) -> None:
-    """End everything that this run started, Ray's processes included."""
-    asked: set[int] = set()
-    members: dict[int, str] = {}
-    start = time.monotonic()
-    while members := _members(folder, members):
-        waited = time.monotonic() - start
-        if waited > 2 * _END_SECONDS:
-            return
-        for pid in members:
-            with suppress(ProcessLookupError):
-                if waited > _END_SECONDS:
-                    os.kill(pid, signal.SIGKILL)
-                elif pid not in asked:
-                    asked.add(pid)
-                    os.kill(pid, signal.SIGTERM)
-        time.sleep(0.05)
-
-
-def _members(folder: Path, known: Mapping[int, str]) -> dict[int, str]:
-    """Return the live processes of this run, and when each started.
-
-    They are those with its mark, those ``known`` from an earlier look, and the descendants of
-    both. Flower and Ray put processes into sessions of their own, so that no process group holds
-    all; but all inherit the environment. Some of Ray's overwrite theirs with their title, and
-    outlive their parent by a moment: hence what is known. Where there is no ``/proc`` this is
-    empty; there Flower's and Ray's processes end when their parent has.
-    """
-    mark = f"FLWR_HOME={folder}".encode()
-    parents: dict[int, int] = {}
-    starts: dict[int, str] = {}
-    members: set[int] = set()
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            # proc(5): after the name come the state, the parent, ... and in place 20 the start.
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            environment = (entry / "environ").read_bytes()
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue
-        if fields[0] != "Z":
-            pid = int(entry.name)
-            parents[pid], starts[pid] = int(fields[1]), fields[19]
-            # A number may have been given to another process since.
-            if mark in environment.split(b"\0") or known.get(pid) == starts[pid]:
-                members.add(pid)
-    while more := {pid for pid, parent in parents.items() if parent in members} - members:
-        members |= more
-    return {pid: starts[pid] for pid in members}

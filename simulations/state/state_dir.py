@@ -13,12 +13,10 @@ line on its behalf; the server's is written by the server segment. The rest is t
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ import tomli_w
 
 from models.errors import UserError, refuse
 from simulations.config import RunConfig
+from simulations.lock import locked
 from simulations.plan import Preparation, deal, fingerprint
 from unlearning.certificate import new_key
 from unlearning.journal import Journal
@@ -144,24 +143,14 @@ class StateDir:
         StateError
             If another process has it, or the folder cannot be written to.
         """
-        with explained(self.path):
-            if not self.path.exists():
-                make_for_owner(self.path)
-            elif self.config is None:
-                self.path.chmod(0o700)
-            file = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                holder = os.read(file, 32).decode(errors="replace").strip() or "of another machine"
-                raise StateError(f"{self.path} is in use by process {holder}") from error
+        with ExitStack() as stack:
             with explained(self.path):
-                os.ftruncate(file, 0)
-                os.pwrite(file, str(os.getpid()).encode(), 0)
+                if not self.path.exists():
+                    make_for_owner(self.path)
+                elif self.config is None:
+                    self.path.chmod(0o700)
+                stack.enter_context(locked(self.path))
             yield
-        finally:
-            os.close(file)
 
     def found(self, prepared: Preparation, received: list[dict[str, Any]]) -> None:
         """Begin a state: what is to be learned, by whom, and what is asked already.

@@ -218,6 +218,7 @@ OTHER = {
     "unlearning": "none",
     "dataset": "npz:/other.npz",
     "data-dir": "/other",
+    "benchmark": "/other",
     "download": True,
     "distribution": "iid",
     "model": "vgg",
