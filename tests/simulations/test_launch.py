@@ -257,7 +257,9 @@ def test_a_process_without_the_mark_ends_after_its_parent(tmp_path: Path) -> Non
 
 @pytest.mark.flower
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
-def test_interrupted_run_leaves_nothing(tiny: Path, left_behind: None, end: signal.Signals) -> None:
+def test_interrupted_run_leaves_nothing(
+    tiny: Path, tmp_path: Path, left_behind: None, end: signal.Signals
+) -> None:
     code = (
         "import sys; from pathlib import Path; "
         "from simulations.command_line.launch import run_app; "
