@@ -342,10 +342,14 @@ class SplitClient(NumPyClient):
         return torch.cat(groups)[start - first : stop - first]
 
     def to_upload(self, segment: nn.Module, what: str) -> Upload:
-        """Return what the server caches of a split, ``train`` or ``test``."""
-        testing = what == "test"
-        x = self.holding.test_x if testing else self.holding.x
-        known = {} if testing else {"labels": self.holding.y.numpy(), "ids": self.holding.ids}
+        """Return what the server caches of a split: ``train``, ``test`` or ``audit``.
+
+        For an audit that is every training sample, forgotten ones too.
+        """
+        x = {"test": self.holding.test_x, "audit": self.whole.x}.get(what, self.holding.x)
+        known = {}
+        if what == "train":
+            known = {"labels": self.holding.y.numpy(), "ids": self.holding.ids}
         return Upload(len(x), partial(self.smashed, self.bottom(segment), x), known)
 
     def upload_chunk(self, segment: nn.Module, what: str, chunk: int) -> Message:
@@ -355,7 +359,7 @@ class SplitClient(NumPyClient):
         ----------
         segment : nn.Module
             The frozen client segment.
-        what : "train" or "test"
+        what : "train", "test" or "audit"
             Which split; labels and ids go along with the training split only.
         chunk : int
             Number of the chunk, from 0.
@@ -380,6 +384,60 @@ class SplitClient(NumPyClient):
     def predicted(self, message: Message) -> Array:
         """Return the predicted label of each test sample, from what the server sent."""
         return message.tensors["predictions"]
+
+    def probabilities(self, outputs: Mapping[str, Array]) -> Array:
+        """Return how probable each label is for samples, from what the server sent of them.
+
+        Whoever overrides `predicted` and can be audited overrides this too.
+
+        Parameters
+        ----------
+        outputs : mapping of str to array
+            As the strategy's ``outputs_for`` names them, each of one row a sample.
+
+        Returns
+        -------
+        array of float32, shape (n, labels)
+        """
+        return outputs["probabilities"]
+
+    @action
+    def audit(self, message: Message) -> Message:
+        """Say what the model makes of every sample this client has: only where it is audited.
+
+        Returns
+        -------
+        Message
+            The tensors ``probabilities``, float32, shape (n, labels); and int64, shape (n,):
+            ``ids``, ``labels``, ``test`` (1 for a test sample), and ``forgotten-by``, the number of
+            the request that forgot it, or -1. Test samples come first.
+
+        Raises
+        ------
+        ValueError
+            If this client was not told that the run is audited.
+        """
+        if not self.setting.audit:
+            raise ValueError("outputs and labels of samples are said where audit=true, never else")
+        whole, found = self.whole, []
+        for split in ("test", "audit"):
+            begins = f"{split}/"
+            outputs = {
+                name.removeprefix(begins): tensor
+                for name, tensor in message.tensors.items()
+                if name.startswith(begins)
+            }
+            found.append(self.probabilities(outputs).astype(np.float32))
+        tests = np.repeat([1, 0], [len(whole.test_ids), len(whole.ids)])
+        by = [np.full(len(whole.test_ids), -1), self.forgotten.request_of(whole.ids)]
+        tensors: dict[str, Array] = {
+            "probabilities": np.concatenate(found),
+            "ids": np.concatenate([whole.test_ids, whole.ids]),
+            "labels": torch.cat([whole.test_y, whole.y]).numpy(),
+            "test": tests,
+            "forgotten-by": np.concatenate(by),
+        }
+        return Message("audit", tensors=tensors)
 
     @action
     def score(self, message: Message) -> Message:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from unlearning.exactness import Ids
@@ -42,6 +43,14 @@ class Forgotten:
     def meant_by(self, request: int, ids: Ids) -> Ids:
         """Return which of some samples a request meant."""
         return among(ids, self.hashes(request), self._known[_SALT])
+
+    def request_of(self, ids: Ids) -> Ids:
+        """Return the number of the request that forgot each of some samples, -1 for none."""
+        numbers = np.full(len(ids), -1, dtype=np.int64)
+        for known in self._known:
+            if known != _SALT:
+                numbers[np.isin(ids, self.meant_by(int(known), ids))] = int(known)
+        return numbers
 
     def among(self, ids: Ids) -> Ids:
         """Return which of some samples are forgotten, whatever the request."""

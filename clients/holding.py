@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ class Holding:
         Ids of its training samples, sorted.
     x, y : tensor of float32, shape (n, channels, height, width); tensor of int64, shape (n,)
         Its training samples.
-    test_x, test_y : tensor
+    test_ids, test_x, test_y : array, tensor, tensor
         Its test split, in the same form.
     class_names : tuple of str
         Every label of the data set.
@@ -30,6 +30,7 @@ class Holding:
     ids: Ids
     x: torch.Tensor
     y: torch.Tensor
+    test_ids: Ids
     test_x: torch.Tensor
     test_y: torch.Tensor
     class_names: tuple[str, ...]
@@ -45,11 +46,4 @@ class Holding:
     def _at(self, mask: NDArray[np.bool_]) -> Holding:
         kept = np.flatnonzero(mask)
         rows = torch.from_numpy(kept)
-        return Holding(
-            self.ids[kept],
-            self.x[rows],
-            self.y[rows],
-            self.test_x,
-            self.test_y,
-            self.class_names,
-        )
+        return replace(self, ids=self.ids[kept], x=self.x[rows], y=self.y[rows])

@@ -65,6 +65,8 @@ class ClientSetting:
         How training labels are told (vanilla): as they are, or by randomised response.
     label_epsilon : float
         ε of that mechanism.
+    audit : bool
+        Whether the run may ask for the outputs and labels of all samples.
     """
 
     properties: Mapping[str, Scalar]
@@ -78,3 +80,4 @@ class ClientSetting:
     label_privacy: LabelPrivacy
     label_mechanism: str
     label_epsilon: float
+    audit: bool = False

@@ -125,6 +125,13 @@ class SplitWiperPlusClient(SplitWiperClient):
         """Return the label whose masked labels are the most probable together (demasking)."""
         return self.label_map.demask(message.tensors["probabilities"].astype(np.float64))
 
+    def probabilities(self, outputs: Mapping[str, Array]) -> Array:
+        """Return how probable each label is: what its masked labels are together."""
+        masked = outputs["probabilities"].astype(np.float64)
+        found = np.zeros((len(masked), self.num_labels), dtype=np.float32)
+        found[:, list(self.label_map.labels)] = self.label_map.sums(masked)
+        return found
+
     @action
     def score(self, message: Message) -> Message:
         """Compare predictions with this client's test labels; counts by label would show them.
@@ -164,7 +171,7 @@ class SplitWiperPlusClient(SplitWiperClient):
         """Return what the server caches of a split; of training data, nothing as it is."""
         privacy = self.setting.label_privacy
         bottom = self.bottom(segment)
-        if what == "test":
+        if what != "train":
             plain = super().to_upload(segment, what)
             return replace(plain, smashed=lambda *part: privacy.clipped(plain.smashed(*part)))
         settled = self._release

@@ -77,8 +77,15 @@ class UShapedClient(VanillaClient):
 
     def predicted(self, message: Message) -> Array:
         """Return the label that the head makes of the features of each test sample."""
-        features = torch.tensor(message.tensors["features"]).to(device())
-        with torch.no_grad():
-            logits = self.finish(self.kept_segment(), features)
-        predictions: Array = logits.argmax(dim=1).cpu().numpy()
+        predictions: Array = self._logits(message.tensors).argmax(dim=1).cpu().numpy()
         return predictions
+
+    def probabilities(self, outputs: Mapping[str, Array]) -> Array:
+        """Return how probable the head finds each label, by the features of each sample."""
+        probabilities: Array = torch.softmax(self._logits(outputs), dim=1).cpu().numpy()
+        return probabilities
+
+    def _logits(self, outputs: Mapping[str, Array]) -> torch.Tensor:
+        features = torch.tensor(outputs["features"]).to(device())
+        with torch.no_grad():
+            return self.finish(self.kept_segment(), features)

@@ -77,8 +77,8 @@ def _client_class(config: RunConfig) -> type[SplitClient]:
 def _holding(config: RunConfig, client: int, num_clients: int) -> Holding:
     """Return what a client holds."""
     dataset, plan = deal(config, num_clients)
-    ids = plan.train[client]
-    return Holding(ids, *dataset.train(ids), *dataset.test(plan.test[client]), dataset.class_names)
+    ids, test_ids = plan.train[client], plan.test[client]
+    return Holding(ids, *dataset.train(ids), test_ids, *dataset.test(test_ids), dataset.class_names)
 
 
 def _store(config: RunConfig, context: Context, client: int) -> MutableMapping[str, bytes]:
@@ -111,6 +111,7 @@ def client_fn(context: Context) -> Client:
         label_privacy=config.label_privacy(),
         label_mechanism=config.label_mechanism,
         label_epsilon=config.label_epsilon,
+        audit=config.audit,
     )
     return _client_class(config)(setting).to_client()
 

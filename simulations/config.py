@@ -20,10 +20,12 @@ from models.options import Value, merged, read_options, read_value
 from models.split import CutModel, architecture
 from models.training import TrainingSettings
 from simulations.data.library import READS, LibrarySettings
+from simulations.data.selection import Selection
 from simulations.keys import TOO_LARGE, Keys
 from strategies.base import SplitStrategy
 from strategies.gradient_noise import GradientNoise
 from strategies.registry import STRATEGIES
+from unlearning.exactness import derive_seed
 from unlearning.methods import (
     METHODS,
     Retrain,
@@ -91,6 +93,8 @@ class RunConfig(Keys):
         if self.slices > 1 and not issubclass(method, Retrain):
             allowed = f"1 (unlearning={self.unlearning!r} goes on from the last step alone)"
             raise refuse("slices", self.slices, allowed)
+        if self.shadow and not self.shadow_share:
+            raise refuse("shadow", self.shadow, "0 (shadow-share=0 keeps nothing for shadow runs)")
         self.label_privacy()
         architecture(self.model)
         parse_requests(self.forget, self.forget_client)
@@ -108,6 +112,7 @@ class RunConfig(Keys):
         if self.state_dir and not method.outlives_run:
             allowed = f"empty (unlearning={self.unlearning!r} keeps what it needs for one run only)"
             raise refuse("state-dir", self.state_dir, allowed)
+        self._check_audit(strategy)
         if self.verify and not self.state_dir:
             raise refuse("verify", True, "false (without state-dir there is nothing to compare)")
 
@@ -134,6 +139,26 @@ class RunConfig(Keys):
                 if key in frozenset().union(*READS.values()):
                     ignored = f"distribution={self.distribution!r} ignores it"
                 raise refuse(key, value, f"{declared.default!r} ({ignored})")
+
+    def _check_audit(self, strategy: type[SplitStrategy]) -> None:
+        """Refuse an audit that has nowhere to go, or that a strategy cannot give."""
+        if not self.audit:
+            return
+        if not self.out:
+            raise refuse("audit", True, "false (without out there is no folder to write it to)")
+        if self.state_dir:
+            allowed = "false (with state-dir: it shows what that folder is to forget)"
+            raise refuse("audit", True, allowed)
+        client = load_client(strategy.client)
+        for kind, scored, audited in (
+            (strategy, "predictions_for", "outputs_for"),
+            (client, "predicted", "probabilities"),
+        ):
+            # Whoever predicts in a way of its own says how probable labels are in its own way.
+            predicts = next(one for one in kind.__mro__ if scored in vars(one))
+            if audited not in vars(predicts):
+                says = f"{predicts.__name__} defines {scored} and not {audited}"
+                raise refuse("audit", True, f"false ({says})")
 
     def _check_method(self) -> None:
         """Make the unlearning method once, to hear what it has to say; a stranger's may raise."""
@@ -176,7 +201,7 @@ class RunConfig(Keys):
     def training(self) -> TrainingSettings:
         """Return what both sides of the cut must agree on to train."""
         return TrainingSettings(
-            seed=self.seed,
+            seed=self.training_seed,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             momentum=self.momentum,
@@ -186,6 +211,23 @@ class RunConfig(Keys):
             slices=self.slices,
             threads=self.threads,
         )
+
+    def selection(self) -> Selection:
+        """Return which samples of the data set the run sees."""
+        return Selection(
+            samples=self.samples,
+            test_samples=self.test_samples,
+            shadow_share=self.shadow_share,
+            shadow=self.shadow,
+        )
+
+    @property
+    def training_seed(self) -> int:
+        """The seed of all that is not about data: of a shadow run another than of its target.
+
+        Which samples a run sees and who holds them follows from `seed` alone.
+        """
+        return derive_seed(self.seed, "shadow-run", self.shadow) if self.shadow else self.seed
 
     def label_privacy(self) -> LabelPrivacy:
         """Return how clients hide their labels.

@@ -103,6 +103,25 @@ class Keys:
     download: bool = _key(
         False, "torchvision may fetch into data-dir what is not there", "true, false"
     )
+    samples: int = _key(
+        0,
+        "train samples that the run sees, of all labels in proportion; 0 for all",
+        "an integer >= 0",
+        _not_negative,
+    )
+    test_samples: int = _key(0, "the same of the test samples", "an integer >= 0", _not_negative)
+    shadow_share: float = _key(
+        0.0,
+        "share of each label's samples, train and test, kept from the run for its shadow runs",
+        "0 <= x < 1",
+        lambda value: 0 <= value < 1,
+    )
+    shadow: int = _key(
+        0,
+        "0 for a run that shadow runs are compared with; from 1, which of its shadow runs this is",
+        "an integer >= 0",
+        _not_negative,
+    )
     distribution: str = _key(
         "heterogeneous-labels",
         "how samples are dealt to clients",
@@ -351,6 +370,11 @@ class Keys:
     options: str = _key("", "a plug-in's own settings", "'name=value name=value'")
     out: str = _key(
         "", "folder that result.json is written to", "an absolute path, or empty for none"
+    )
+    audit: bool = _key(
+        False,
+        "clients give the run the labels and the outputs of all their samples, written to out",
+        "true, false",
     )
     state_dir: str = _key(
         "",

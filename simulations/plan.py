@@ -82,27 +82,40 @@ def deal(config: RunConfig, num_clients: int) -> tuple[Dataset, Plan]:
         If the data cannot be read, or cannot be dealt like that.
     """
     dataset = load(config.dataset, config.data_dir, config.download)
+    selection = config.selection()
+    train = selection.seen(dataset.y_train, "train", config.seed)
+    test = selection.seen(dataset.y_test, "test", config.seed)
+    plan = _dealt(config, dataset, train, test, num_clients)
+    # What was dealt are places among the samples that the run sees.
+    return dataset, Plan(
+        tuple(train[places] for places in plan.train), tuple(test[places] for places in plan.test)
+    )
+
+
+def _dealt(config: RunConfig, dataset: Dataset, train: Ids, test: Ids, num_clients: int) -> Plan:
+    """Deal the samples of some ids; the plan says their places among these ids."""
+    y_train, y_test = dataset.y_train[train], dataset.y_test[test]
     # Dealing takes time and memory by the client: what cannot be is not worked out.
-    if num_clients > len(dataset.y_train):
-        allowed = f"at most {len(dataset.y_train)}, the number of train samples"
+    if num_clients > len(y_train):
+        allowed = f"at most {len(y_train)}, the number of train samples"
         raise refuse("num-supernodes", num_clients, allowed)
     labels = {request.label_index(dataset.class_names) for request in config.requests()}
     if config.distribution in LIBRARY:
         if config.forget_client >= num_clients:
             allowed = f"0 to {num_clients - 1}, for num-supernodes={num_clients}"
             raise refuse("forget-client", config.forget_client, allowed)
-        return dataset, library_plan(
-            dataset.y_train,
-            dataset.y_test,
+        return library_plan(
+            y_train,
+            y_test,
             num_classes=dataset.num_classes,
             distribution=config.distribution,
             num_clients=num_clients,
             settings=config.library(),
             seed=config.seed,
         )
-    plan = make_plan(
-        dataset.y_train,
-        dataset.y_test,
+    return make_plan(
+        y_train,
+        y_test,
         num_classes=dataset.num_classes,
         distribution=config.distribution,
         num_clients=num_clients,
@@ -110,7 +123,6 @@ def deal(config: RunConfig, num_clients: int) -> tuple[Dataset, Plan]:
         forgotten_labels=frozenset(label for label in labels if label is not None),
         seed=config.seed,
     )
-    return dataset, plan
 
 
 def prepare(config: RunConfig, num_clients: int) -> Preparation:
@@ -137,7 +149,7 @@ def prepare(config: RunConfig, num_clients: int) -> Preparation:
     held = dict(enumerate(plan.train))
     forgettings = []
     for request in config.requests():
-        forgetting = resolve(request.loaded(), held, dataset, config.seed)
+        forgetting = resolve(request.loaded(), held, dataset, config.training_seed)
         for client, ids in forgetting.samples.items():
             held[client] = np.setdiff1d(held[client], ids)
         if sum(map(len, held.values())) < 2:
@@ -152,13 +164,14 @@ def _check_method(
 ) -> None:
     """Let the unlearning method refuse the network, or what it is to forget."""
     method, stage = config.method(), learning(config.server_epochs)
+    seed = config.training_seed
     network = build_network(config.cut_model(), dataset.input_shape, dataset.num_classes)
     method.check_network(network.whole())
     learned = (
         ids[rows]
         for epoch in range(stage.epochs)
         for client, ids in enumerate(plan.train)
-        for rows in visits(ids, config.batch_size, config.seed, stage.name, client, epoch)
+        for rows in visits(ids, config.batch_size, seed, stage.name, client, epoch)
     )
     meant = [ids for forgetting in forgettings for ids in forgetting.samples.values()]
     method.check_batches(learned, np.concatenate([np.empty(0, dtype=np.int64), *meant]))
@@ -176,7 +189,7 @@ def resolve(request: Request, held: Mapping[int, Ids], dataset: Dataset, seed: i
     dataset : Dataset
         Whose samples they are.
     seed : int
-        The run's.
+        The run's `training_seed`.
 
     Raises
     ------
@@ -195,7 +208,8 @@ def resolve(request: Request, held: Mapping[int, Ids], dataset: Dataset, seed: i
     if missing:
         raise UserError(
             f"forget={request.text!r} names sample {min(missing)}, which no client holds; held are "
-            f"0 to {len(dataset.y_train) - 1}, less what an earlier request forgot"
+            f"0 to {len(dataset.y_train) - 1}, less what an earlier request forgot or the run does "
+            "not see"
         )
     if not samples:
         assert request.client is not None

@@ -35,12 +35,15 @@ from models.split import Part
 from models.training import TrainingSettings
 from strategies.heard import ClientFailureError, Heard
 from strategies.script import Question, Reply, Script
-from strategies.server_segment import ServerSegment
+from strategies.server_segment import Scored, ServerSegment
 from transport.message import Array, Message
 from unlearning.methods import Retrain, UnlearningMethod
 from unlearning.request import Request
 
 _NAMED_FAILURES = 3
+
+# Actions that change nothing of what a client holds.
+_MEASURING = ("upload", "score", "audit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +142,9 @@ class SplitStrategy(Strategy):
         self.phase = "setup"
         self.progress = setting.report
         self.client_digests: dict[int, str] = {}
-        self._test_uploads: dict[int, str | None] = {}
+        self._uploads: dict[Scored, dict[int, str | None]] = {"test": {}, "audit": {}}
+        self.audited: dict[int, Message] = {}
+        """By client, what it answered the last audit, see `strategies.audit`."""
         self.scores: dict[int, Message] = {}
         self._script: Script | None = None
         self._question: Question | None = None
@@ -226,6 +231,8 @@ class SplitStrategy(Strategy):
                 self.server.cache(
                     reply.client, chunk, tensors["smashed"], tensors["labels"], tensors["ids"]
                 )
+            elif message.fields["upload"] == "audit":
+                self.server.cache_audit(reply.client, chunk, tensors["smashed"])
             else:
                 self.server.cache_test(reply.client, chunk, tensors["smashed"])
 
@@ -243,30 +250,42 @@ class SplitStrategy(Strategy):
             Clients that can be reached; default those of the setting.
         """
         present = self.present if present is None else present
+        uploaded = yield from self.refresh("test", present)
+        self.scores = {}
+        replies = yield Question(
+            {
+                client: Message("score", self._grouping(client), self.predictions_for(client))
+                for client in uploaded
+            },
+            kind="evaluate",
+            optional=self.setting.skip_absent,
+        )
+        self.scores = {reply.client: reply.message for reply in replies}
+
+    def refresh(
+        self, split: Scored, present: Sequence[int]
+    ) -> Generator[Question, list[Reply], list[int]]:
+        """Have clients whose segment changed since they last did so upload a split to be scored.
+
+        Returns
+        -------
+        list of int
+            Those of `present` of whom the server now has it.
+        """
+        uploads = self._uploads[split]
         # Whoever did not say what it holds, or may have changed it unheard, uploads again.
         digests = {client: self.client_digests.get(client) for client in present}
         changed = [
             client
             for client in present
-            if digests[client] is None or digests[client] != self._test_uploads.get(client)
+            if digests[client] is None or digests[client] != uploads.get(client)
         ]
         for client in changed:
-            self._test_uploads.pop(client, None)
-        optional = self.setting.skip_absent
-        ask_upload = self.ask(changed, "upload", upload="test", chunk=0)
-        came = yield from self.collect(replace(ask_upload, optional=optional))
-        self._test_uploads |= {client: digests[client] for client in came}
-        self.scores = {}
-        replies = yield Question(
-            {
-                client: Message("score", self._grouping(client), self.predictions_for(client))
-                for client in present
-                if client in self._test_uploads
-            },
-            kind="evaluate",
-            optional=optional,
-        )
-        self.scores = {reply.client: reply.message for reply in replies}
+            uploads.pop(client, None)
+        ask_upload = self.ask(changed, "upload", upload=split, chunk=0)
+        came = yield from self.collect(replace(ask_upload, optional=self.setting.skip_absent))
+        uploads |= {client: digests[client] for client in came}
+        return [client for client in present if client in uploads]
 
     def _grouping(self, client: int) -> dict[str, Scalar]:
         """Return, as a field of the question, the groups of labels that are counted together."""
@@ -275,6 +294,25 @@ class SplitStrategy(Strategy):
     def predictions_for(self, client: int) -> dict[str, Array]:
         """Return what a client scores: the label that the server predicts for each test sample."""
         return {"predictions": self.server.predict(client)}
+
+    def outputs_for(self, client: int, split: Scored) -> dict[str, Array]:
+        """Return what a client makes probabilities of real labels of, for samples of its own.
+
+        Whoever overrides `predictions_for` and can be audited overrides this too.
+
+        Parameters
+        ----------
+        client : int
+            Whose samples.
+        split : "test" or "audit"
+            Which of them.
+
+        Returns
+        -------
+        dict of str to array
+            Each of one row a sample; by default those probabilities.
+        """
+        return {"probabilities": self.server.probabilities(client, split)}
 
     # How a script is run: by Flower's methods, one question at a time.
 
@@ -344,7 +382,7 @@ class SplitStrategy(Strategy):
         for failure in failures:
             if isinstance(failure, ClientFailureError):
                 self.heard.absences.append(failure)
-                if self._question.messages[failure.client].action not in ("upload", "score"):
+                if self._question.messages[failure.client].action not in _MEASURING:
                     # It may have finished all the same, too late: what it holds is not known.
                     self.client_digests.pop(failure.client, None)
         for reply in replies:

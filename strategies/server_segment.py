@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ from unlearning.projection import Shares
 from unlearning.stages import Stage
 from unlearning.state_folder import StateFolder, TemporaryFolder
 from unlearning.tensor_store import TensorStore
+
+Scored = Literal["test", "audit"]
+"""What clients upload to be scored: their test samples, or for an audit their training samples."""
 
 # Under what it keeps its weights, and the number of labels where that is not the data set's.
 _SEGMENT, _LABELS = "segment", "labels"
@@ -77,17 +80,21 @@ class ServerSegment:
             part, model, input_shape, num_labels, training, self._device, gradient_noise
         )
         self._training, self._host = training, host
-        # One for test activations, one for what is kept unless it is taken up from somewhere.
-        self._temporary = [TemporaryFolder(), TemporaryFolder()]
+        # One for test activations, one for those of an audit, one for what is kept unless it is
+        # taken up from somewhere.
+        self._temporary = [TemporaryFolder(), TemporaryFolder(), TemporaryFolder()]
         self._attempt = ""
-        self._test_cache = ActivationCache(self._temporary[0])
+        self._scored: dict[Scored, ActivationCache] = {
+            "test": ActivationCache(self._temporary[0]),
+            "audit": ActivationCache(self._temporary[1]),
+        }
         self._ledger = Ledger()
         self._link: LinkServer | None = None
         # One batch at a time: the link may be spoken on by several clients at once.
         self._turn = threading.Lock()
         self._seconds = 0.0
         training.fix_kernels()
-        self._keep_in(self._temporary[1])
+        self._keep_in(self._temporary[2])
 
     def take_up(self, folder: str) -> None:
         """Go on from what a folder keeps, if it keeps anything, and keep everything there.
@@ -278,34 +285,50 @@ class ServerSegment:
 
     def cache_test(self, client: int, chunk: int, smashed: Array) -> None:
         """Take one chunk of a client's test activations; labels stay with the client."""
+        self._take(self._scored["test"], client, chunk, smashed)
+
+    def cache_audit(self, client: int, chunk: int, smashed: Array) -> None:
+        """Take one chunk of the activations of a client's training samples, for an audit alone."""
+        self._take(self._scored["audit"], client, chunk, smashed)
+
+    def _take(self, cache: ActivationCache, client: int, chunk: int, smashed: Array) -> None:
         tensor = self._model.checked(torch.tensor(smashed))
         nothing = torch.zeros(len(tensor), dtype=torch.int64)
-        self._test_cache.add(client, chunk, tensor, nothing, nothing.numpy())
+        cache.add(client, chunk, tensor, nothing, nothing.numpy())
 
-    def outputs(self, client: int) -> NDArray[np.float32]:
-        """Return what the segment makes of each of a client's test samples, in upload order.
+    def outputs(self, client: int, split: Scored = "test") -> NDArray[np.float32]:
+        """Return what the segment makes of each of a client's samples, in upload order.
+
+        Parameters
+        ----------
+        client : int
+            Whose samples.
+        split : "test" or "audit"
+            Its test samples, or the training samples that it uploaded for an audit.
 
         Returns
         -------
         array of float32, shape (n, ...)
             As `ServerModel.outputs`.
         """
-        return self._model.outputs(self._test_cache.smashed(client))
+        return self._model.outputs(self._scored[split].smashed(client))
 
     def predict(self, client: int) -> NDArray[np.int64]:
         """Return the predicted label of each of a client's test samples, in upload order."""
         predictions: NDArray[np.int64] = self.outputs(client).argmax(axis=1)
         return predictions
 
-    def probabilities(self, client: int) -> NDArray[np.float32]:
-        """Return how probable each label is for each of a client's test samples.
+    def probabilities(self, client: int, split: Scored = "test") -> NDArray[np.float32]:
+        """Return how probable each label is for each of a client's samples.
+
+        Parameters as of `outputs`.
 
         Returns
         -------
         array of float32, shape (n, labels)
         """
         probabilities: NDArray[np.float32] = torch.softmax(
-            torch.from_numpy(self.outputs(client)), dim=1
+            torch.from_numpy(self.outputs(client, split)), dim=1
         ).numpy()
         return probabilities
 

@@ -9,6 +9,7 @@ import numpy as np
 from strategies.base import StrategySetting
 from strategies.label_consensus import agree_on_labels
 from strategies.script import Script
+from strategies.server_segment import Scored
 from strategies.splitwiper import SplitWiper
 from transport.message import Array
 from unlearning.exactness import Ids
@@ -63,3 +64,7 @@ class SplitWiperPlus(SplitWiper):
     def predictions_for(self, client: int) -> dict[str, Array]:
         """Return how probable each masked label is for each test sample."""
         return {"probabilities": self.server.probabilities(client)}
+
+    def outputs_for(self, client: int, split: Scored) -> dict[str, Array]:
+        """Return how probable each masked label is, as `predictions_for`."""
+        return {"probabilities": self.server.probabilities(client, split)}

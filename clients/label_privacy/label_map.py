@@ -166,11 +166,22 @@ class LabelMap:
         ValueError
             If there is not one column for each masked label.
         """
+        winners = self.sums(probabilities).argmax(axis=1)
+        predicted: NDArray[np.int64] = np.array(self.labels, dtype=np.int64)[winners]
+        return predicted
+
+    def sums(self, probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return how probable each real label of the consensus is: what its masked ones add up to.
+
+        Parameters and errors as of `demask`.
+
+        Returns
+        -------
+        array of float64, shape (n, len(labels))
+        """
         if probabilities.ndim != 2 or probabilities.shape[1] != self.num_masked:
             raise ValueError(
                 f"probabilities of shape {probabilities.shape} for {self.num_masked} masked labels"
             )
         wide = probabilities.astype(np.float64, copy=False)
-        sums = np.stack([wide[:, sorted(masked)].sum(axis=1) for masked in self.masked], axis=1)
-        predicted: NDArray[np.int64] = np.array(self.labels, dtype=np.int64)[sums.argmax(axis=1)]
-        return predicted
+        return np.stack([wide[:, sorted(masked)].sum(axis=1) for masked in self.masked], axis=1)

@@ -15,6 +15,7 @@ from simulations.metrics.observed import Observed
 from strategies.registry import STRATEGIES
 from strategies.server_segment import ServerSegment
 
+_AUDITED = "who has outputs.safetensors: with audit=true clients gave the run labels and outputs"
 _SEED_IS_KNOWN = "whoever knows the run's seed, from which this simulation draws {}"
 
 
@@ -36,12 +37,15 @@ def privacy_of(config: RunConfig, uploads: Mapping[int, int]) -> dict[str, Any] 
         of them together; ``covers`` and ``does_not_cover``, in one line each.
     """
     used = STRATEGIES.get(config.strategy).uses
+    guarantee = None
     if "label-mechanism" in used and config.label_mechanism == "rr-with-prior":
-        return _of_told_labels(config.label_epsilon)
-    if "epsilon" in used and config.epsilon != "none":
-        return _of_masked_uploads(config, uploads)
+        guarantee = _of_told_labels(config.label_epsilon)
+    elif "epsilon" in used and config.epsilon != "none":
+        guarantee = _of_masked_uploads(config, uploads)
     # Noise on gradients guarantees nothing.
-    return None
+    if guarantee is not None and config.audit:
+        guarantee["does_not_cover"].append(_AUDITED)
+    return guarantee
 
 
 def _of_told_labels(epsilon: float) -> dict[str, Any]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from simulations import console
 from simulations.config import RunConfig
+from simulations.metrics.outputs import FILE, Outputs, write_outputs
 from simulations.plan import Preparation
+from simulations.session.audit import outputs_of
 from simulations.session.conversation import Conversation
 from simulations.session.result import Recorder, environment, write_result
 from simulations.state.agenda import Task, check_belongs, dropped, kept_by, tasks_of
 from simulations.state.state_dir import StateDir
+from strategies.audit import audit
 from strategies.base import SplitStrategy, StrategySetting
 from strategies.heard import ClientFailureError
 from strategies.registry import STRATEGIES
@@ -65,6 +69,7 @@ class Session:
             self.strategy.addressing = {"clients": total}
             self._take_up(tasks)
         phases = state.phases() if state else []
+        self._outputs: dict[int, Outputs] = {}
         self._recorder = Recorder(prepared, self.strategy, conversation, ledger, tasks, phases)
 
     def _take_up(self, tasks: Sequence[Task]) -> None:
@@ -114,14 +119,23 @@ class Session:
             strategy.clients = [one for one in strategy.clients if one not in task.counts]
             strategy.present = [one for one in strategy.present if one not in task.counts]
         strategy.groups = self._recorder.groups(task)
-        self._conversation.hold(strategy, strategy.score(), "evaluate")
+        self._conversation.hold(strategy, self._measure(), "evaluate")
         self._recorder.note_phase(task, event["cost"])
+        if self.prepared.config.audit:
+            self._outputs[task.number] = outputs_of(strategy.audited)
+            write_outputs(Path(self.prepared.config.out) / FILE, self._outputs)
         result = self._recorder.result()
         if self.prepared.config.out:
             write_result(result, self.prepared.config.out)
         if self._state:
             self._state.write_result(result)
         self._journal.append("measured", task=task.number)
+
+    def _measure(self) -> Script:
+        """Score, and audit where the run is to do that."""
+        yield from self.strategy.score()
+        if self.prepared.config.audit:
+            yield from audit(self.strategy)
 
     def _prepare(self, task: Task, attempt: str) -> dict[str, Any]:
         """Learn or forget, up to where all that it changes is on disk, beside what it replaces."""

@@ -197,7 +197,7 @@ def _resolved(
                 f"{request.text} of client {client} was asked for at {when[0]}, and is done"
             )
             continue
-        forgetting = resolve(request, held, dataset, config.seed)
+        forgetting = resolve(request, held, dataset, config.training_seed)
         for one, ids in forgetting.samples.items():
             held[one] = np.setdiff1d(held[one], ids)
         asked.append(Asked.of(forgetting, client))

@@ -17,7 +17,7 @@ from simulations.data.partition import DISTRIBUTIONS
 from unlearning.methods import METHODS, UnlearningMethod
 
 KEYS = [declared.name.replace("_", "-") for declared in fields(RunConfig)]
-FLAGS = ("attacks", "download", "skip-absent", "verify")
+FLAGS = ("attacks", "audit", "download", "skip-absent", "verify")
 NAN, INF = float("nan"), float("inf")
 
 
@@ -149,6 +149,8 @@ BAD_VALUES = [
     *(("projection-devaluation", value) for value in (-0.1, 1.1, NAN)),
     *(("projection-edge-boost", value) for value in (0, -1.0, INF)),
     *((key, value) for key in ("forget-client", "pretrain-epochs", "seed") for value in (-1, -7)),
+    *((key, -1) for key in ("samples", "test-samples", "shadow")),
+    *(("shadow-share", value) for value in (-0.1, 1.0, NAN)),
     *(
         (key, value)
         for key in ("server-epochs", "batch-size", "threads", "fine-tune-epochs")
@@ -215,6 +217,8 @@ BAD_TEXTS = [
     ("out", "~/results"),
     *(("state-dir", value) for value in ("state", "./state", "~/state")),
     ("verify", True),
+    ("audit", True),
+    ("shadow", 1),
     *(("expansion", value) for value in ("0", "3-1", "1.5", "-2", "many", "")),
 ]
 
@@ -439,7 +443,7 @@ def test_a_method_that_the_strategy_cannot_do_is_refused_by_name():
     [key for key in KEYS if type(RunConfig().as_mapping()[key]) is float and key != "delta"],
 )
 def test_an_integer_stands_for_a_number(key):
-    value = 0 if key == "momentum" else 1
+    value = 0 if key in ("momentum", "shadow-share") else 1
     taken = RunConfig.from_mapping({key: value}).as_mapping()[key]
     assert (type(taken), taken) == (float, value)
 

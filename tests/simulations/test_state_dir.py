@@ -252,6 +252,8 @@ OTHER = {
     "attacks": True,
     "label-mechanism": "rr-with-prior",
     "gradient-noise": "max-norm",
+    "shadow-share": 0.5,
+    "audit": True,
 }
 DIFFERS = {"out": "/tmp/other", "verify": True, "server-num-gpus": 1.0, "server-num-cpus": 1.0}
 DIFFERS |= {"round-timeout": 5.0, "bandwidth-mbps": 1.0, "latency-ms": 1.0}

@@ -1,0 +1,111 @@
+"""Which samples of a data set a run sees: fewer of them, or those of a shadow run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import refuse
+from unlearning.exactness import Ids, derive_seed, order
+
+Split = Literal["train", "test"]
+
+# Of what the target does not see, so that no two shadow runs need to train on the same.
+_MOST_OF_POOL = 0.75
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What a run is to see of each split; ids stay rows of the whole data set.
+
+    First so many samples are chosen, then those for shadow runs are set aside. Both are drawn label
+    by label, from the seed. The target and its shadow runs never see a sample in common.
+
+    Parameters
+    ----------
+    samples, test_samples : int
+        How many of each split, of all labels together; 0 for all there are.
+    shadow_share : float
+        x, the share of each label, in train and test alike, that the target does not see.
+    shadow : int
+        0 for the target. From 1, which shadow run: it is tested on all that the target does not
+        see, and trained on a part of it that is drawn for this run, of each label as many as the
+        target has, but three quarters of what there is at most, and one at least.
+    """
+
+    samples: int = 0
+    test_samples: int = 0
+    shadow_share: float = 0.0
+    shadow: int = 0
+
+    def seen(self, labels: NDArray[np.int64], split: Split, seed: int) -> Ids:
+        """Return what the run sees of a split.
+
+        Parameters
+        ----------
+        labels : ndarray of int64, shape (n,)
+            Of the whole split; the index is the sample's id.
+        split : "train" or "test"
+            Which one.
+        seed : int
+            The run's; a target and its shadow runs have the same.
+
+        Returns
+        -------
+        ndarray of int64
+            Ids, sorted.
+
+        Raises
+        ------
+        UserError
+            If there are not so many samples, or fewer are asked for than there are labels.
+        """
+        wanted = self.samples if split == "train" else self.test_samples
+        counts = np.bincount(labels)
+        if wanted:
+            counts = _stratified(counts, wanted, split)
+        nothing = np.empty(0, dtype=np.int64)
+        parts = [nothing]
+        for label, count in enumerate(counts):
+            of_label = np.flatnonzero(labels == label)
+            chosen = _first(of_label, count, derive_seed(seed, "samples", split))
+            parts.append(self._of_label(chosen, split, seed))
+        return np.sort(np.concatenate(parts))
+
+    def _of_label(self, chosen: Ids, split: Split, seed: int) -> Ids:
+        """Return what the run sees of the samples of one label."""
+        # Something is left for the target.
+        aside = min(round(self.shadow_share * len(chosen)), max(len(chosen) - 1, 0))
+        pool = _first(chosen, aside, derive_seed(seed, "shadow-pool", split))
+        rest = np.setdiff1d(chosen, pool)
+        if self.shadow == 0:
+            return rest
+        if split == "test":
+            return pool
+        count = min(len(rest), max(1, int(_MOST_OF_POOL * len(pool))), len(pool))
+        return _first(pool, count, derive_seed(seed, "shadow", self.shadow))
+
+
+def _first(ids: Ids, count: int, seed: int) -> Ids:
+    """Draw some of the ids; a smaller draw is part of a larger one."""
+    return ids[order(ids, seed)[:count]]
+
+
+def _stratified(counts: NDArray[np.int64], wanted: int, split: Split) -> NDArray[np.int64]:
+    """Return how many to take of each label: one, and of the rest its share, as near as can be."""
+    labels, total = int((counts > 0).sum()), int(counts.sum())
+    if not labels <= wanted <= total:
+        key = "samples" if split == "train" else "test-samples"
+        allowed = f"0 for all, or {labels}, one of each label, to {total}, all of the {split} split"
+        raise refuse(key, wanted, allowed)
+    one = np.minimum(counts, 1)
+    spare = counts - one
+    ideal = spare * ((wanted - labels) / max(int(spare.sum()), 1))
+    taken = np.floor(ideal).astype(np.int64)
+    odd = np.argsort(-(ideal - taken), kind="stable")[: wanted - labels - int(taken.sum())]
+    taken[odd] += 1
+    wanted_of: NDArray[np.int64] = one + taken
+    return wanted_of

@@ -1,0 +1,133 @@
+"""What a model makes of every sample of a run: ``outputs.safetensors``, written and read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save
+
+FILE = "outputs.safetensors"
+"""Its name, beside ``result.json``."""
+
+_TASK = "task-{}"
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """The outputs of Concat(F^k, F^s) after one phase, for samples of every client.
+
+    Parameters
+    ----------
+    client : ndarray of int64, shape (n,)
+        Who holds each sample.
+    ids : ndarray of int64, shape (n,)
+        Its row in its split: a client, a split and an id name one sample.
+    labels : ndarray of int64, shape (n,)
+        Its true label.
+    split : ndarray of int64, shape (n,)
+        0 for a training sample, 1 for a test sample.
+    forgotten_by : ndarray of int64, shape (n,)
+        The number of the task that forgot it, by the end of this phase; -1 for none.
+    probabilities : ndarray of float32, shape (n, labels)
+        How probable the model finds each label.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not go together, a label has no column, or a number is not finite.
+    """
+
+    client: NDArray[np.int64]
+    ids: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    split: NDArray[np.int64]
+    forgotten_by: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        rows = len(self.probabilities)
+        if self.probabilities.ndim != 2:
+            raise ValueError(f"probabilities have the shape {self.probabilities.shape}")
+        for column in ("client", "ids", "labels", "split", "forgotten_by"):
+            shape = getattr(self, column).shape
+            if shape != (rows,):
+                raise ValueError(f"{column} has the shape {shape} for {rows} samples")
+        if rows and not 0 <= self.labels.min() <= self.labels.max() < self.probabilities.shape[1]:
+            raise ValueError(f"labels are outside 0..{self.probabilities.shape[1] - 1}")
+        if not np.isfinite(self.probabilities).all():
+            raise ValueError("probabilities hold numbers that are not finite")
+
+    def __len__(self) -> int:
+        """Return how many samples there are."""
+        return len(self.ids)
+
+    def where(self, rows: NDArray[np.bool_]) -> Outputs:
+        """Return some of the samples, by a mask of shape (n,)."""
+        return Outputs(**{one.name: getattr(self, one.name)[rows] for one in fields(self)})
+
+    @property
+    def is_test(self) -> NDArray[np.bool_]:
+        """Which are test samples, shape (n,)."""
+        return np.asarray(self.split == 1)
+
+
+def joined(parts: Sequence[Outputs]) -> Outputs:
+    """Return the samples of several, in this order.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or they tell different numbers of labels apart.
+    """
+    return Outputs(
+        **{
+            one.name: np.concatenate([getattr(part, one.name) for part in parts])
+            for one in fields(Outputs)
+        }
+    )
+
+
+def write_outputs(path: Path, by_task: Mapping[int, Outputs]) -> None:
+    """Write the outputs after each phase, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file; its folder is made. One tensor for each field of `Outputs`, called
+        ``task-<number>/<field>``.
+    by_task : mapping of int to Outputs
+        By the task's number in ``result.json``; 0 is learning.
+    """
+    tensors = {
+        f"{_TASK.format(task)}/{one.name}": np.ascontiguousarray(getattr(outputs, one.name))
+        for task, outputs in by_task.items()
+        for one in fields(outputs)
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    beside.write_bytes(save(tensors, {"split": "0 train, 1 test", "forgotten_by": "-1 none"}))
+    beside.replace(path)
+
+
+def read_outputs(path: Path) -> dict[int, Outputs]:
+    """Read what `write_outputs` wrote, by the number of the task, in order.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it does not hold what was written.
+    """
+    found: dict[int, dict[str, NDArray[np.generic]]] = {}
+    for name, tensor in load_file(path).items():
+        task, _, column = name.partition("/")
+        found.setdefault(int(task.removeprefix(_TASK.format(""))), {})[column] = tensor
+    try:
+        return {task: Outputs(**found[task]) for task in sorted(found)}  # type: ignore[arg-type]
+    except TypeError as error:
+        raise ValueError(f"{path} does not hold outputs: {error}") from error
