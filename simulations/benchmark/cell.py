@@ -58,16 +58,20 @@ class Cell:
         return int(self.settings.get("seed", 0))
 
     @property
-    def id(self) -> str:
-        """Its name, which says something to people and is no other cell's.
+    def digest(self) -> str:
+        """What it is run with, in a few digits: no two cells of a benchmark have the same."""
+        whole = json.dumps([self.clients, sorted(self.settings.items())])
+        return hashlib.sha256(whole.encode()).hexdigest()[:10]
 
-        It follows from what is run alone, so that a spec that grew finds what was run before.
+    @property
+    def id(self) -> str:
+        """Its name, which says something to people, and its digest.
+
+        A spec that grew finds by it what was run before.
         """
         told = "-".join(str(value) for value in (self.role, *self.coordinates.values()))
         name = re.sub(r"[^A-Za-z0-9.]+", "-", told.removeprefix("target-")).strip("-")
-        whole = json.dumps([self.clients, self.role, sorted(self.settings.items())])
-        digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
-        return f"{name[:_LONGEST_NAME]}-seed-{self.seed}-{digest}"
+        return f"{name[:_LONGEST_NAME]}-seed-{self.seed}-{self.digest}"
 
     def folder(self, benchmark: Path) -> Path:
         """Return where its figures are."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -216,9 +217,7 @@ class _Reader:
                 raise self._refuse(key, settings[key], "nothing: the benchmark says that itself")
         if self._count:
             settings["shadow-share"] = self._shadows.get("share", 0.5)
-        config = RunConfig.from_mapping(from_here(settings))
-        prepare(config, clients)
-        return Cell(clients, _changed(config), _without_seed(point))
+        return Cell(clients, _checked(from_here(settings), clients), _without_seed(point))
 
     @property
     def _count(self) -> int:
@@ -230,17 +229,14 @@ class _Reader:
     def _shadows_of(self, target: Cell) -> Iterator[Cell]:
         """Yield the runs on other data from which an attack on a target learns.
 
-        Whoever attacks knows how it was trained, not how it was made to forget: the shadows of a
-        target forget by training again, and serve whatever stands beside it.
+        They serve all that differ from it in how they forget, too.
         """
         for number in range(1, self._count + 1):
-            config = RunConfig.from_mapping({**retrained(target.settings), "shadow": number})
             try:
-                prepare(config, target.clients)
+                settings = _checked(shadowed(target.settings, number), target.clients)
             except UserError as error:
                 raise UserError(f"{self._path}, shadow {number} of {target.id}: {error}") from error
-            coordinates = {**target.coordinates, "unlearning": "retrain"}
-            yield Cell(target.clients, _changed(config), coordinates, "shadow")
+            yield Cell(target.clients, settings, target.coordinates, "shadow")
 
     def _table(self, name: str, value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -262,9 +258,20 @@ def retrained(settings: Mapping[str, Value]) -> dict[str, Value]:
     return {**kept, "unlearning": "retrain"}
 
 
-def _changed(config: RunConfig) -> dict[str, Value]:
-    """Return the keys whose values are not the defaults."""
-    defaults = RunConfig().as_mapping()
+def shadowed(settings: Mapping[str, Value], number: int) -> dict[str, Value]:
+    """Return the run config of a shadow run, from whose outputs an attack learns.
+
+    Whoever attacks knows how a model was trained, not how it was made to forget: a shadow run
+    forgets by training again.
+    """
+    return {**retrained(settings), "shadow": number}
+
+
+def _checked(settings: Mapping[str, Value], clients: int) -> dict[str, Value]:
+    """Return the keys whose values are not the defaults, if that can be run."""
+    config = RunConfig.from_mapping({**settings, "out": os.sep})
+    prepare(config, clients)
+    defaults = {**RunConfig().as_mapping(), "out": os.sep}
     return {key: value for key, value in config.as_mapping().items() if value != defaults[key]}
 
 

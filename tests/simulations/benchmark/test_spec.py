@@ -160,7 +160,7 @@ def test_a_spec_is_found_by_its_path_or_by_its_name(tmp_path):
 
 @pytest.mark.parametrize("name", shipped_specs())
 @pytest.mark.parametrize("scale", ["full", "small"])
-def test_a_spec_that_comes_along_reads(name, scale):
+def test_a_spec_that_comes_along_reads(name, scale, monkeypatch):
     data = Path(__file__).parents[4] / "shared" / "data"
     path = shipped_specs()[name]
     if scale == "small" and "[small]" not in path.read_text():
@@ -170,6 +170,9 @@ def test_a_spec_that_comes_along_reads(name, scale):
     changed = {}
     if "cifar" in path.read_text():
         changed["dataset"] = f"npz:{data / 'cifar10-subset.npz'}"
+    if scale == "full":
+        # To deal tens of thousands of samples for hundreds of runs takes minutes.
+        monkeypatch.setattr("simulations.benchmark.spec.prepare", lambda config, _: config.check())
     spec = read_spec(path, scale, changed)
     assert spec.title
     assert scale == "full" or spec.reduced
