@@ -223,7 +223,7 @@ class SplitClient(NumPyClient):
             selected = request.select(
                 self.client,
                 self.holding.ids,
-                self.holding.y.numpy(),
+                self.holding.names,
                 self.holding.class_names,
                 self.training.seed,
             )
@@ -344,9 +344,10 @@ class SplitClient(NumPyClient):
     def to_upload(self, segment: nn.Module, what: str) -> Upload:
         """Return what the server caches of a split: ``train``, ``test`` or ``audit``.
 
-        For an audit that is every training sample, forgotten ones too.
+        For an audit that is every training sample, forgotten ones too, and with a backdoor the
+        test samples with its trigger.
         """
-        x = {"test": self.holding.test_x, "audit": self.whole.x}.get(what, self.holding.x)
+        x = {"test": self.holding.test_x, "audit": self.whole.audited_x}.get(what, self.holding.x)
         known = {}
         if what == "train":
             known = {"labels": self.holding.y.numpy(), "ids": self.holding.ids}
@@ -409,8 +410,9 @@ class SplitClient(NumPyClient):
         -------
         Message
             The tensors ``probabilities``, float32, shape (n, labels); and int64, shape (n,):
-            ``ids``, ``labels``, ``test`` (1 for a test sample), and ``forgotten-by``, the number of
-            the request that forgot it, or -1. Test samples come first.
+            ``ids``, ``labels``, ``split`` (0 for a training sample, 1 for a test sample, 2 for one
+            with a trigger), and ``forgotten-by``, the number of the request that forgot it, or -1.
+            Test samples come first, those with a trigger last.
 
         Raises
         ------
@@ -428,13 +430,17 @@ class SplitClient(NumPyClient):
                 if name.startswith(begins)
             }
             found.append(self.probabilities(outputs).astype(np.float32))
-        tests = np.repeat([1, 0], [len(whole.test_ids), len(whole.ids)])
-        by = [np.full(len(whole.test_ids), -1), self.forgotten.request_of(whole.ids)]
+        none = np.full(len(whole.test_ids), -1)
+        test = (1, whole.test_ids, whole.test_y, none)
+        parts = [test, (0, whole.ids, whole.y, self.forgotten.request_of(whole.ids))]
+        if whole.triggered_x is not None:
+            parts.append((2, *test[1:]))
+        numbers, ids, labels, by = zip(*parts, strict=True)
         tensors: dict[str, Array] = {
             "probabilities": np.concatenate(found),
-            "ids": np.concatenate([whole.test_ids, whole.ids]),
-            "labels": torch.cat([whole.test_y, whole.y]).numpy(),
-            "test": tests,
+            "ids": np.concatenate(ids),
+            "labels": torch.cat(labels).numpy(),
+            "split": np.repeat(numbers, list(map(len, ids))),
             "forgotten-by": np.concatenate(by),
         }
         return Message("audit", tensors=tensors)

@@ -129,6 +129,10 @@ class RunConfig(Keys):
 
     def _check_audit(self, strategy: type[SplitStrategy]) -> None:
         """Refuse an audit that has nowhere to go, or that a strategy cannot give."""
+        if self.backdoor and not self.audit:
+            raise refuse("backdoor", self.backdoor, "empty (without audit nobody looks for it)")
+        if self.backdoor and not self.requests():
+            raise refuse("backdoor", self.backdoor, "empty (nothing is to be forgotten)")
         if not self.audit:
             return
         if not self.out:

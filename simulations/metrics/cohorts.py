@@ -26,13 +26,13 @@ def forgotten_in(last: Outputs, outputs: Outputs, tasks: set[int]) -> Rows:
     -------
     ndarray of bool, shape (len(outputs),)
     """
-    meant = last.where(np.isin(last.forgotten_by, sorted(tasks)) & ~last.is_test)
-    return np.isin(keys(outputs), keys(meant))
+    meant = last.where(np.isin(last.forgotten_by, sorted(tasks)) & last.is_train)
+    return np.asarray(np.isin(keys(outputs), keys(meant)))
 
 
 def retained_in(outputs: Outputs) -> Rows:
     """Return which samples the model was trained on and nothing has forgotten by then."""
-    return np.asarray(~outputs.is_test & (outputs.forgotten_by < 0))
+    return np.asarray(outputs.is_train & (outputs.forgotten_by < 0))
 
 
 def held_out_for(outputs: Outputs, members: Rows) -> tuple[Rows, str]:
@@ -74,4 +74,4 @@ def check_apart(members: Outputs, non_members: Outputs) -> None:
 
 def keys(outputs: Outputs) -> NDArray[np.int64]:
     """Return a number for each sample, of any client: ids are rows of a split of the data set."""
-    return np.asarray(2 * outputs.ids + outputs.split)
+    return np.asarray(3 * outputs.ids + outputs.split)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from simulations.metrics.backdoor import success
 from simulations.metrics.cohorts import (
     Rows,
     check_apart,
@@ -58,7 +59,8 @@ def metrics_of(cell: Path, reference: Path | None, shadows: Sequence[Path]) -> d
     taught = [read_outputs(shadow / FILE) for shadow in shadows]
     for number, shadow in enumerate(taught, start=1):
         _check_unseen(target, shadow, number)
-    judge = _Judge(target, retrained, taught)
+    planted = _planted_label(result)
+    judge = _Judge(target, retrained, taught, planted)
     return {
         "schema_version": SCHEMA_VERSION,
         "reference": reference.name if reference else None,
@@ -83,10 +85,21 @@ class _Judge:
         By task; the reference may be empty.
     shadows : sequence of such mappings
         May be empty.
+    planted : int or None
+        The label that a backdoor stands for, if there is one. What is forgotten bears its trigger
+        then, and no test sample is of that kind: membership is not measured.
     """
 
-    def __init__(self, target: ByTask, reference: ByTask, shadows: Sequence[ByTask]) -> None:
-        self._target, self._reference, self._shadows = target, reference, shadows
+    def __init__(
+        self,
+        target: ByTask,
+        reference: ByTask,
+        shadows: Sequence[ByTask],
+        planted: int | None = None,
+    ) -> None:
+        self._target, self._reference = target, reference
+        self._shadows = [] if planted is not None else shadows
+        self._planted = planted
         self._tasks = sorted(target)
         self._last = target[self._tasks[-1]]
         self._attacks: dict[int, Attack | None] = {}
@@ -105,7 +118,26 @@ class _Judge:
             "membership_pair": self._pair_attacked(before, task),
             "divergence": by_kind,
             "relearn": None,
-            "backdoor": None,
+            "backdoor": self._backdoor(before, task, asked),
+        }
+
+    def _backdoor(self, before: int | None, task: int, asked: set[int]) -> dict[str, Any] | None:
+        if self._planted is None:
+            return None
+        holders = self._last.client[forgotten_in(self._last, self._last, asked)]
+        clients, label = set(holders.tolist()), self._planted
+
+        def of(model: ByTask, number: int | None) -> float | None:
+            return (
+                success(model[number], label, clients)
+                if number is not None and number in model
+                else None
+            )
+
+        return {
+            "success": of(self._target, task),
+            "success_before": of(self._target, before),
+            "reference_success": of(self._reference, task),
         }
 
     def _before(self, task: int) -> int | None:
@@ -179,6 +211,15 @@ class _Judge:
         return {
             kind: mean_divergence(outputs.where(rows), reference) for kind, rows in kinds.items()
         }
+
+
+def _planted_label(result: Mapping[str, Any]) -> int | None:
+    """Return the label that a run's backdoor stands for; None without one."""
+    name = result["config"].get("backdoor", "")
+    if not name:
+        return None
+    names = list(result["phases"][0]["accuracy"]["per_label"])
+    return names.index(name) if name in names else int(name)
 
 
 def _looked_at(outputs: Outputs, rows: Rows) -> Points:
