@@ -14,6 +14,7 @@ from flwr.client import NumPyClient
 from flwr.common import Scalar
 from torch import nn
 
+from clients.audit import audited
 from clients.forgotten import FORGOTTEN, Forgotten
 from clients.holding import Holding
 from clients.setting import ClientSetting, Upload
@@ -409,10 +410,7 @@ class SplitClient(NumPyClient):
         Returns
         -------
         Message
-            The tensors ``probabilities``, float32, shape (n, labels); and int64, shape (n,):
-            ``ids``, ``labels``, ``split`` (0 for a training sample, 1 for a test sample, 2 for one
-            with a trigger), and ``forgotten-by``, the number of the request that forgot it, or -1.
-            Test samples come first, those with a trigger last.
+            The tensors that `clients.audit.audited` names.
 
         Raises
         ------
@@ -421,29 +419,8 @@ class SplitClient(NumPyClient):
         """
         if not self.setting.audit:
             raise ValueError("outputs and labels of samples are said where audit=true, never else")
-        whole, found = self.whole, []
-        for split in ("test", "audit"):
-            begins = f"{split}/"
-            outputs = {
-                name.removeprefix(begins): tensor
-                for name, tensor in message.tensors.items()
-                if name.startswith(begins)
-            }
-            found.append(self.probabilities(outputs).astype(np.float32))
-        none = np.full(len(whole.test_ids), -1)
-        test = (1, whole.test_ids, whole.test_y, none)
-        parts = [test, (0, whole.ids, whole.y, self.forgotten.request_of(whole.ids))]
-        if whole.triggered_x is not None:
-            parts.append((2, *test[1:]))
-        numbers, ids, labels, by = zip(*parts, strict=True)
-        tensors: dict[str, Array] = {
-            "probabilities": np.concatenate(found),
-            "ids": np.concatenate(ids),
-            "labels": torch.cat(labels).numpy(),
-            "split": np.repeat(numbers, list(map(len, ids))),
-            "forgotten-by": np.concatenate(by),
-        }
-        return Message("audit", tensors=tensors)
+        answer = audited(self.whole, self.forgotten, message.tensors, self.probabilities)
+        return Message("audit", tensors=answer)
 
     @action
     def score(self, message: Message) -> Message:

@@ -20,9 +20,12 @@ from simulations.metrics.cohorts import (
 )
 from simulations.metrics.divergence import mean_divergence
 from simulations.metrics.membership import Attack, Points, features, pair_features
-from simulations.metrics.outputs import FILE, Outputs, joined, read_outputs
+from simulations.metrics.outputs import FILE, Outputs, read_outputs
 
 SCHEMA_VERSION = 1
+
+# Members, and non-members, of some labels that an attack has to have to learn from them alone.
+_ENOUGH = 20
 
 ByTask = Mapping[int, Outputs]
 
@@ -102,7 +105,7 @@ class _Judge:
         self._planted = planted
         self._tasks = sorted(target)
         self._last = target[self._tasks[-1]]
-        self._attacks: dict[int, Attack | None] = {}
+        self._attacks: dict[tuple[int, frozenset[int]], Attack | None] = {}
 
     def phase(self, task: int) -> dict[str, Any]:
         """Return the figures of one phase; of learning, about all that is forgotten later."""
@@ -149,39 +152,54 @@ class _Judge:
         """Ask the attack of a task's shadow models about what some tasks forget."""
         if task is None or task not in model:
             return None
-        if task not in self._attacks:
-            self._attacks[task] = self._trained(task)
-        attack = self._attacks[task]
-        return self._asked(attack, model[task], asked, lambda rows: _looked_at(model[task], rows))
+        outputs = model[task]
+        forgotten = outputs.labels[forgotten_in(self._last, outputs, asked)]
+        labels = frozenset(forgotten.tolist())
+        if (task, labels) not in self._attacks:
+            self._attacks[task, labels] = self._trained(task, sorted(labels))
+        attack = self._attacks[task, labels]
+        return self._asked(attack, outputs, asked, lambda rows: _looked_at(outputs, rows))
 
-    def _trained(self, task: int) -> Attack | None:
-        """Train an attack on what shadow models of a task were trained on, and on test samples."""
-        members, non_members = [], []
-        for shadow in self._shadows:
-            if task in shadow:
-                outputs = shadow[task]
-                _check_apart(outputs, retained_in(outputs), outputs.is_test)
-                members.append(_looked_at(outputs, retained_in(outputs)))
-                non_members.append(_looked_at(outputs, outputs.is_test))
-        return _attack(members, non_members)
+    def _trained(self, task: int, labels: Sequence[int]) -> Attack | None:
+        """Train an attack on what shadow models of a task were trained on, and on test samples.
+
+        On samples of some labels, because what is a large loss of one is a small one of another; on
+        all, where shadow runs have too few of these, as after all of a label is forgotten.
+        """
+        for few in (labels, None):
+            members, non_members = [], []
+            for shadow in self._shadows:
+                if task in shadow:
+                    outputs = shadow[task]
+                    wanted = _every(outputs) if few is None else np.isin(outputs.labels, few)
+                    learned, test = retained_in(outputs) & wanted, outputs.is_test & wanted
+                    _check_apart(outputs, learned, test)
+                    members.append(_looked_at(outputs, learned))
+                    non_members.append(_looked_at(outputs, test))
+            enough = min(sum(map(len, side)) for side in (members, non_members)) >= _ENOUGH
+            if few is None or enough:
+                return _attack(members, non_members)
+        return None
 
     def _pair_attacked(self, before: int | None, task: int) -> dict[str, Any] | None:
         """Ask an attack that looks at a model before and after a request together."""
         if before is None:
             return None
+        both = _paired(self._target[before], self._target[task])
         members, non_members = [], []
         for shadow in self._shadows:
-            if before in shadow and task in shadow:
+            of_shadow = (
+                _paired(shadow[before], shadow[task]) if {before, task} <= {*shadow} else None
+            )
+            if of_shadow is not None:
                 outputs = shadow[task]
                 forgotten = forgotten_in(outputs, outputs, {task})
                 others, _ = held_out_for(outputs, forgotten)
                 _check_apart(outputs, forgotten, others)
-                both = _paired(shadow[before], outputs)
-                members.append(both(forgotten))
-                non_members.append(both(others))
-        attack = _attack(members, non_members)
-        both = _paired(self._target[before], self._target[task])
-        return self._asked(attack, self._target[task], {task}, both)
+                members.append(of_shadow(forgotten))
+                non_members.append(of_shadow(others))
+        attack = None if both is None else _attack(members, non_members)
+        return None if both is None else self._asked(attack, self._target[task], {task}, both)
 
     def _asked(
         self,
@@ -226,16 +244,17 @@ def _looked_at(outputs: Outputs, rows: Rows) -> Points:
     return features(outputs.probabilities[rows], outputs.labels[rows])
 
 
-def _paired(before: Outputs, after: Outputs) -> Callable[[Rows], Points]:
+def _every(outputs: Outputs) -> Rows:
+    return np.ones(len(outputs), dtype=bool)
+
+
+def _paired(before: Outputs, after: Outputs) -> Callable[[Rows], Points] | None:
     """Return what looks at samples of `after` together with what they were before.
 
-    Raises
-    ------
-    ValueError
-        If the two are not about the same samples: a client did not answer one of the audits.
+    None if the two are not about the same samples: a client did not answer one of the audits.
     """
     if not np.array_equal(keys(before), keys(after)):
-        raise ValueError("the outputs before and after a request are not about the same samples")
+        return None
     return lambda rows: pair_features(_looked_at(before, rows), _looked_at(after, rows))
 
 
@@ -252,7 +271,7 @@ def _check_apart(outputs: Outputs, members: Rows, non_members: Rows) -> None:
 
 def _check_unseen(target: ByTask, shadow: ByTask, number: int) -> None:
     """Refuse a shadow run that saw what the target saw: its members would teach by heart."""
-    seen, learned = (keys(joined(list(one.values()))) for one in (target, shadow))
+    seen, learned = (np.concatenate([keys(one[task]) for task in one]) for one in (target, shadow))
     both = len(np.intersect1d(seen, learned))
     if both:
         raise ValueError(f"shadow run {number} saw {both} of the target's samples")

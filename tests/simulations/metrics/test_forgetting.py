@@ -8,7 +8,7 @@ import pytest
 
 from simulations.data.sources import load
 from simulations.metrics.forgetting import metrics_of
-from simulations.metrics.outputs import FILE, read_outputs, write_outputs
+from simulations.metrics.outputs import FILE, Outputs, read_outputs, write_outputs
 from tests.local_grid import LocalRun
 
 SHADOWS = (1, 2)
@@ -81,10 +81,11 @@ def test_exact_forgetting_leaves_nothing_to_find(cells):
     assert before["members"] == (outputs.forgotten_by == 1).sum() > 40
     assert before["non_members"] == (outputs.is_test & (outputs.labels == 1)).sum() > 80
     assert before["non_members_are"] == "same client and label"
-    # Measured: 0.87 and 0.47.
-    assert before["auc"] > 0.7
-    assert before["hit_rate"] > before["false_positive_rate"] + 0.3
-    assert 0.28 < after["auc"] < 0.66
+    # Over ten seeds it was 0.65 to 0.89 before, and 0.46 to 0.61 after.
+    assert before["auc"] > 0.62
+    assert before["hit_rate"] > before["false_positive_rate"] + 0.2
+    assert 0.3 < after["auc"] < 0.7
+    assert after["auc"] < before["auc"] - 0.1
     assert abs(after["hit_rate"] - after["false_positive_rate"]) < 0.25
     # Learning is about all that is forgotten later: here that of the one request.
     assert learned["membership"] == before
@@ -93,15 +94,15 @@ def test_exact_forgetting_leaves_nothing_to_find(cells):
     assert forgot["membership_reference"] == after
     assert forgot["divergence"] == {"forgotten": 0, "retained": 0, "test": 0}
     # Before and after together show who has gone: that is what forgetting itself gives away.
-    assert forgot["membership_pair"]["auc"] > 0.7
+    assert forgot["membership_pair"]["auc"] > 0.62
 
 
 def test_what_is_not_forgotten_is_found(cells):
     found = metrics(cells, "kept", "exact", taught_by="exact")
     learned, forgot = found["phases"]
     assert found["reference"] == "0"
-    assert forgot["membership"]["auc"] > 0.7
-    assert forgot["membership_reference"]["auc"] < 0.66
+    assert forgot["membership"]["auc"] > 0.62
+    assert forgot["membership_reference"]["auc"] < 0.7
     assert learned["divergence"] == {"forgotten": 0, "retained": 0, "test": 0}
     assert forgot["divergence"]["forgotten"] > 0.05
     assert forgot["divergence"]["test"] > 0.05
@@ -109,8 +110,8 @@ def test_what_is_not_forgotten_is_found(cells):
 
 def test_vanilla_learns_by_heart_too(cells):
     forgot = metrics(cells, "vanilla")["phases"][1]
-    assert forgot["membership_before"]["auc"] > 0.7
-    assert forgot["membership"]["auc"] > 0.7
+    assert forgot["membership_before"]["auc"] > 0.62
+    assert forgot["membership"]["auc"] > 0.62
     assert (forgot["membership_reference"], forgot["divergence"]) == (None, None)
 
 
@@ -152,12 +153,53 @@ def test_a_shadow_run_that_saw_the_target_is_refused(cells):
         metrics_of(cells / "exact" / "0", None, [cells / "exact" / "1", cells / "kept" / "0"])
 
 
-def test_outputs_before_and_after_of_other_samples_are_refused(cells, tmp_path):
+def test_where_a_client_did_not_answer_one_audit_nothing_is_said_of_pairs(cells, tmp_path):
     cell = tmp_path / "odd"
     shutil.copytree(cells / "exact" / "0", cell)
     outputs = read_outputs(cell / FILE)
-    # As where a client did not answer the second audit.
     outputs[1] = outputs[1].where(outputs[1].ids % 2 == 0)
     write_outputs(cell / FILE, outputs)
-    with pytest.raises(ValueError, match="not about the same samples"):
-        metrics_of(cell, None, [cells / "exact" / "1"])
+    shadows = [cells / "exact" / str(shadow) for shadow in SHADOWS]
+    forgot = metrics_of(cell, cells / "exact" / "0", shadows)["phases"][1]
+    assert forgot["membership_pair"] is None
+    assert forgot["membership"]["members"] == (outputs[1].forgotten_by == 1).sum()
+    assert forgot["divergence"]["test"] == 0
+
+
+def test_an_attack_learns_from_the_labels_that_it_is_asked_about(tmp_path):
+    """What is the loss of a member under one label is that of a test sample under the other."""
+
+    def written(name, first, sureness, hard):
+        draws = np.random.default_rng(first)
+        rows = 400
+        labels, split = np.arange(rows) % 2, np.arange(rows) // 200
+        sure = np.where(labels == 0, sureness[0], sureness[1]) - 2 * split
+        odds = 1 / (1 + np.exp(-sure - draws.normal(0, 0.5, rows)))
+        probabilities = np.empty((rows, 2), dtype=np.float32)
+        probabilities[np.arange(rows), labels] = odds
+        probabilities[np.arange(rows), 1 - labels] = 1 - odds
+        asked = (labels == hard) & (split == 0) & (np.arange(rows) % 4 < 2)
+        one = {
+            "client": np.zeros(rows, dtype=np.int64),
+            "ids": first + np.arange(rows),
+            "labels": labels,
+            "split": split,
+            "probabilities": probabilities,
+        }
+        forgotten_by = np.where(asked, 1, -1)
+        before = Outputs(**one, forgotten_by=np.full(rows, -1))
+        write_outputs(
+            tmp_path / name / FILE, {0: before, 1: Outputs(**one, forgotten_by=forgotten_by)}
+        )
+        phases = [{"task": task, "phase": "", "request": None} for task in (0, 1)]
+        result = {"config": {}, "phases": phases}
+        (tmp_path / name / "result.json").write_text(json.dumps(result))
+        return tmp_path / name
+
+    # Members of label 1 are as sure as others of label 0.
+    target = written("target", 0, (4, 2), hard=1)
+    shadow = written("shadow", 1000, (4, 2), hard=1)
+    found = metrics_of(target, None, [shadow])["phases"][0]["membership"]
+    assert found["auc"] > 0.95
+    assert found["hit_rate"] > 0.85
+    assert found["false_positive_rate"] < 0.15
