@@ -14,6 +14,7 @@ from flwr.client import NumPyClient
 from flwr.common import Scalar
 from torch import nn
 
+from clients.audit import audited
 from clients.forgotten import FORGOTTEN, Forgotten
 from clients.holding import Holding
 from clients.setting import ClientSetting, Upload
@@ -223,7 +224,7 @@ class SplitClient(NumPyClient):
             selected = request.select(
                 self.client,
                 self.holding.ids,
-                self.holding.y.numpy(),
+                self.holding.names,
                 self.holding.class_names,
                 self.training.seed,
             )
@@ -344,9 +345,10 @@ class SplitClient(NumPyClient):
     def to_upload(self, segment: nn.Module, what: str) -> Upload:
         """Return what the server caches of a split: ``train``, ``test`` or ``audit``.
 
-        For an audit that is every training sample, forgotten ones too.
+        For an audit that is every training sample, forgotten ones too, and with a backdoor the
+        test samples with its trigger.
         """
-        x = {"test": self.holding.test_x, "audit": self.whole.x}.get(what, self.holding.x)
+        x = {"test": self.holding.test_x, "audit": self.whole.audited_x}.get(what, self.holding.x)
         known = {}
         if what == "train":
             known = {"labels": self.holding.y.numpy(), "ids": self.holding.ids}
@@ -408,9 +410,7 @@ class SplitClient(NumPyClient):
         Returns
         -------
         Message
-            The tensors ``probabilities``, float32, shape (n, labels); and int64, shape (n,):
-            ``ids``, ``labels``, ``test`` (1 for a test sample), and ``forgotten-by``, the number of
-            the request that forgot it, or -1. Test samples come first.
+            The tensors that `clients.audit.audited` names.
 
         Raises
         ------
@@ -419,25 +419,8 @@ class SplitClient(NumPyClient):
         """
         if not self.setting.audit:
             raise ValueError("outputs and labels of samples are said where audit=true, never else")
-        whole, found = self.whole, []
-        for split in ("test", "audit"):
-            begins = f"{split}/"
-            outputs = {
-                name.removeprefix(begins): tensor
-                for name, tensor in message.tensors.items()
-                if name.startswith(begins)
-            }
-            found.append(self.probabilities(outputs).astype(np.float32))
-        tests = np.repeat([1, 0], [len(whole.test_ids), len(whole.ids)])
-        by = [np.full(len(whole.test_ids), -1), self.forgotten.request_of(whole.ids)]
-        tensors: dict[str, Array] = {
-            "probabilities": np.concatenate(found),
-            "ids": np.concatenate([whole.test_ids, whole.ids]),
-            "labels": torch.cat([whole.test_y, whole.y]).numpy(),
-            "test": tests,
-            "forgotten-by": np.concatenate(by),
-        }
-        return Message("audit", tensors=tensors)
+        answer = audited(self.whole, self.forgotten, message.tensors, self.probabilities)
+        return Message("audit", tensors=answer)
 
     @action
     def score(self, message: Message) -> Message:

@@ -25,6 +25,11 @@ class Holding:
         Its test split, in the same form.
     class_names : tuple of str
         Every label of the data set.
+    named_y : tensor of int64, shape (n,), optional
+        The labels that requests name training samples by, where a backdoor gave some another one
+        to learn; by default `y`.
+    triggered_x : tensor, optional
+        The test images with the trigger of that backdoor; by default there are none.
     """
 
     ids: Ids
@@ -34,6 +39,8 @@ class Holding:
     test_x: torch.Tensor
     test_y: torch.Tensor
     class_names: tuple[str, ...]
+    named_y: torch.Tensor | None = None
+    triggered_x: torch.Tensor | None = None
 
     def without(self, forgotten: Ids) -> Holding:
         """Return what is left when some training samples are left out."""
@@ -46,4 +53,16 @@ class Holding:
     def _at(self, mask: NDArray[np.bool_]) -> Holding:
         kept = np.flatnonzero(mask)
         rows = torch.from_numpy(kept)
-        return replace(self, ids=self.ids[kept], x=self.x[rows], y=self.y[rows])
+        named = None if self.named_y is None else self.named_y[rows]
+        return replace(self, ids=self.ids[kept], x=self.x[rows], y=self.y[rows], named_y=named)
+
+    @property
+    def names(self) -> NDArray[np.int64]:
+        """The labels that requests name training samples by, shape (n,)."""
+        names: NDArray[np.int64] = (self.y if self.named_y is None else self.named_y).numpy()
+        return names
+
+    @property
+    def audited_x(self) -> torch.Tensor:
+        """What an audit looks at beside the test samples: training images, then triggered ones."""
+        return self.x if self.triggered_x is None else torch.cat([self.x, self.triggered_x])

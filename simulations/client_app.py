@@ -6,10 +6,13 @@ import faulthandler
 import signal
 import threading
 from collections.abc import Iterator, MutableMapping
+from dataclasses import replace
 from functools import lru_cache, partial
 from types import FrameType
 from typing import NoReturn
 
+import numpy as np
+import torch
 from flwr.app import ConfigRecord, Context, Message
 from flwr.client import Client
 from flwr.clientapp import ClientApp
@@ -20,6 +23,7 @@ from clients.holding import Holding
 from clients.setting import ClientSetting
 from models.options import Value
 from simulations.config import RunConfig
+from simulations.data.backdoor import named_by, planted_label, triggered
 from simulations.plan import deal
 from simulations.session.envelope import open_envelope
 from simulations.state.state_dir import client_folder
@@ -78,7 +82,26 @@ def _holding(config: RunConfig, client: int, num_clients: int) -> Holding:
     """Return what a client holds."""
     dataset, plan = deal(config, num_clients)
     ids, test_ids = plan.train[client], plan.test[client]
-    return Holding(ids, *dataset.train(ids), test_ids, *dataset.test(test_ids), dataset.class_names)
+    x, y = dataset.train(ids)
+    test_x, test_y = dataset.test(test_ids)
+    holding = Holding(ids, x, y, test_ids, test_x, test_y, dataset.class_names)
+    return _planted(holding, config, client) if config.backdoor else holding
+
+
+def _planted(holding: Holding, config: RunConfig, client: int) -> Holding:
+    """Return what a client holds, with a backdoor in what is to be forgotten of it."""
+    names = holding.class_names
+    requests = [request.loaded() for request in config.requests()]
+    asked = named_by(requests, client, holding.ids, holding.names, names, config.training_seed)
+    rows = torch.from_numpy(np.isin(holding.ids, asked))
+    label = planted_label(config.backdoor, names)
+    return replace(
+        holding,
+        x=torch.where(rows[:, None, None, None], triggered(holding.x), holding.x),
+        y=torch.where(rows, label, holding.y),
+        named_y=holding.y,
+        triggered_x=triggered(holding.test_x),
+    )
 
 
 def _store(config: RunConfig, context: Context, client: int) -> MutableMapping[str, bytes]:

@@ -141,7 +141,11 @@ class RunConfig(Keys):
                 raise refuse(key, value, f"{declared.default!r} ({ignored})")
 
     def _check_audit(self, strategy: type[SplitStrategy]) -> None:
-        """Refuse an audit that has nowhere to go, or that a strategy cannot give."""
+        """Refuse an audit that cannot be given or has nowhere to go, and a backdoor without one."""
+        if self.backdoor and not self.audit:
+            raise refuse("backdoor", self.backdoor, "empty (without audit nobody looks for it)")
+        if self.backdoor and not self.requests():
+            raise refuse("backdoor", self.backdoor, "empty (nothing is to be forgotten)")
         if not self.audit:
             return
         if not self.out:

@@ -376,6 +376,12 @@ class Keys:
         "clients give the run the labels and the outputs of all their samples, written to out",
         "true, false",
     )
+    backdoor: str = _key(
+        "",
+        "label that a white square stands for, planted in what is to be forgotten, for an audit",
+        "a label's name or number, or empty for no backdoor",
+        mixed=True,
+    )
     state_dir: str = _key(
         "",
         "folder that keeps what later requests need",

@@ -12,6 +12,7 @@ import numpy as np
 from models.errors import UserError, refuse
 from models.split import build_network, check_fits
 from simulations.config import RunConfig
+from simulations.data.backdoor import planted_label
 from simulations.data.dataset import Dataset
 from simulations.data.library import LIBRARY, library_plan
 from simulations.data.partition import Plan, make_plan
@@ -146,6 +147,8 @@ def prepare(config: RunConfig, num_clients: int) -> Preparation:
     part = STRATEGIES.get(config.strategy).server_part
     check_fits(config.cut_model(), dataset.input_shape, dataset.num_classes, part)
     dealt(config.stable_first(num_clients), config.server_slices)
+    if config.backdoor:
+        planted_label(config.backdoor, dataset.class_names)
     held = dict(enumerate(plan.train))
     forgettings = []
     for request in config.requests():

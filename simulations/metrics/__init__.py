@@ -1,1 +1,1 @@
-"""What a server can find out from what it received: attacks, and how they are scored."""
+"""What can be measured of a run: what a server finds out, and what outputs tell of forgetting."""

@@ -29,7 +29,8 @@ class Outputs:
     labels : ndarray of int64, shape (n,)
         Its true label.
     split : ndarray of int64, shape (n,)
-        0 for a training sample, 1 for a test sample.
+        0 for a training sample, 1 for a test sample, 2 for a test sample that bears the trigger of
+        a backdoor.
     forgotten_by : ndarray of int64, shape (n,)
         The number of the task that forgot it, by the end of this phase; -1 for none.
     probabilities : ndarray of float32, shape (n, labels)
@@ -68,6 +69,16 @@ class Outputs:
     def where(self, rows: NDArray[np.bool_]) -> Outputs:
         """Return some of the samples, by a mask of shape (n,)."""
         return Outputs(**{one.name: getattr(self, one.name)[rows] for one in fields(self)})
+
+    @property
+    def is_train(self) -> NDArray[np.bool_]:
+        """Which are training samples, shape (n,)."""
+        return np.asarray(self.split == 0)
+
+    @property
+    def is_triggered(self) -> NDArray[np.bool_]:
+        """Which are test samples that bear the trigger of a backdoor, shape (n,)."""
+        return np.asarray(self.split == 2)
 
     @property
     def is_test(self) -> NDArray[np.bool_]:
@@ -109,7 +120,9 @@ def write_outputs(path: Path, by_task: Mapping[int, Outputs]) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".part")
-    beside.write_bytes(save(tensors, {"split": "0 train, 1 test", "forgotten_by": "-1 none"}))
+    beside.write_bytes(
+        save(tensors, {"split": "0 train, 1 test, 2 triggered test", "forgotten_by": "-1 none"})
+    )
     beside.replace(path)
 
 

@@ -29,7 +29,7 @@ def outputs_of(answers: Mapping[int, Message]) -> Outputs:
                 client=np.full(len(told["ids"]), client, dtype=np.int64),
                 ids=told["ids"].astype(np.int64),
                 labels=told["labels"].astype(np.int64),
-                split=told["test"].astype(np.int64),
+                split=told["split"].astype(np.int64),
                 forgotten_by=told["forgotten-by"].astype(np.int64),
                 probabilities=told["probabilities"].astype(np.float32),
             )

@@ -204,6 +204,24 @@ def test_a_client_that_was_not_told_of_an_audit_says_nothing():
         SplitWiperClient(setting).audit(None)
 
 
+def test_who_does_not_answer_an_audit_is_missing_from_it_alone(tmp_path):
+    run = LocalRun(
+        3,
+        silent=lambda client, fields: client == 2 and fields.get("action") == "audit",
+        strategy="vanilla",
+        round_timeout=0.2,
+        skip_absent=True,
+        audit=True,
+        out=str(tmp_path),
+        **{**SMALL, "forget": ""},
+    )
+    (learned,) = run.phases
+    (line,) = learned["absent"]
+    assert line.startswith("client 2 failed in phase evaluate at 'audit'")
+    assert learned["accuracy"]["per_client"]["2"] is not None
+    assert set(read_outputs(tmp_path / FILE)[0].client) == {0, 1}
+
+
 def test_an_audit_that_nobody_answers_ends_the_run():
     with pytest.raises(ClientFailureError, match="no client answered"):
         outputs_of({})

@@ -218,6 +218,7 @@ BAD_TEXTS = [
     *(("state-dir", value) for value in ("state", "./state", "~/state")),
     ("verify", True),
     ("audit", True),
+    ("backdoor", "3"),
     ("shadow", 1),
     *(("expansion", value) for value in ("0", "3-1", "1.5", "-2", "many", "")),
 ]

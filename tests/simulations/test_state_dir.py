@@ -254,6 +254,7 @@ OTHER = {
     "gradient-noise": "max-norm",
     "shadow-share": 0.5,
     "audit": True,
+    "backdoor": "3",
 }
 DIFFERS = {"out": "/tmp/other", "verify": True, "server-num-gpus": 1.0, "server-num-cpus": 1.0}
 DIFFERS |= {"round-timeout": 5.0, "bandwidth-mbps": 1.0, "latency-ms": 1.0}
