@@ -311,6 +311,7 @@ def benchmark(
     Exits with 1 if any of them failed.
     """
     with _one_line_errors():
+        from simulations.benchmark.measuring import measure
         from simulations.benchmark.runner import carry_out, failures, lay_out
         from simulations.benchmark.spec import find_spec, read_spec
 
@@ -329,12 +330,13 @@ def benchmark(
                 on_line=on_line,
                 on_progress=on_progress,
             )
-        for text in failures(folder):
+        failed = [*failures(folder), *measure(folder)]
+        for text in failed:
             typer.echo(text)
         if ended:
             _end(f"error: {ended} (log: {folder / 'log.txt'})", _RUN_FAILED)
         typer.echo(f"all figures are in {folder}")
-        if failures(folder):
+        if failed:
             raise typer.Exit(_RUN_FAILED)
 
 

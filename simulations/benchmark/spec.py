@@ -6,7 +6,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, cast
@@ -255,7 +255,7 @@ def retrained(settings: Mapping[str, Value]) -> dict[str, Value]:
     config = RunConfig.from_mapping(settings)
     read = config.keys_read("retrain")
     kept = {key: value for key, value in settings.items() if key in read}
-    return {**kept, "unlearning": "retrain"}
+    return _changed(RunConfig.from_mapping({**kept, "unlearning": "retrain"}))
 
 
 def shadowed(settings: Mapping[str, Value], number: int) -> dict[str, Value]:
@@ -271,7 +271,12 @@ def _checked(settings: Mapping[str, Value], clients: int) -> dict[str, Value]:
     """Return the keys whose values are not the defaults, if that can be run."""
     config = RunConfig.from_mapping({**settings, "out": os.sep})
     prepare(config, clients)
-    defaults = {**RunConfig().as_mapping(), "out": os.sep}
+    return _changed(replace(config, out=""))
+
+
+def _changed(config: RunConfig) -> dict[str, Value]:
+    """Return the keys whose values are not the defaults."""
+    defaults = RunConfig().as_mapping()
     return {key: value for key, value in config.as_mapping().items() if value != defaults[key]}
 
 

@@ -1,0 +1,73 @@
+"""What cells tell together: each beside its retraining, and attacked by its shadow runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from simulations.benchmark.cell import Cell
+from simulations.benchmark.cells import planned_cells
+from simulations.benchmark.spec import retrained, shadowed
+from simulations.metrics.forgetting import metrics_of
+from simulations.metrics.outputs import FILE
+from simulations.session.result import write_json
+
+METRICS = "metrics.json"
+
+
+def measure(benchmark: Path) -> list[str]:
+    """Write ``metrics.json`` for every cell whose clients were audited, where it is not there yet.
+
+    Parameters
+    ----------
+    benchmark : Path
+        The folder of a benchmark.
+
+    Returns
+    -------
+    list of str
+        A line for each cell that could not be measured.
+    """
+    cells = [cell for cell in planned_cells(benchmark) if cell.status == "done"]
+    audited = {cell.digest: cell for cell in cells if (cell.folder(benchmark) / FILE).exists()}
+    failed = []
+    for cell in audited.values():
+        if cell.role == "target":
+            try:
+                _measure_one(cell, audited, benchmark)
+            except (OSError, ValueError, LookupError) as error:
+                failed.append(f"not measured: {cell.id}: {error}")
+    return failed
+
+
+def _measure_one(cell: Cell, audited: Mapping[str, Cell], benchmark: Path) -> None:
+    beside = Cell(cell.clients, retrained(cell.settings), cell.coordinates)
+    reference = audited.get(beside.digest)
+    shadows = []
+    if cell.settings.get("shadow-share"):
+        number = 1
+        while shadow := audited.get(_shadow_of(cell, number).digest):
+            shadows.append(shadow)
+            number += 1
+    read = [cell, *([reference] if reference else []), *shadows]
+    stamps = {one.id: _stamp(one.folder(benchmark) / "result.json") for one in read}
+    path = cell.folder(benchmark) / METRICS
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")).get("read") == stamps:
+        return
+    found = metrics_of(
+        cell.folder(benchmark),
+        reference.folder(benchmark) if reference else None,
+        [shadow.folder(benchmark) for shadow in shadows],
+    )
+    write_json({**found, "read": stamps}, path)
+
+
+def _shadow_of(cell: Cell, number: int) -> Cell:
+    return Cell(cell.clients, shadowed(cell.settings, number), cell.coordinates, "shadow")
+
+
+def _stamp(path: Path) -> str:
+    """Say which version of a result this is."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
