@@ -1,4 +1,4 @@
-"""The command line: ``split-unlearning run``, ``unlearn``, ``verify`` and ``list``."""
+"""The command line: ``split-unlearning run``, ``unlearn``, ``verify``, ``report``, ``list``."""
 
 from __future__ import annotations
 
@@ -279,6 +279,23 @@ def _check_certificate(path: Path, state: StateDir | None) -> None:
         typer.echo("the state-dir has changed since: split-unlearning verify makes a new one")
     if not certificate["holds"]:
         raise typer.Exit(_DOES_NOT_HOLD)
+
+
+@app.command()
+def report(
+    folder: Annotated[
+        str, typer.Argument(metavar="DIR", help="Folder that a benchmark has written.")
+    ],
+) -> None:
+    """Write a benchmark's tables and figures: DIR/report.html, and DIR/tables for papers."""
+    with _one_line_errors():
+        from simulations.reporting.writing import write_report
+
+        path = Path(folder)
+        benchmark = write_report(path).benchmark
+        told = {"failed": len(benchmark.failures), "missing": len(benchmark.missing)}
+        beside = "".join(f", {count} {name}" for name, count in told.items() if count)
+        typer.echo(f"{len(benchmark.cells)} cells{beside}; the report is {path / 'report.html'}")
 
 
 @app.command("list")
