@@ -28,20 +28,24 @@ class Group:
         By their seed.
     axes : sequence of str
         The keys that set rows apart, the same for all.
+    others : sequence of str
+        The keys that differ, too, but follow from those.
     """
 
     number: int
     cells: tuple[Cell, ...]
     axes: tuple[str, ...]
+    others: tuple[str, ...] = ()
 
     def value(self, axis: str) -> Any:
         """Return where the group stands on an axis, None if it has no place there."""
         return coordinate(self.cells[0], axis)
 
     def labels(self) -> tuple[Label | None, ...]:
-        """Return the value on each axis, as it is shown."""
+        """Return the value on each axis as it is shown, then those of the other keys."""
         return tuple(
-            None if self.value(axis) is None else shown(self.value(axis)) for axis in self.axes
+            None if self.value(axis) is None else shown(self.value(axis))
+            for axis in (*self.axes, *self.others)
         )
 
     def name(self, without: str = "") -> Label:
@@ -53,7 +57,7 @@ class Group:
             An axis that is left out.
         """
         short, full = [], []
-        for axis, label in zip(self.axes, self.labels(), strict=True):
+        for axis, label in zip(self.axes, self.labels(), strict=False):
             if label is None or axis == without:
                 continue
             said = "" if axis in _FIRST else f"{axis} "
@@ -80,7 +84,10 @@ class Group:
 
 def coordinate(cell: Cell, axis: str) -> Any:
     """Return where a cell stands; the number of clients is an axis, too."""
-    return cell.clients if axis == "clients" else cell.coordinates.get(axis)
+    if axis == "clients":
+        return cell.clients
+    # A grid that does not vary the strategy need not name it.
+    return cell.setting(axis) if axis == "strategy" else cell.coordinates.get(axis)
 
 
 def make_groups(cells: Sequence[Cell], axes_first: Sequence[str]) -> tuple[Group, ...]:
@@ -96,14 +103,14 @@ def make_groups(cells: Sequence[Cell], axes_first: Sequence[str]) -> tuple[Group
     together: dict[str, list[Cell]] = {}
     for cell in cells:
         together.setdefault(_key(cell), []).append(cell)
-    axes = varying(cells, axes_first)
+    axes, others = needed(cells, axes_first)
     places = {axis: _places(coordinate(cell, axis) for cell in cells) for axis in axes}
     ordered = sorted(
         together.values(),
         key=lambda found: [places[axis][_exact(coordinate(found[0], axis))] for axis in axes],
     )
     return tuple(
-        Group(number, tuple(sorted(found, key=lambda cell: (cell.seed, cell.id))), axes)
+        Group(number, tuple(sorted(found, key=lambda cell: (cell.seed, cell.id))), axes, others)
         for number, found in enumerate(ordered)
     )
 
@@ -118,7 +125,29 @@ def varying(cells: Sequence[Cell], axes_first: Sequence[str] = ()) -> tuple[str,
         if axis in keys - _NOTES - {"seed"}
         and len({_exact(coordinate(cell, axis)) for cell in cells}) > 1
     )
-    return found or tuple(axis for axis in ("strategy",) if axis in keys)
+    return found or ("strategy",)
+
+
+def needed(
+    cells: Sequence[Cell], axes_first: Sequence[str] = ()
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the axes that tell rows apart, and those that follow from them.
+
+    What the specification names is always of the first kind; of the rest, what tells rows apart
+    that nothing before it does.
+    """
+    kept: list[str] = []
+    others: list[str] = []
+    for axis in varying(cells, axes_first):
+        if axis in axes_first or _distinct(cells, [*kept, axis]) > _distinct(cells, kept):
+            kept.append(axis)
+        else:
+            others.append(axis)
+    return tuple(kept), tuple(others)
+
+
+def _distinct(cells: Sequence[Cell], axes: Sequence[str]) -> int:
+    return len({tuple(_exact(coordinate(cell, axis)) for axis in axes) for cell in cells})
 
 
 def constant(cells: Sequence[Cell]) -> dict[str, Any]:
@@ -133,9 +162,10 @@ def constant(cells: Sequence[Cell]) -> dict[str, Any]:
     return shared | ({} if "clients" in axes else {"clients": first.clients})
 
 
-def axis_columns(axes: Iterable[str]) -> tuple[Column, ...]:
-    """Return the columns that say which row it is."""
-    return tuple(Column(axis, axis) for axis in axes)
+def axis_columns(group: Group) -> tuple[Column, ...]:
+    """Return the columns that `Group.labels` fills; what follows from the axes is for programs."""
+    shown_ones = (Column(axis, axis) for axis in group.axes)
+    return (*shown_ones, *(Column(axis, axis, folded=True) for axis in group.others))
 
 
 def shown(value: Any) -> Label:

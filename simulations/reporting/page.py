@@ -12,7 +12,7 @@ from simulations.reporting.figures.chart import swatch
 from simulations.reporting.figures.figure import Figure, Panel
 from simulations.reporting.formats.html_table import to_html
 from simulations.reporting.formats.markup import Markup, element, join
-from simulations.reporting.groups import constant, shown
+from simulations.reporting.groups import Group, constant, shown
 from simulations.reporting.table import Table
 
 # So many rows of a figure's data stand in the page; the CSV has all.
@@ -75,6 +75,7 @@ def _header(content: Content) -> Markup:
         )
         if same
         else "",
+        _follows(content.groups),
         element(
             "p",
             "Rows are what cells with different seeds have in common: mean ± sample standard "
@@ -149,6 +150,31 @@ def _reduced(benchmark: Benchmark) -> Markup:
     )
 
 
+def _follows(groups: Sequence[Group]) -> Markup:
+    """Return the settings that differ and have no column: they follow from the rows."""
+    parts: list[object] = []
+    for axis in groups[0].others:
+        rows: dict[str, list[str]] = {}
+        for group in groups:
+            value = "-" if group.value(axis) is None else _shown(group.value(axis))
+            name = group.labels()[0]
+            said = rows.setdefault(value, [])
+            if name is not None and name.text not in said:
+                said.append(name.text)
+        names = [name for said in rows.values() for name in said]
+        if len(set(names)) < len(names):
+            parts.append(join(" ", axis, ": see the CSV files."))
+            continue
+        told = [
+            join("; " if number else "", element("code", value), f" ({', '.join(said)})")
+            for number, (value, said) in enumerate(rows.items())
+        ]
+        parts.append(join(" ", axis, ": ", *told, "."))
+    if not parts:
+        return Markup()
+    return element("p", element("b", "By row:"), *parts, class_="same")
+
+
 def _navigation(sections: Sequence[Section]) -> Markup:
     links = [
         element("li", element("a", section.title, href=f"#{section.slug}")) for section in sections
@@ -185,7 +211,7 @@ def _figure(figure: Figure) -> Markup:
     keys = [
         element(
             "li",
-            swatch(key.style, key.dashed, key.line),
+            swatch(key.style, key.dashed, key.line, key.marker),
             element("abbr", key.name.text, title=key.name.full)
             if key.name.full and key.name.full != key.name.text
             else element("span", key.name.text),
@@ -201,9 +227,10 @@ def _figure(figure: Figure) -> Markup:
         ),
         element("ul", *keys, class_="legend") if keys else "",
         _panels(figure.panels),
-        element("details", element("summary", figure.more_heading), _panels(figure.more))
-        if figure.more
-        else "",
+        *(
+            element("details", element("summary", heading), _panels(panels))
+            for heading, panels in figure.folded
+        ),
         element(
             "details",
             element("summary", "Data"),
@@ -227,7 +254,7 @@ def _panels(panels: Iterable[Panel]) -> Markup:
             )
             for panel in drawn
         ),
-        class_="panels" if len(drawn) > 1 else "panels one",
+        class_={1: "panels one", 2: "panels two", 4: "panels two"}.get(len(drawn), "panels"),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -53,6 +53,10 @@ class Column:
         Which number is the best; empty where none is.
     signed : bool
         Whether its numbers are differences.
+    fixed : bool
+        Whether its numbers are no means over seeds.
+    folded : bool
+        Whether it is for programs alone: in the CSV.
     """
 
     slug: str
@@ -61,6 +65,8 @@ class Column:
     unit: str = ""
     better: Better = ""
     signed: bool = False
+    fixed: bool = False
+    folded: bool = False
 
     @property
     def is_text(self) -> bool:
@@ -94,11 +100,18 @@ class Table:
 
     def shown(self) -> Table:
         """Return it without the columns that are empty in all rows."""
-        kept = [
+        return self._with(
             place
             for place, _ in enumerate(self.columns)
             if any(row[place] is not None for row in self.rows)
-        ]
+        )
+
+    def for_people(self) -> Table:
+        """Return it without the columns that are for programs alone."""
+        return self._with(place for place, column in enumerate(self.columns) if not column.folded)
+
+    def _with(self, places: Iterable[int]) -> Table:
+        kept = list(places)
         return replace(
             self,
             columns=tuple(self.columns[place] for place in kept),
@@ -115,10 +128,18 @@ class Table:
         )
 
     def style(self, place: int) -> Style:
-        """Return how the numbers of a column are shown."""
+        """Return how the numbers of a column, and of those grouped with it, are shown."""
         column = self.columns[place]
-        numbers = _numbers(self.rows, place)
-        return style_for([one.mean for one in numbers], column.unit, column.signed)
+        alike = [place]
+        if column.group:
+            said = (column.group, column.unit, column.signed)
+            alike = [
+                other
+                for other, one in enumerate(self.columns)
+                if (one.group, one.unit, one.signed) == said
+            ]
+        means = [one.mean for other in alike for one in _numbers(self.rows, other)]
+        return style_for(means, column.unit, column.signed)
 
     def best(self, place: int) -> frozenset[int]:
         """Return the rows with the best number of a column, as it is shown.
@@ -143,6 +164,13 @@ class Table:
         most = max(map(worth, found.values()))
         best = frozenset(number for number, shown in found.items() if worth(shown) == most)
         return best if len(best) < len(found) else frozenset()
+
+    def group_end(self, place: int) -> int:
+        """Return the place after the last column of the group that starts at a place."""
+        group, end = self.columns[place].group, place + 1
+        while group and end < len(self.columns) and self.columns[end].group == group:
+            end += 1
+        return end
 
     def header(self, place: int) -> str:
         """Return a column's name with its group and unit, in one line."""

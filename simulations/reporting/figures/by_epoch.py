@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from simulations.reporting.figures.chart import Curve, Point, chart
-from simulations.reporting.figures.figure import Figure, Panel, in_words, legend
+from simulations.reporting.figures.figure import Figure, Panel, in_words, legend, styles
 from simulations.reporting.figures.scale import linear
 from simulations.reporting.figures.words import all_shares, plain, said, shares
 from simulations.reporting.groups import Group, axis_columns
@@ -13,20 +13,21 @@ from simulations.reporting.statistic import Summary, summarise
 from simulations.reporting.table import Column, Label, Table
 from simulations.reporting.tables.rows import phases
 
-_FEW = 12  # so many points of a curve are marked
-
 
 def accuracy_by_epoch(groups: Sequence[Group]) -> Figure | None:
     """Return accuracy by epoch in each phase, None if no run took it down."""
-    panels, rows, drawn = [], [], set()
+    drawn = [
+        group for group in groups if any(p.by_epoch for cell in group.cells for p in cell.phases)
+    ]
+    style = styles(drawn)
+    panels, rows = [], []
     for task, called in phases(groups).items():
         for name in ("forgotten", "retained"):
             curves = []
-            for group in groups:
+            for group in drawn:
                 found = _by_epoch(group, task, name)
                 if not found:
                     continue
-                drawn.add(group.number)
                 points = tuple(
                     Point(
                         epoch,
@@ -36,8 +37,8 @@ def accuracy_by_epoch(groups: Sequence[Group]) -> Figure | None:
                     )
                     for epoch, value in found.items()
                 )
-                few = len(points) <= _FEW
-                curves.append(Curve(group.name().text, points, group.number, markers=few))
+                name_of = group.name().text
+                curves.append(Curve(name_of, points, style[group.number], band=True))
                 rows += [
                     (
                         *group.labels(),
@@ -59,7 +60,7 @@ def accuracy_by_epoch(groups: Sequence[Group]) -> Figure | None:
     if not panels:
         return None
     columns = (
-        *axis_columns(groups[0].axes),
+        *axis_columns(groups[0]),
         Column("phase", "phase"),
         Column("samples", "accuracy on"),
         Column("epoch", "epoch", unit="count"),
@@ -71,7 +72,7 @@ def accuracy_by_epoch(groups: Sequence[Group]) -> Figure | None:
         "Mean over the seeds; where there are several, the band is one standard deviation to both "
         "sides.",
         tuple(panels),
-        legend(group for group in groups if group.number in drawn),
+        legend(drawn),
         Table("figure-accuracy-by-epoch", "Accuracy by epoch", columns, tuple(rows)),
     )
 

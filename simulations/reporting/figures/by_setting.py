@@ -114,7 +114,7 @@ def _figure(
     if not panels:
         return None
     columns = (
-        *axis_columns(groups[0].axes),
+        *axis_columns(groups[0]),
         Column("phase", "phase"),
         Column("quantity", "quantity"),
         Column("unit", "unit"),

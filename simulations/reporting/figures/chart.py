@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -9,6 +10,7 @@ from itertools import pairwise
 from simulations.reporting.figures.scale import Scale
 from simulations.reporting.formats.markup import Markup, element, join
 
+_MARKED = 12  # so many points of a curve are all marked
 STYLES = 8  # colours and markers; page.css has as many
 
 _WIDTH, _HEIGHT = 380, 262
@@ -43,7 +45,9 @@ class Curve:
     dashed : bool
         How.
     markers : bool
-        Whether each point is marked.
+        Whether points are marked; where there are many, some.
+    band : bool
+        Whether the spread is a band along the curve; else it is a bar at each mark.
     steps : bool
         Whether it goes from point to point in steps.
     """
@@ -54,6 +58,7 @@ class Curve:
     line: bool = True
     dashed: bool = False
     markers: bool = True
+    band: bool = False
     steps: bool = False
 
 
@@ -97,10 +102,11 @@ def chart(
     """
     if rows:
         longest = max((len(name) for _, name in y.ticks), default=0)
-        height = _TOP + _BOTTOM + 19.0 * len(y.ticks)
+        height = _TOP + _BOTTOM + max(19.0, 12 + 6.0 * len(curves)) * len(y.ticks)
         frame = Frame(x, y, 14 + _LETTER * longest, height=height, rows=True)
     else:
-        frame = Frame(x, y)
+        longest = max((len(name) for _, name in y.ticks), default=0)
+        frame = Frame(x, y, max(_LEFT, 32 + _LETTER * longest))
     return element(
         "svg",
         element("title", alternative),
@@ -179,13 +185,14 @@ def counts(
     )
 
 
-def swatch(style: int, dashed: bool = False, line: bool = True) -> Markup:
+def swatch(style: int, dashed: bool = False, line: bool = True, marker: bool = True) -> Markup:
     """Return a small picture of a curve, for a legend."""
-    stroke = element("line", x1=0, y1=7, x2=26, y2=7, class_="curve dashed" if dashed else "curve")
+    classes = f"curve{_dashes(style, dashed)}"
+    stroke = element("line", x1=0, y1=7, x2=26, y2=7, class_=classes)
     return element(
         "svg",
         stroke if line else "",
-        "" if dashed else _marker(style, 13, 7),
+        _marker(style, 13, 7) if marker and not dashed else "",
         viewBox="0 0 26 14",
         class_=f"swatch s{style % STYLES}",
         aria_hidden="true",
@@ -207,7 +214,9 @@ def _grid(frame: Frame) -> Markup:
             if frame.rows
             else element("line", x1=across, y1=bottom, x2=across, y2=bottom + 4, class_="axis")
         )
-        parts.append(_text(name, across, bottom + 18, "middle"))
+        over = across + _LETTER * len(name) / 2 > frame.width
+        anchor, at = ("end", frame.width - 1) if over else ("middle", across)
+        parts.append(_text(name, at, bottom + 18, anchor))
     if not frame.rows:
         parts.append(element("line", x1=left, y1=bottom, x2=right, y2=bottom, class_="axis"))
         parts.append(
@@ -238,8 +247,8 @@ def _readable(frame: Frame) -> list[tuple[float, str]]:
 
 
 def _band(frame: Frame, curve: Curve) -> Markup:
-    """Return what lies within the spread of a curve without markers."""
-    if curve.markers or not any(point.spread for point in curve.points):
+    """Return what lies within the spread of a curve."""
+    if not curve.band or not any(point.spread for point in curve.points):
         return Markup()
     upper = [(frame.across(p.x), frame.down(_within(frame, p.y + p.spread))) for p in curve.points]
     lower = [(frame.across(p.x), frame.down(_within(frame, p.y - p.spread))) for p in curve.points]
@@ -255,20 +264,26 @@ def _line(frame: Frame, curve: Curve) -> Markup:
             places[0],
             *(one for pair in zip(corners, places[1:], strict=True) for one in pair),
         ]
-    dashed = " dashed" if curve.dashed else ""
-    return element(
-        "polyline", points=_joined(places), class_=f"curve{dashed} s{curve.style % STYLES}"
-    )
+    classes = f"curve s{curve.style % STYLES}{_dashes(curve.style, curve.dashed)}"
+    return element("polyline", points=_joined(places), class_=classes)
+
+
+def _dashes(style: int, dashed: bool) -> str:
+    """Return the class of a dashed line; in the second round of colours the dashes are others."""
+    return f" dashed r{style // STYLES % 3}" if dashed else ""
 
 
 def _markers(frame: Frame, curve: Curve) -> Markup:
     if not curve.markers:
         return Markup()
     drawn = []
-    for point in curve.points:
+    every = 1 if len(curve.points) <= _MARKED else math.ceil(len(curve.points) / (_MARKED / 2))
+    # Not at the same places in all curves, which may lie above each other.
+    first = curve.style % every
+    for point in curve.points[first::every]:
         across, down = frame.across(point.x), frame.down(point.y)
         parts: list[Markup] = [element("title", f"{curve.name}: {point.said}")]
-        if point.spread and not frame.rows:
+        if point.spread and not frame.rows and not curve.band:
             ends = [frame.down(_within(frame, point.y + s * point.spread)) for s in (1, -1)]
             parts.append(
                 element("line", x1=across, y1=ends[0], x2=across, y2=ends[1], class_="spread")
@@ -281,7 +296,8 @@ def _markers(frame: Frame, curve: Curve) -> Markup:
 def _marker(style: int, x: float, y: float) -> Markup:
     """Return the marker of a style; the shape tells curves apart without their colour."""
     r = 4.2
-    shape = style % STYLES
+    # With as many colours as shapes, the second round of colours has other shapes.
+    shape = (style + style // STYLES) % STYLES
     if shape == 0:
         return element("circle", cx=x, cy=y, r=r, class_="mark")
     if shape == 1:

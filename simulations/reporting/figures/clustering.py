@@ -13,9 +13,6 @@ from simulations.reporting.table import Column, Label, Table, Value
 from simulations.reporting.tables.label_matching import matched
 from simulations.reporting.tables.rows import phases
 
-# Groups at one place in a row are drawn beside each other.
-_APART = 0.16
-
 
 def clustering_accuracy(groups: Sequence[Group]) -> Figure | None:
     """Return what each attack on masked labels reached, None if none was run."""
@@ -28,7 +25,7 @@ def clustering_accuracy(groups: Sequence[Group]) -> Figure | None:
     for task, called in phases(attacked).items():
         for kind in ("perfect", "inclusive"):
             curves = [
-                _dots(group, task, kind, names, number - (len(attacked) - 1) / 2, rows, called)
+                _dots(group, number, len(attacked), task, kind, names, rows, called)
                 for number, group in enumerate(attacked)
             ]
             curves = [curve for curve in curves if curve.points]
@@ -42,7 +39,7 @@ def clustering_accuracy(groups: Sequence[Group]) -> Figure | None:
             x, y = all_shares("labels"), categories("attack", names)
             panels.append(Panel(heading, chart(curves, x, y, text, rows=True)))
     columns = (
-        *axis_columns(groups[0].axes),
+        *axis_columns(groups[0]),
         Column("phase", "phase"),
         Column("attack", "attack"),
         Column("perfect", "perfect", unit="share"),
@@ -73,15 +70,18 @@ def _attacks(groups: Sequence[Group]) -> list[str]:
 
 def _dots(
     group: Group,
+    number: int,
+    of: int,
     task: int,
     kind: str,
     names: Sequence[str],
-    shift: float,
     rows: list[tuple[Value, ...]],
     called: str,
 ) -> Curve:
     """Return the points of a group, and put its numbers into the rows once."""
     points = []
+    # The groups of a row are drawn below each other.
+    shift = 0.8 * ((number + 0.5) / of - 0.5)
     for place, name in enumerate(names):
         both = {
             one: group.of_phase(task, lambda phase, n=name, o=one: matched(phase, n, o))  # type: ignore[misc]
@@ -90,10 +90,9 @@ def _dots(
         value = both[kind]
         if value is None:
             continue
-        apart = min(_APART, 0.8 / max(1.0, 2 * abs(shift) + 1))
-        points.append(Point(value.mean, place + shift * apart, f"{name} {said(value, 'share')}"))
+        points.append(Point(value.mean, place + shift, f"{name} {said(value, 'share')}"))
         if kind == "perfect":
             rows.append(
                 (*group.labels(), Label(called), Label(name), both["perfect"], both["inclusive"])
             )
-    return Curve(group.name().text, tuple(points), group.number, line=False)
+    return Curve(group.name().text, tuple(points), number, line=False)

@@ -19,6 +19,7 @@ class Key:
     style: int
     dashed: bool = False
     line: bool = True
+    marker: bool = True
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,8 @@ class Figure:
         What the curves are; empty where the panels say it.
     data : Table
         All that is drawn.
-    more : sequence of Panel
-        The same seen otherwise, folded away.
-    more_heading : str
-        What is folded away.
+    folded : sequence of pairs of str and sequence of Panel
+        More panels under a heading each, folded away.
     """
 
     slug: str
@@ -58,13 +57,17 @@ class Figure:
     panels: tuple[Panel, ...]
     legend: tuple[Key, ...]
     data: Table
-    more: tuple[Panel, ...] = ()
-    more_heading: str = ""
+    folded: tuple[tuple[str, tuple[Panel, ...]], ...] = ()
+
+
+def styles(groups: Iterable[Group]) -> dict[int, int]:
+    """Return a style of its own for each group that is drawn, by the group's number."""
+    return {group.number: style for style, group in enumerate(groups)}
 
 
 def legend(groups: Iterable[Group], line: bool = True) -> tuple[Key, ...]:
-    """Return a legend in which each group has its own colour and marker."""
-    return tuple(Key(group.name(), group.number, line=line) for group in groups)
+    """Return the legend for groups in their `styles`."""
+    return tuple(Key(group.name(), style, line=line) for style, group in enumerate(groups))
 
 
 def in_words(heading: str, curves: Iterable[Curve], x: str, y: str) -> str:

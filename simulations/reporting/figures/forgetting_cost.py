@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from simulations.reporting.benchmark import Benchmark
 from simulations.reporting.cells import Cell
 from simulations.reporting.figures.chart import Curve, Point, chart
-from simulations.reporting.figures.figure import Figure, Key, Panel, in_words
+from simulations.reporting.figures.figure import Figure, Panel, in_words, legend
 from simulations.reporting.figures.scale import linear, logarithmic
 from simulations.reporting.figures.words import plain, said, size
 from simulations.reporting.groups import Group, axis_columns
@@ -23,7 +23,8 @@ def forgetting_against_cost(benchmark: Benchmark, groups: Sequence[Group]) -> Fi
     The distance is the divergence of the outputs on what is forgotten; where no group of a phase
     has one, it is that of the forgotten accuracy. What was retrained is at 0.
     """
-    panels, rows, drawn = [], [], set()
+    panels, rows = [], []
+    drawn: dict[int, Group] = {}
     accuracy_alone = False
     for task, called in phases(groups).items():
         if not task:
@@ -34,16 +35,17 @@ def forgetting_against_cost(benchmark: Benchmark, groups: Sequence[Group]) -> Fi
         for group in groups:
             far = _divergence(group, task) if by_outputs else _gap(benchmark, group, task)
             cost = group.of_phase(task, lambda phase: phase.requesting_bytes)
-            if far is None or cost is None:
-                continue
             if all(cell.setting("unlearning") == "retrain" for cell in group.cells):
                 far = Summary(0.0, None, len(group.cells))
-            drawn.add(group.number)
+            if far is None or cost is None:
+                continue
+            style = list(drawn).index(group.number) if group.number in drawn else len(drawn)
+            drawn[group.number] = group
             unit = "bits" if by_outputs else "share"
             points = said(far, unit).replace("%", "points")
             words = f"{points} for {said(cost, 'bytes')}"
             point = Point(cost.mean, far.mean, words, far.deviation or 0.0)
-            curves.append(Curve(group.name().text, (point,), group.number, line=False))
+            curves.append(Curve(group.name().text, (point,), style, line=False))
             kind = (
                 "divergence on the forgotten, bits" if by_outputs else "forgotten accuracy, share"
             )
@@ -64,7 +66,7 @@ def forgetting_against_cost(benchmark: Benchmark, groups: Sequence[Group]) -> Fi
     if not panels:
         return None
     columns = (
-        *axis_columns(groups[0].axes),
+        *axis_columns(groups[0]),
         Column("phase", "phase"),
         Column("distance_is", "distance is of"),
         Column("distance", "distance", unit="value", better="lower"),
@@ -81,9 +83,7 @@ def forgetting_against_cost(benchmark: Benchmark, groups: Sequence[Group]) -> Fi
         f"Down is nearer to the retrained model, left is cheaper for the client that asks. {kind} "
         "The dotted line joins what nothing else beats in both.",
         tuple(panels),
-        tuple(
-            Key(group.name(), group.number, line=False) for group in groups if group.number in drawn
-        ),
+        legend(drawn.values(), line=False),
         Table("figure-forgetting-against-cost", "Forgetting against cost", columns, tuple(rows)),
     )
 

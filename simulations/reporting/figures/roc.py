@@ -23,6 +23,8 @@ _WHEN = {
     "pair": ("attack on before and after", 3),
 }
 
+_SHOWN = 6  # so many panels are not folded away
+
 Roc = tuple[tuple[float, float], ...]
 
 
@@ -63,23 +65,29 @@ def membership_roc(groups: Sequence[Group]) -> Figure | None:
     if not panels:
         return None
     columns = (
-        *axis_columns(groups[0].axes),
+        *axis_columns(groups[0]),
         Column("phase", "phase"),
         Column("model", "model"),
         Column("false_positive_rate", "false positives", unit="share"),
         Column("true_positive_rate", "true positives", unit="share"),
     )
-    keys = tuple(Key(Label(said), style) for when, (said, style) in _WHEN.items() if when in used)
+    folded = [("Few false positives (logarithmic axis)", tuple(low))]
+    if len(panels) > _SHOWN:
+        folded.insert(0, (f"The other {len(panels) - _SHOWN}", tuple(panels[_SHOWN:])))
+    keys = tuple(
+        Key(Label(said), style, marker=False)
+        for when, (said, style) in _WHEN.items()
+        if when in used
+    )
     return Figure(
         "membership-roc",
         "Membership attack at every threshold",
         "True positives by false positives, averaged over the seeds. On the diagonal the attack "
         "guesses. Forgetting aims at the retrained model's curve, not below it.",
-        tuple(panels),
+        tuple(panels[:_SHOWN]),
         (*keys, Key(Label("guessing"), 7, dashed=True)),
         Table("figure-membership-roc", "Membership attack", columns, tuple(rows)),
-        tuple(low),
-        "Few false positives (logarithmic axis)",
+        tuple(folded),
     )
 
 

@@ -40,7 +40,9 @@ def to_csv(table: Table) -> str:
 
 
 def _is_spread(table: Table, place: int) -> bool:
-    return any(isinstance(row[place], Summary) and row[place].count > 1 for row in table.rows)  # type: ignore[union-attr]
+    return not table.columns[place].fixed and any(
+        isinstance(value := row[place], Summary) and value.count > 1 for row in table.rows
+    )
 
 
 def _name(column: Column) -> str:

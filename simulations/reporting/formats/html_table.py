@@ -6,11 +6,10 @@ from simulations.reporting.formats.markup import Markup, element, join
 from simulations.reporting.statistic import Summary
 from simulations.reporting.table import BETTER, Table, Value, seeds
 
-_NO_UNIT = ("", "count", "value")
-
 
 def to_html(table: Table) -> Markup:
     """Return a table with its caption; the best number of a column is bold."""
+    table = table.for_people()
     head = element("thead", *_head(table))
     best = [table.best(place) for place in range(len(table.columns))]
     body = element(
@@ -36,14 +35,29 @@ def _head(table: Table) -> list[Markup]:
     grouped = any(column.group for column in table.columns)
     above, below, place = [], [], 0
     while place < len(table.columns):
-        group, end = table.columns[place].group, place + 1
-        while group and end < len(table.columns) and table.columns[end].group == group:
-            end += 1
+        group, end = table.columns[place].group, table.group_end(place)
         if group:
-            above.append(
-                element("th", group, colspan=end - place, scope="colgroup", class_="group")
+            inside = range(place, end)
+            # What is said of all columns of a group is said once.
+            units = {_unit(table, inner) for inner in inside}
+            betters = {table.columns[inner].better for inner in inside}
+            said = _said(
+                units.pop() if len(units) == 1 else "", betters.pop() if len(betters) == 1 else ""
             )
-            below += [_name(table, inner, inner == place) for inner in range(place, end)]
+            above.append(
+                element(
+                    "th",
+                    element("span", group),
+                    *said,
+                    colspan=end - place,
+                    scope="colgroup",
+                    class_="group",
+                )
+            )
+            below += [
+                _name(table, inner, inner == place, units=bool(units), betters=bool(betters))
+                for inner in inside
+            ]
         elif grouped:
             above.append(_name(table, place, False, rowspan=2))
         else:
@@ -53,14 +67,31 @@ def _head(table: Table) -> list[Markup]:
     return [*rows, element("tr", *below)]
 
 
-def _name(table: Table, place: int, starts: bool, rowspan: int | None = None) -> Markup:
-    column = table.columns[place]
-    unit = "" if column.is_text else table.style(place).unit
-    parts: list[object] = [element("span", column.name.replace(" - ", " \u2212 "))]
+def _unit(table: Table, place: int) -> str:
+    return "" if table.columns[place].is_text else table.style(place).unit
+
+
+def _said(unit: str, better: str) -> list[Markup]:
+    """Return what a header says below a name."""
+    parts = []
     if unit:
         parts.append(element("span", unit, class_="unit"))
-    if column.better:
-        parts.append(element("span", BETTER[column.better], class_="better"))
+    if better:
+        parts.append(element("span", BETTER[better], class_="better"))
+    return parts
+
+
+def _name(
+    table: Table,
+    place: int,
+    starts: bool,
+    rowspan: int | None = None,
+    units: bool = True,
+    betters: bool = True,
+) -> Markup:
+    column = table.columns[place]
+    said = _said(_unit(table, place) if units else "", column.better if betters else "")
+    parts: list[object] = [element("span", column.name.replace(" - ", " \u2212 ")), *said]
     classes = " ".join(
         name for name, holds in (("text", column.is_text), ("starts", starts)) if holds
     )
@@ -91,24 +122,22 @@ def _number(
     style = table.style(place)
     mean = style.mean(value.mean).replace("-", "\u2212")
     parts: list[object] = [element("strong", mean) if best else mean]
-    if any(isinstance(one[place], Summary) and _has_spread(one[place]) for one in table.rows):
+    column = table.columns[place]
+    spread = [
+        one.deviation
+        for row_of in table.rows
+        if isinstance(one := row_of[place], Summary) and one.deviation is not None
+    ]
+    # That every seed counts as many need not be said.
+    if any(spread) or (spread and column.unit != "count"):
         shown = "" if value.deviation is None else f"± {style.deviation(value.deviation)}"
         # As wide in all rows, so that the means stand below each other.
-        width = max(
-            len(style.deviation(one[place].deviation))  # type: ignore[union-attr,arg-type]
-            for one in table.rows
-            if _has_spread(one[place])
-        )
+        width = max(len(style.deviation(one)) for one in spread)
         parts.append(element("span", shown, class_="sd", style=f"min-width:{width + 2}ch"))
-    column = table.columns[place]
-    if column.unit not in _NO_UNIT and value.count < seeds(row):
+    if not column.fixed and value.count < seeds(row):
         few = f"measured in {value.count} of {seeds(row)} seeds"
         parts.append(element("sup", element("abbr", value.count, title=few)))
     return [join(*parts)]
-
-
-def _has_spread(value: Value) -> bool:
-    return isinstance(value, Summary) and value.deviation is not None
 
 
 def _classes(starts: bool, *others: str) -> str | None:

@@ -51,6 +51,7 @@ def to_latex(table: Table) -> str:
 
     The best number of a column is bold; an arrow in its header says whether more or less is better.
     """
+    table = table.for_people()
     places = range(len(table.columns))
     best = [table.best(place) for place in places]
     sides = "".join("l" if column.is_text else "r" for column in table.columns)
@@ -103,9 +104,7 @@ def _groups(table: Table) -> tuple[str, str]:
     """Return the upper row of the header, and the rules below it; empty if there are no groups."""
     cells, rules, place = [], [], 0
     while place < len(table.columns):
-        group, end = table.columns[place].group, place + 1
-        while group and end < len(table.columns) and table.columns[end].group == group:
-            end += 1
+        group, end = table.columns[place].group, table.group_end(place)
         if group:
             cells.append(f"\\multicolumn{{{end - place}}}{{c}}{{{escaped(group)}}}")
             rules.append(f"\\cmidrule(lr){{{place + 1}-{end}}}")

@@ -13,6 +13,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 def to_markdown(table: Table) -> str:
     """Return a table with its title and notes; the best number of a column is bold."""
+    table = table.for_people()
     places = range(len(table.columns))
     header = [_header(table, place) for place in places]
     rule = [":---" if table.columns[place].is_text else "---:" for place in places]

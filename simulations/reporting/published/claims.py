@@ -214,32 +214,27 @@ def retained_is_better(groups: Sequence[Group], baseline: str, phase: str) -> Cl
     """
     text = f"After {phase}, splitwiper is more accurate on retained labels than {baseline}"
     task = 0 if phase == "learning" else 1
-    found: list[tuple[float, float, int]] = []
+    found: list[tuple[float, float]] = []
     for ours, theirs in _compared(groups, ("splitwiper",), baseline):
         mine = ours.of_phase(task, lambda one: one.retained)
         other = theirs.of_phase(task, lambda one: one.retained)
         if mine is not None and other is not None:
-            count = min(mine.count, other.count)
-            found.append((mine.mean - other.mean, _error(mine, other), count))
+            found.append((mine.mean - other.mean, _error(mine, other)))
     paper = _published_gain(baseline, "learn" if task == 0 else "unlearn")
     if not found:
         return Claim(text, "cannot be told", _no_pair("splitwiper", baseline), paper)
     values = ", ".join(
-        f"{100 * gain:+.1f}" + (f" ± {100 * error:.1f}" if count > 1 else "")
-        for gain, error, count in found[:6]
+        f"{100 * gain:+.1f}" + (f" ± {100 * error:.1f}" if error else "")
+        for gain, error in found[:6]
     )
     more = f" and {len(found) - 6} more" if len(found) > 6 else ""
-    once = "; one seed" if all(count == 1 for _, _, count in found) else ""
-    figures = (
-        f"{values} points{more} (± standard error{once})"
-        if not once
-        else (f"{values} points{more}{once}")
-    )
-    if any(gain <= -error and gain < 0 for gain, error, _ in found):
+    kind = "± standard error" if any(error for _, error in found) else "without repeated seeds"
+    figures = f"{values} points{more} ({kind})"
+    if any(gain <= -error and gain < 0 for gain, error in found):
         return Claim(text, "does not hold", figures, paper)
-    if all(gain > error for gain, error, _ in found):
+    if all(gain > error for gain, error in found):
         return Claim(text, "holds", figures, paper)
-    if all(gain == 0 and not error for gain, error, _ in found):
+    if all(gain == 0 and not error for gain, error in found):
         return Claim(text, "does not hold", figures, paper)
     return Claim(text, "cannot be told", f"{figures}; within the noise of seeds", paper)
 

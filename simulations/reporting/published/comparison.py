@@ -44,7 +44,21 @@ _PRETRAINING = "ours contain pre-training"
 
 @dataclass(frozen=True)
 class Pair:
-    """One number of ours, measured in several seeds, and the published one, in the same unit."""
+    """One number of ours, measured in several seeds, and the published one, in the same unit.
+
+    Parameters
+    ----------
+    where : dict
+        The published row.
+    quantity : str
+        Which of its numbers; those of one row stand beside each other.
+    unit : str
+        Of both.
+    ours, theirs : Summary, float
+        The numbers.
+    apart : sequence of str
+        What keeps them from being compared.
+    """
 
     where: Row
     quantity: str
@@ -62,45 +76,80 @@ def comparison_tables(benchmark: Benchmark, groups: Sequence[Group]) -> list[Tab
 
 def _table(name: str, pairs: Sequence[tuple[Group, Pair]]) -> Table:
     """Return the pairs as a table, without the columns in which all are the same."""
+    lines: dict[tuple[object, ...], tuple[Group, dict[str, Pair]]] = {}
+    for group, pair in pairs:
+        key = (group.number, *pair.where.values())
+        lines.setdefault(key, (group, {}))[1][pair.quantity] = pair
     keys = list(pairs[0][1].where)
     kept = [
         key for key in keys if key == "framework" or len({pair.where[key] for _, pair in pairs}) > 1
     ]
     # Several of our cells can match one published row: they differ in what the paper does not vary.
-    several = len({(pair.quantity, *pair.where.values()) for _, pair in pairs}) < len(pairs)
-    same = [f"{key} {pairs[0][1].where[key]}" for key in keys if key not in kept]
-    unit = pairs[0][1].unit
-    columns = (
+    several = len({tuple(pair.where.values()) for _, pair in pairs}) < len(lines)
+    quantities = list(dict.fromkeys(pair.quantity for _, pair in pairs))
+    everywhere = [
+        reason for reason in pairs[0][1].apart if all(reason in pair.apart for _, pair in pairs)
+    ]
+    columns = [
         *(Column("cells", "our cells") for _ in range(several)),
         *(Column(key, key) for key in kept),
-        Column("quantity", "what"),
-        Column("ours", "ours", unit=unit),
-        Column("paper", "paper's", unit=unit),
-        Column("difference", "ours - paper's", unit=unit, signed=True),
-        Column("comparable", "comparable?"),
-    )
-    rows: list[tuple[Value, ...]] = []
-    for group, pair in pairs:
-        difference = Summary(pair.ours.mean - pair.theirs, None, pair.ours.count)
-        verdict = (
-            Label(f"no: {'; '.join(pair.apart)}", tone="open")
-            if pair.apart
-            else Label("yes", tone="good")
-        )
-        rows.append(
-            (
-                *(group.name() for _ in range(several)),
-                *(Label(pair.where[key]) for key in kept),
-                Label(pair.quantity),
-                pair.ours,
-                Summary(pair.theirs),
-                difference,
-                verdict,
-            )
-        )
-    shared = (f"Same in all rows: {', '.join(same)}.",) if same else ()
+    ]
+    for quantity in quantities:
+        slug, unit = quantity.replace(" ", "_"), pairs[0][1].unit
+        columns += [
+            Column(f"{slug}_ours", "ours", quantity, unit),
+            Column(f"{slug}_paper", "paper's", quantity, unit, fixed=True),
+            Column(f"{slug}_difference", "difference", quantity, unit, signed=True, fixed=True),
+        ]
+    columns.append(Column("comparable", "comparable?"))
+    rows = [
+        _row(group, found, kept, quantities, everywhere, several) for group, found in lines.values()
+    ]
+    same = [f"{key} {pairs[0][1].where[key]}" for key in keys if key not in kept]
+    notes = [f"Same in all rows: {', '.join(same)}."] if same else []
+    if everywhere:
+        notes.append(f"No row is comparable as it is: {'; '.join(everywhere)}.")
     slug = f"paper-{name.replace('_', '-')}"
-    return Table(slug, _TITLES[name], columns, tuple(rows), (*shared, *_NOTES.get(name, ())))
+    told = (*notes, *_NOTES.get(name, ()))
+    return Table(slug, _TITLES[name], tuple(columns), tuple(rows), told)
+
+
+def _row(
+    group: Group,
+    found: dict[str, Pair],
+    kept: Sequence[str],
+    quantities: Sequence[str],
+    everywhere: Sequence[str],
+    several: bool,
+) -> tuple[Value, ...]:
+    """Return one published row beside ours; `everywhere` is what a note says of all rows."""
+    where = next(iter(found.values())).where
+    values: list[Value] = [group.name()] if several else []
+    values += [Label(where[key]) for key in kept]
+    for quantity in quantities:
+        pair = found.get(quantity)
+        if pair is None:
+            values += [None, None, None]
+        else:
+            values += [pair.ours, Summary(pair.theirs), Summary(pair.ours.mean - pair.theirs)]
+    values.append(_comparable(found, everywhere))
+    return tuple(values)
+
+
+def _comparable(found: dict[str, Pair], everywhere: Sequence[str]) -> Label:
+    reasons: dict[str, list[str]] = {}
+    for quantity, pair in found.items():
+        for reason in pair.apart:
+            reasons.setdefault(reason, []).append(quantity)
+    if not reasons:
+        return Label("yes", tone="good")
+    said: dict[str, list[str]] = {}
+    for reason, quantities in reasons.items():
+        if reason not in everywhere:
+            of = "" if len(quantities) == len(found) else f"{' and '.join(quantities)}: "
+            said.setdefault(of, []).append(reason)
+    own = [of + ", ".join(told) for of, told in said.items()]
+    return Label(f"no: {'; '.join(own)}" if own else "no", tone="open")
 
 
 def _pairs(
@@ -174,7 +223,7 @@ def _times(benchmark: Benchmark, group: Group) -> Iterator[Pair]:
                 more = [_HARDWARE] if training.mean or theirs else []
                 if training.mean and cell.setting("pretrain-epochs"):
                     more.append(_PRETRAINING)
-                yield Pair(at, "training", "seconds", training, theirs, (*more, *apart))
+                yield Pair(at, "training", "seconds", training, theirs, (*apart, *more))
             if up is not None:
                 seconds = _times_factor(up, 8 / (BANDWIDTH * 1e6))
                 theirs = float(row["transmission_s"])
@@ -186,14 +235,14 @@ def _accuracies(benchmark: Benchmark, group: Group) -> Iterator[Pair]:
     where = _where(benchmark, cell, with_epsilon=True)
     for scenario, phase, label in _label_phases(group) if where else ():
         for labels, name in (("unlearned", "forgotten"), ("retained", "retained")):
-            at = {**(where or {}), "scenario": scenario, "labels": labels}
-            row = lookup("label_accuracy", **at)
+            at = {**(where or {}), "scenario": scenario}
+            row = lookup("label_accuracy", **at, labels=labels)
             ours = group.of_phase(phase.task, lambda one, name=name: getattr(one, name))  # type: ignore[misc]
             if row is None or ours is None:
                 continue
             apart = differences(benchmark, cell, row["dataset"], label)
             theirs = float(row["accuracy_percent"]) / 100
-            yield Pair(at, "accuracy", "share", ours, theirs, tuple(apart))
+            yield Pair(at, f"{name} accuracy", "share", ours, theirs, tuple(apart))
 
 
 def _sample_accuracies(benchmark: Benchmark, group: Group) -> Iterator[Pair]:
@@ -203,14 +252,14 @@ def _sample_accuracies(benchmark: Benchmark, group: Group) -> Iterator[Pair]:
         return
     for delta, task in ((0.0, 0), (meant[0], 1)):
         for labels, name in (("unlearned", "forgotten"), ("retained", "retained")):
-            at = {**where, "delta": f"{delta:g}", "labels": labels}
-            row = lookup("sample_level_accuracy", **at)
+            at = {**where, "delta": f"{delta:g}"}
+            row = lookup("sample_level_accuracy", **at, labels=labels)
             ours = group.of_phase(task, lambda one, name=name: getattr(one, name))  # type: ignore[misc]
             if row is None or ours is None:
                 continue
             apart = differences(benchmark, cell, row["dataset"], meant[1])
             theirs = float(row["accuracy_percent"]) / 100
-            yield Pair(at, "accuracy", "share", ours, theirs, tuple(apart))
+            yield Pair(at, f"{name} accuracy", "share", ours, theirs, tuple(apart))
 
 
 def _hit_rates(benchmark: Benchmark, group: Group) -> Iterator[Pair]:

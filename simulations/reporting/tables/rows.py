@@ -32,13 +32,17 @@ def tabulate(
     only_measured : bool
         Whether groups of which nothing is known but their seeds are left out.
     """
-    axes = axis_columns(groups[0].axes)
+    axes = axis_columns(groups[0])
     rows: list[tuple[Value, ...]] = []
     for group in groups:
         values = tuple(measure(group) for _, measure in measured)
         if not only_measured or any(value is not None for value in values):
             rows.append((*group.labels(), _seeds(group), *values))
-    columns = (*axes, Column("seeds", "seeds", unit="count"), *(column for column, _ in measured))
+    columns = (
+        *axes,
+        Column("seeds", "seeds", unit="count", fixed=True),
+        *(column for column, _ in measured),
+    )
     return Table(slug, title, columns, tuple(rows), tuple(notes))
 
 
