@@ -30,6 +30,11 @@ class Summary:
     deviation: float | None = None
     count: int = 1
 
+    @property
+    def is_nothing(self) -> bool:
+        """Whether every value is 0."""
+        return self.mean == 0 and not self.deviation
+
 
 def summarise(values: Iterable[float | None]) -> Summary | None:
     """Return mean and sample standard deviation of what was measured, None if nothing was."""
@@ -62,7 +67,9 @@ class Style:
     signed: bool = False
 
     def mean(self, value: float) -> str:
-        """Return a number as it is shown, with a hyphen for a minus."""
+        """Return a number as it is shown, with a hyphen for a minus; nothing at all is a bare 0."""
+        if value == 0:
+            return "0"
         shown = f"{value * self.factor:.{self.decimals}f}"
         if float(shown) == 0:
             return shown.lstrip("-")

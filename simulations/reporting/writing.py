@@ -14,6 +14,7 @@ from simulations.reporting.page import render_page
 
 # What an earlier report wrote is removed where this one writes it no more; nothing else is.
 _LISTED = ".written"
+_ENDINGS = (".csv", ".md", ".tex")
 
 
 def write_report(folder: Path) -> Content:
@@ -67,7 +68,7 @@ def _remove_former(tables: Path, kept: Mapping[str, str]) -> None:
     except FileNotFoundError:
         return
     for name in former:
-        if name not in kept and Path(name).name == name:
+        if name not in kept and Path(name).name == name and Path(name).suffix in _ENDINGS:
             (tables / name).unlink(missing_ok=True)
 
 

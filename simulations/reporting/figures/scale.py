@@ -60,12 +60,12 @@ def linear(
     """
     least = min(values, default=0.0) if low is None else low
     most = max(values, default=1.0) if high is None else high
-    if most <= least:
+    if most - least <= 1e-9 * max(abs(least), abs(most)):
         most = least + (abs(least) or 1.0)
     step = _step((most - least) / 4)
     start = math.floor(least / step + 1e-9) if low is None else math.ceil(least / step - 1e-9)
     end = math.ceil(most / step - 1e-9) if high is None else math.floor(most / step + 1e-9)
-    places = [round(number * step, 12) for number in range(start, end + 1)]
+    places = [float(f"{number * step:.12g}") for number in range(start, end + 1)]
     bottom = places[0] if low is None else least
     top = places[-1] if high is None else most
     return Scale(label, bottom, top, tuple((place, written(place)) for place in places))

@@ -33,7 +33,7 @@ def to_csv(table: Table) -> str:
                     [_exact(value.mean), deviation, value.count] if wide else [_exact(value.mean)]
                 )
             else:
-                shown = (value.full or value.text) if isinstance(value, Label) else ""
+                shown = _text(value.full or value.text) if isinstance(value, Label) else ""
                 values += [shown, "", ""] if wide else [shown]
         writer.writerow(values)
     return sink.getvalue()
@@ -48,6 +48,11 @@ def _is_spread(table: Table, place: int) -> bool:
 def _name(column: Column) -> str:
     says_its_unit = column.unit in ("", "count", "value") or column.unit in column.slug
     return column.slug if says_its_unit else f"{column.slug}_{column.unit}"
+
+
+def _text(value: str) -> str:
+    """Return a text without what readers of CSV take for the end of a line, or of the file."""
+    return value.replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _exact(value: float) -> object:

@@ -130,7 +130,9 @@ def _number(
     ]
     # That every seed counts as many need not be said.
     if any(spread) or (spread and column.unit != "count"):
-        shown = "" if value.deviation is None else f"± {style.deviation(value.deviation)}"
+        shown = ""
+        if value.deviation is not None and not value.is_nothing:
+            shown = f"± {style.deviation(value.deviation)}"
         # As wide in all rows, so that the means stand below each other.
         width = max(len(style.deviation(one)) for one in spread)
         parts.append(element("span", shown, class_="sd", style=f"min-width:{width + 2}ch"))

@@ -74,7 +74,7 @@ def to_latex(table: Table) -> str:
             if isinstance(value, Summary):
                 style = table.style(place)
                 shown = style.mean(value.mean).replace("-", "$-$")
-                if value.deviation is not None:
+                if value.deviation is not None and not value.is_nothing:
                     shown += f" $\\pm$ {style.deviation(value.deviation)}"
                 cells.append(f"\\textbf{{{shown}}}" if number in best[place] else shown)
             else:

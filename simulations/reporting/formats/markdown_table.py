@@ -25,7 +25,7 @@ def to_markdown(table: Table) -> str:
             if isinstance(value, Summary):
                 style = table.style(place)
                 shown = style.mean(value.mean).replace("-", "\u2212")
-                if value.deviation is not None:
+                if value.deviation is not None and not value.is_nothing:
                     shown += f" ± {style.deviation(value.deviation)}"
                 cells.append(f"**{shown}**" if number in best[place] else shown)
             else:

@@ -46,15 +46,14 @@ def cost_tables(groups: Sequence[Group]) -> list[Table]:
     tables = []
     for task, called in phases(groups).items():
         measured: list[Measured] = []
-        for name, group, unit in (
-            ("seconds", "computing, a client", "seconds"),
-            ("bytes_up", "upload, a client", "bytes"),
-            ("bytes_down", "download, a client", "bytes"),
-            ("wire_up", "upload on the wire", "seconds"),
+        for name, slug, group, unit in (
+            ("seconds", "computing", "computing, a client", "seconds"),
+            ("bytes_up", "upload", "upload, a client", "bytes"),
+            ("bytes_down", "download", "download, a client", "bytes"),
+            ("wire_up", "upload_on_the_wire", "upload on the wire", "seconds"),
         ):
             for requested, who in ((True, "requesting"), (False, "other")):
-                slug = f"{name}_{who}_{unit}" if name in ("seconds", "wire_up") else f"{name}_{who}"
-                column = Column(slug, who, group, unit, "lower")
+                column = Column(f"{slug}_{who}", who, group, unit, "lower")
                 measured.append((column, partial(_cost, task=task, name=name, requested=requested)))
         column = Column("server_seconds", "training", "server", "seconds", "lower")
         measured.append((column, partial(_server, task=task)))

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from contextlib import contextmanager
@@ -14,6 +15,16 @@ from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PATIENCE = 60
+
+# The browser reads from descriptor 3 and writes to 4. Both are first put out of each other's way.
+_AS_DESCRIPTORS = """
+import os, sys
+from fcntl import F_DUPFD, fcntl
+pipes = [fcntl(int(number), F_DUPFD, 10) for number in sys.argv[1:3]]
+os.dup2(pipes[0], 3)
+os.dup2(pipes[1], 4)
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
 
 
 def find_browser():
@@ -110,15 +121,10 @@ def browsing(browser):
         "--remote-debugging-pipe",
     ]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        # The browser reads from descriptor 3 and writes to 4.
         process = subprocess.Popen(
             [
-                "sh",
-                "-c",
-                f'exec "$@" 3<&{to_read} 4>&{from_write}',
-                "sh",
-                *command,
-                f"--user-data-dir={profile}",
+                *(sys.executable, "-c", _AS_DESCRIPTORS, str(to_read), str(from_write)),
+                *(*command, f"--user-data-dir={profile}"),
             ],
             pass_fds=(to_read, from_write),
             stdout=subprocess.DEVNULL,
