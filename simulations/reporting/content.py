@@ -84,7 +84,7 @@ def make_content(benchmark: Benchmark) -> Content:
         ),
         _section("paper", "Beside the SplitWiper paper", published, []),
         _section("data", "Data", [], [label_distribution(benchmark.cells)]),
-        _section("failures", "Failed and missing cells", [failures_table(benchmark)], []),
+        _section("failures", "Failures", [failures_table(benchmark)], []),
     )
     return Content(
         benchmark, groups, claims, tuple(section for section in sections if not section.is_empty)

@@ -187,19 +187,23 @@ def _section(section: Section) -> Markup:
     return element(
         "section",
         element("h2", section.title),
-        *(_table(table) for table in section.tables),
+        *(
+            # What is the same as above is not said again.
+            _table(table, not number or table.notes != section.tables[number - 1].notes)
+            for number, table in enumerate(section.tables)
+        ),
         *(_figure(figure) for figure in section.figures),
         id=section.slug,
     )
 
 
-def _table(table: Table) -> Markup:
+def _table(table: Table, noted: bool) -> Markup:
     return element(
         "div",
         to_html(table),
         element(
             "div",
-            *(element("p", note) for note in table.notes),
+            *(element("p", note) for note in table.notes if noted),
             element("p", "As ", _files(table.slug, ("csv", "md", "tex")), class_="files"),
             class_="note",
         ),

@@ -113,4 +113,6 @@ def _decimals(largest: float, smallest: float) -> int:
         return 0
     for_largest = max(0, 2 - math.floor(math.log10(largest)))
     for_smallest = max(0, 1 - math.floor(math.log10(smallest)))
-    return min(max(for_largest, for_smallest), for_largest + 2, 9)
+    # What needs many more digits than the largest is not worth them.
+    needed = for_smallest if for_smallest <= for_largest + 2 else for_largest + 1
+    return min(max(for_largest, needed), 9)

@@ -10,7 +10,7 @@ from itertools import pairwise
 from simulations.reporting.figures.scale import Scale
 from simulations.reporting.formats.markup import Markup, element, join
 
-_MARKED = 12  # so many points of a curve are all marked
+_MARKED = 12  # so many points of a line are all marked
 STYLES = 8  # colours and markers; page.css has as many
 
 _WIDTH, _HEIGHT = 380, 262
@@ -45,7 +45,7 @@ class Curve:
     dashed : bool
         How.
     markers : bool
-        Whether points are marked; where there are many, some.
+        Whether points are marked; where many are joined by a line, some.
     band : bool
         Whether the spread is a band along the curve; else it is a bar at each mark.
     steps : bool
@@ -214,7 +214,7 @@ def _grid(frame: Frame) -> Markup:
             if frame.rows
             else element("line", x1=across, y1=bottom, x2=across, y2=bottom + 4, class_="axis")
         )
-        over = across + _LETTER * len(name) / 2 > frame.width
+        over = across + _LETTER * len(name) / 2 > frame.width - 4
         anchor, at = ("end", frame.width - 1) if over else ("middle", across)
         parts.append(_text(name, at, bottom + 18, anchor))
     if not frame.rows:
@@ -277,7 +277,8 @@ def _markers(frame: Frame, curve: Curve) -> Markup:
     if not curve.markers:
         return Markup()
     drawn = []
-    every = 1 if len(curve.points) <= _MARKED else math.ceil(len(curve.points) / (_MARKED / 2))
+    many = curve.line and len(curve.points) > _MARKED
+    every = math.ceil(len(curve.points) / (_MARKED / 2)) if many else 1
     # Not at the same places in all curves, which may lie above each other.
     first = curve.style % every
     for point in curve.points[first::every]:

@@ -1,6 +1,6 @@
 """What the SplitWiper paper claims, and whether a benchmark's cells show it: a function a claim.
 
-Each says "holds", "does not hold", or "cannot be told from these cells", with the figures. A claim
+Each says "holds", "does not hold" or, from these cells, "cannot be told", with the figures. A claim
 is about cells that were retrained; cells are compared that differ in nothing but the strategy.
 """
 
@@ -92,12 +92,7 @@ def claims_table(claims: Sequence[Claim]) -> Table:
     rows: list[tuple[Value, ...]] = [
         (
             Label(claim.text),
-            Label(
-                "cannot be told from these cells"
-                if claim.verdict == "cannot be told"
-                else claim.verdict,
-                tone=_TONES[claim.verdict],
-            ),
+            Label(claim.verdict, tone=_TONES[claim.verdict]),
             Label(claim.figures),
             Label(claim.paper) if claim.paper else None,
         )
@@ -105,7 +100,7 @@ def claims_table(claims: Sequence[Claim]) -> Table:
     ]
     columns = (
         Column("claim", "the paper's claim"),
-        Column("verdict", "here"),
+        Column("verdict", "from these cells"),
         Column("figures", "figures"),
         Column("paper", "in the paper's own tables"),
     )

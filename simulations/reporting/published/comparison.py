@@ -101,7 +101,7 @@ def _table(name: str, pairs: Sequence[tuple[Group, Pair]]) -> Table:
             Column(f"{slug}_paper", "paper's", quantity, unit, fixed=True),
             Column(f"{slug}_difference", "difference", quantity, unit, signed=True, fixed=True),
         ]
-    columns.append(Column("comparable", "comparable?"))
+    columns += [Column("comparable", "comparable?"), Column("why_not", "why not")]
     rows = [
         _row(group, found, kept, quantities, everywhere, several) for group, found in lines.values()
     ]
@@ -132,24 +132,24 @@ def _row(
             values += [None, None, None]
         else:
             values += [pair.ours, Summary(pair.theirs), Summary(pair.ours.mean - pair.theirs)]
-    values.append(_comparable(found, everywhere))
-    return tuple(values)
+    return (*values, *_comparable(found, everywhere))
 
 
-def _comparable(found: dict[str, Pair], everywhere: Sequence[str]) -> Label:
+def _comparable(found: dict[str, Pair], everywhere: Sequence[str]) -> tuple[Label, Label | None]:
+    """Return whether a row is comparable, and why not where no note says it."""
     reasons: dict[str, list[str]] = {}
     for quantity, pair in found.items():
         for reason in pair.apart:
             reasons.setdefault(reason, []).append(quantity)
     if not reasons:
-        return Label("yes", tone="good")
+        return Label("yes", tone="good"), None
     said: dict[str, list[str]] = {}
     for reason, quantities in reasons.items():
         if reason not in everywhere:
             of = "" if len(quantities) == len(found) else f"{' and '.join(quantities)}: "
             said.setdefault(of, []).append(reason)
     own = [of + ", ".join(told) for of, told in said.items()]
-    return Label(f"no: {'; '.join(own)}" if own else "no", tone="open")
+    return Label("no", tone="open"), Label("; ".join(own)) if own else None
 
 
 def _pairs(

@@ -185,6 +185,14 @@ def test_clustering_accuracy_has_every_attack_once(bench):
     assert_speaks(figure)
 
 
+def test_of_many_attacks_none_is_left_out(bench):
+    names = [f"attack {number}" for number in range(20)]
+    attacks = [{"name": name, "clusters": 3, "inclusive": 1.0, "perfect": 0.5} for name in names]
+    bench.cell(phase(label_matching={"attacks": attacks}), strategy="splitwiper-plus")
+    for picture in drawn(clustering_accuracy(read(bench)[1])):
+        assert len(list(picture.iter("circle"))) == 20
+
+
 def sent(size):
     return [client(0, True, up=size, down=0), client(1)]
 

@@ -48,7 +48,7 @@ def test_the_largest_number_of_a_column_is_shown_to_three_places(values, unit):
 def test_all_numbers_of_a_column_have_one_unit():
     style = style_for([2_500_000, 800, 0], "bytes")
     assert style.unit == "MB"
-    assert [style.mean(value) for value in (2_500_000, 800, 0)] == ["2.5000", "0.0008", "0"]
+    assert [style.mean(value) for value in (2_500_000, 800, 0)] == ["2.500", "0.001", "0"]
     assert style_for([512], "bytes").mean(512) == "512"
 
 
@@ -66,7 +66,7 @@ def test_a_difference_has_a_sign_and_no_negative_zero():
 def test_nothing_at_all_is_told_from_what_is_too_small_to_show():
     style = style_for([1000.0, 0.001, 0.0], "seconds")
     assert style.mean(0.0) == "0"
-    assert style.mean(0.0001) == "0.00"
+    assert style.mean(0.0001) == "0.0"
     assert Summary(0.0, 0.0, 3).is_nothing
     assert not Summary(0.0, 0.1, 3).is_nothing
 
