@@ -138,10 +138,10 @@ def cost_is_cut(groups: Sequence[Group], baseline: str, quantity: str) -> Claim:
     if not cuts:
         return Claim(text, "cannot be told", _no_pair("splitwiper", baseline), paper)
     worst, mine, other = min(cuts, key=lambda cut: cut[0])
-    unit, factor = (" s", 1.0) if quantity == "training" else (" s at 100 Mbps", 8e-8)
+    where, factor = ("", 1.0) if quantity == "training" else (" at 100 Mbps", 8e-8)
     figures = (
         f"{_range([cut for cut, _, _ in cuts])} less"
-        f" ({mine.mean * factor:.4g}{unit} against {other.mean * factor:.4g}{unit}"
+        f" ({mine.mean * factor:.4g} s against {other.mean * factor:.4g} s{where}"
         f"{_where_worst(cuts)})"
     )
     # In whole percent, as the paper writes it.
@@ -270,8 +270,8 @@ def labels_stay_hidden(groups: Sequence[Group], paper_attacks: bool) -> Claim:
     groups : sequence of Group
         What was measured.
     paper_attacks : bool
-        By the attacks that the claim is about (KMeans and BIRCH with the elbow); else by the
-        strongest of all that were run.
+        By the attacks that the claim is about (KMeans and BIRCH with the elbow), on what it is
+        about (copies=replicate); else by the strongest of all that were run, whatever the copies.
     """
     by = "KMeans and BIRCH with the elbow" if paper_attacks else "the strongest of our attacks"
     text = f"At γ = 3, label matching is perfect for at most 10 % of labels, by {by}"
@@ -284,8 +284,11 @@ def labels_stay_hidden(groups: Sequence[Group], paper_attacks: bool) -> Claim:
         for name in names
         if (rate := matched(phase, name, "perfect")) is not None
     ]
+    if paper_attacks:
+        found = [one for one in found if one[1].setting("copies") == "replicate"]
     if not found:
-        reason = "no splitwiper-plus cell with expansion=3 and attacks=true"
+        copies = ", copies=replicate" if paper_attacks else ""
+        reason = f"no splitwiper-plus cell with expansion=3, attacks=true{copies}"
         return Claim(text, "cannot be told", reason)
     rates = [rate for rate, _, _ in found]
     _, cell, name = max(found, key=lambda one: one[0])

@@ -198,13 +198,13 @@ def test_hit_rates_of_two_strategies_are_two_rows(bench):
     assert found.figures.startswith("1 of 2 fall; 20.0 % at 0.1, 40.0 % at 0.9")
 
 
-def matching(bench, expansion="3", **found):
+def matching(bench, expansion="3", copies="replicate", **found):
     attacks = [
         {"name": name.replace("_", " "), "clusters": 1, "inclusive": 1.0, "perfect": share}
         for name, share in found.items()
     ]
     told = {"attacks": attacks, "strongest": "x", "vanished_are_one_label": None}
-    where = {"strategy": "splitwiper-plus", "expansion": expansion, "copies": "replicate"}
+    where = {"strategy": "splitwiper-plus", "expansion": expansion, "copies": copies}
     bench.cell(phase(label_matching=told), **where)
 
 
@@ -224,6 +224,12 @@ def test_labels_stay_hidden(bench, found, by_the_papers, by_all):
     matching(bench, expansion="2", kmeans_elbow=1.0)
     assert claims.labels_stay_hidden(groups(bench), True).verdict == by_the_papers
     assert claims.labels_stay_hidden(groups(bench), False).verdict == by_all
+
+
+def test_the_claim_is_about_the_papers_copies_and_the_strongest_attack_about_any(bench):
+    matching(bench, copies="modes", kmeans_elbow=0.9)
+    assert claims.labels_stay_hidden(groups(bench), True).verdict == "cannot be told"
+    assert claims.labels_stay_hidden(groups(bench), False).verdict == "does not hold"
 
 
 def test_every_claim_has_a_line_with_its_verdict(bench):
