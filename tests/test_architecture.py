@@ -90,7 +90,9 @@ def test_a_loader_knows_the_data_set_that_it_returns_and_nothing_else_of_the_roo
         assert ours <= known, path
 
 
-@pytest.mark.parametrize("room", [*sorted(WITHOUT_FLOWER), "clients/label_privacy"])
+@pytest.mark.parametrize(
+    "room", [*sorted(WITHOUT_FLOWER), "clients/label_privacy", "simulations/reporting"]
+)
 def test_what_can_do_without_flower_and_ray_does(room):
     assert {"flwr", "ray"} & imported_by(room).keys() == set()
 
@@ -100,6 +102,12 @@ def test_masking_knows_no_client():
     found = {name for path in paths for name in imports(path) if name.startswith("clients")}
     assert found
     assert {name for name in found if not name.startswith("clients.label_privacy.")} == set()
+
+
+def test_reports_are_made_of_files_alone():
+    found = imported_by("simulations/reporting").keys()
+    assert found & set(ALLOWED) == {"models", "simulations"}
+    assert "torch" not in found
 
 
 def test_ray_is_known_to_the_placement_of_the_server_segment_alone():

@@ -110,8 +110,7 @@ def read_benchmark(folder: Path) -> Benchmark:
     """
     about = _about(folder)
     cells, failures, shadows, seconds, found = [], [], 0, 0.0, set()
-    paths = sorted((folder / "cells").glob("*/cell.json")) if (folder / "cells").is_dir() else []
-    for path in paths:
+    for path in sorted((folder / "cells").glob("*/cell.json")):
         name = path.parent.name
         found.add(name)
         try:
@@ -138,7 +137,9 @@ def read_benchmark(folder: Path) -> Benchmark:
             cell, problem = _cell(path.parent, {**description, "id": name})
             cells += [cell] if cell else []
             failures += [_with_error(failed, problem)] if problem else []
-    missing = sorted(set(map(str, about.get("cells") or ())) - found)
+    # A cell that was cut off has a folder, and says nothing of itself.
+    begun = {path.name for path in (folder / "cells").glob("*") if path.is_dir()}
+    missing = sorted((begun | set(map(str, about.get("cells") or ()))) - found)
     if not cells:
         reason = f"it has {len(failures)} failed and {len(missing)} missing"
         first = f"; {failures[0].id}: {failures[0].error}" if failures else ""

@@ -21,7 +21,7 @@ _SPECIAL = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': "{''}",
     "`": r"\textasciigrave{}",
     "±": r"$\pm$",
     "·": r"$\cdot$",

@@ -53,8 +53,10 @@ def test_a_failed_cell_is_listed_with_its_error_in_one_line(bench):
 def test_a_benchmark_that_was_killed_says_which_cells_are_missing(tmp_path):
     bench = Bench(tmp_path, cells=["cell-000", "cell-007", "cell-008"])
     bench.cell(strategy="vanilla")
-    (tmp_path / "cells" / "cell-008").mkdir()
-    assert read_benchmark(tmp_path).missing == ("cell-007", "cell-008")
+    for begun in ("cell-008", "cell-009"):
+        (tmp_path / "cells" / begun).mkdir()
+    (tmp_path / "cells" / "notes.txt").touch()
+    assert read_benchmark(tmp_path).missing == ("cell-007", "cell-008", "cell-009")
 
 
 @pytest.mark.parametrize(
