@@ -295,7 +295,9 @@ def report(
         benchmark = write_report(path).benchmark
         told = {"failed": len(benchmark.failures), "missing": len(benchmark.missing)}
         beside = "".join(f", {count} {name}" for name, count in told.items() if count)
-        typer.echo(f"{len(benchmark.cells)} cells{beside}; the report is {path / 'report.html'}")
+        count = len(benchmark.cells)
+        cells = "1 cell" if count == 1 else f"{count} cells"
+        typer.echo(f"{cells}{beside}; the report is {path / 'report.html'}")
 
 
 @app.command("list")

@@ -125,13 +125,14 @@ def _alarm(benchmark: Benchmark) -> Markup:
         return Markup()
     said = []
     if benchmark.failures:
-        said.append(f"{len(benchmark.failures)} failed")
+        failed = len(benchmark.failures)
+        said.append(f"{failed} {_plural('cell', failed)} failed")
     if benchmark.missing:
-        said.append(f"{len(benchmark.missing)} have not ended: this benchmark is incomplete")
+        missing = len(benchmark.missing)
+        said.append(f"{missing} {_plural('cell', missing)} did not end: this is not all of it")
     return element(
         "p",
-        "Of its cells ",
-        " and ".join(said),
+        ", and ".join(said),
         ". ",
         element("a", "Which, and why", href="#failures"),
         class_="alarm",

@@ -259,7 +259,8 @@ def test_the_command_says_where_the_report_is(tmp_path):
     told = _invoke(tmp_path)
     assert told.exit_code == 0
     report = tmp_path / "report.html"
-    assert told.stdout == f"1 cells, 1 failed, 1 missing; the report is {report}\n"
+    assert "1 cell failed, and 1 cell did not end" in read(tmp_path).text
+    assert told.stdout == f"1 cell, 1 failed, 1 missing; the report is {report}\n"
     assert report.exists()
 
 
