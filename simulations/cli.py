@@ -1,4 +1,4 @@
-"""The command line: ``split-unlearning run``, ``benchmark``, ``unlearn``, ``verify``, ``list``."""
+"""The command line: ``split-unlearning run``, ``benchmark``, ``report``, ``unlearn``..."""
 
 from __future__ import annotations
 
@@ -335,9 +335,33 @@ def benchmark(
             typer.echo(text)
         if ended:
             _end(f"error: {ended} (log: {folder / 'log.txt'})", _RUN_FAILED)
-        typer.echo(f"all figures are in {folder}")
+        if len(failures(folder)) < len(cells):
+            typer.echo(_written_report(folder))
         if failed:
             raise typer.Exit(_RUN_FAILED)
+
+
+@app.command()
+def report(
+    folder: Annotated[
+        str, typer.Argument(metavar="DIR", help="Folder that a benchmark has written.")
+    ],
+) -> None:
+    """Write a benchmark's tables and figures: DIR/report.html, and DIR/tables for papers."""
+    with _one_line_errors():
+        typer.echo(_written_report(Path(folder)))
+
+
+def _written_report(folder: Path) -> str:
+    """Write the report of a benchmark, and say where it is, and of how much."""
+    from simulations.reporting.writing import write_report
+
+    benchmark = write_report(folder).benchmark
+    told = {"failed": len(benchmark.failures), "missing": len(benchmark.missing)}
+    beside = "".join(f", {count} {name}" for name, count in told.items() if count)
+    count = len(benchmark.cells)
+    cells = "1 cell" if count == 1 else f"{count} cells"
+    return f"{cells}{beside}; the report is {folder / 'report.html'}"
 
 
 @app.command("list")

@@ -25,6 +25,15 @@ INSIDE = {
     "command_line": {"data", "state", "session"},
     "metrics": set(),
     "benchmark": {"command_line", "data", "metrics", "session"},
+    "reporting": set(),
+}
+# Rooms within those rooms.
+INNER = {
+    "data/loaders",
+    "reporting/figures",
+    "reporting/formats",
+    "reporting/published",
+    "reporting/tables",
 }
 WITHOUT_FLOWER = {"models", "unlearning", "transport"}
 
@@ -72,7 +81,7 @@ def test_a_room_of_the_simulations_imports_only_what_stands_below_it(room):
 def test_every_room_of_the_simulations_is_known():
     found = (ROOT / "simulations").rglob("__init__.py")
     folders = {path.parent.relative_to(ROOT / "simulations").as_posix() for path in found}
-    assert folders == {".", *INSIDE, "data/loaders"}
+    assert folders == {".", *INSIDE, *INNER}
 
 
 def test_a_loader_knows_the_data_set_that_it_returns_and_nothing_else_of_the_room():
@@ -82,7 +91,9 @@ def test_a_loader_knows_the_data_set_that_it_returns_and_nothing_else_of_the_roo
         assert ours <= known, path
 
 
-@pytest.mark.parametrize("room", [*sorted(WITHOUT_FLOWER), "clients/label_privacy"])
+@pytest.mark.parametrize(
+    "room", [*sorted(WITHOUT_FLOWER), "clients/label_privacy", "simulations/reporting"]
+)
 def test_what_can_do_without_flower_and_ray_does(room):
     assert {"flwr", "ray"} & imported_by(room).keys() == set()
 
@@ -92,6 +103,12 @@ def test_masking_knows_no_client():
     found = {name for path in paths for name in imports(path) if name.startswith("clients")}
     assert found
     assert {name for name in found if not name.startswith("clients.label_privacy.")} == set()
+
+
+def test_reports_are_made_of_files_alone():
+    found = imported_by("simulations/reporting").keys()
+    assert found & set(ALLOWED) == {"models", "simulations"}
+    assert "torch" not in found
 
 
 def test_ray_is_known_to_the_placement_of_the_server_segment_alone():

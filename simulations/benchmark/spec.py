@@ -194,8 +194,11 @@ class _Reader:
                     if coordinates not in [one["coordinates"] for one in left_out]:
                         left_out.append({"coordinates": coordinates, "why": str(error)})
                     continue
-                found.setdefault(cell.id, cell)
-        shadows = {cell.id: cell for target in found.values() for cell in self._shadows_of(target)}
+                found.setdefault(cell.digest, cell)
+        shadows: dict[str, Cell] = {}
+        for target in found.values():
+            for shadow in self._shadows_of(target):
+                shadows.setdefault(shadow.digest, shadow)
         return [*found.values(), *shadows.values()], left_out
 
     def _points(self, grid: Mapping[str, Any]) -> Iterator[dict[str, Value]]:

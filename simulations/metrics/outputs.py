@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 FILE = "outputs.safetensors"
@@ -137,7 +138,11 @@ def read_outputs(path: Path) -> dict[int, Outputs]:
         If it does not hold what was written.
     """
     found: dict[int, dict[str, NDArray[np.generic]]] = {}
-    for name, tensor in load_file(path).items():
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} does not hold outputs: {error}") from error
+    for name, tensor in tensors.items():
         task, _, column = name.partition("/")
         found.setdefault(int(task.removeprefix(_TASK.format(""))), {})[column] = tensor
     try:

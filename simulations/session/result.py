@@ -161,6 +161,7 @@ class Recorder:
             "config": config.as_mapping(),
             "clients": self._prepared.plan.num_clients,
             "environment": environment(config.threads, self._strategy.server.device_name()),
+            "distribution": distribution(self._prepared),
             "setup": {"clients": self._setup},
             "phases": self._phases,
         }
@@ -274,6 +275,23 @@ def environment(threads: int, server_device: str) -> dict[str, Any]:
         "server_device": server_device,
         **{name: version(name) for name in ("flwr", "ray", "torch", "numpy")},
     }
+
+
+def distribution(prepared: Preparation) -> dict[str, Any]:
+    """Return who holds how much before anything is forgotten, of the training split.
+
+    Returns
+    -------
+    dict
+        ``labels``, the names of all; ``train``, a row for each client: how many samples of each
+        label it holds.
+    """
+    labels = prepared.dataset.class_names
+    counts = [
+        np.bincount(prepared.dataset.y_train[ids], minlength=len(labels)).tolist()
+        for ids in prepared.plan.train
+    ]
+    return {"labels": list(labels), "train": counts}
 
 
 def _share(counts: np.ndarray, where: np.ndarray) -> float | None:

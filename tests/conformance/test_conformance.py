@@ -72,6 +72,15 @@ def test_the_samples_left_out_are_those_of_the_plan(run):
     assert min(meant) > 0
 
 
+def test_who_holds_how_much_is_what_the_plan_deals_out(run):
+    plan, dataset = run.prepared.plan, run.prepared.dataset
+    said = run.result["distribution"]
+    assert said["labels"] == list(dataset.class_names)
+    for counts, ids in zip(said["train"], plan.train, strict=True):
+        labels = Counter(dataset.y_train[ids].tolist())
+        assert counts == [labels[label] for label in range(len(said["labels"]))]
+
+
 def test_those_who_are_asked_to_forget_are_said_to_be(run):
     asking = [set(forgetting.samples) for forgetting in run.prepared.forgettings]
     for phase, clients in zip(run.phases, [set().union(*asking), *asking], strict=True):

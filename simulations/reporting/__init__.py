@@ -1,0 +1,1 @@
+"""From the folder of a benchmark to tables and figures that people can read."""

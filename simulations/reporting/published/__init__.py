@@ -1,0 +1,1 @@
+"""What the SplitWiper paper published, and how the cells of a benchmark compare with it."""

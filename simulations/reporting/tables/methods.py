@@ -1,0 +1,78 @@
+"""How well it was learned and forgotten, and what that cost whom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from simulations.reporting.groups import Group
+from simulations.reporting.statistic import Summary
+from simulations.reporting.table import Better, Column, Table
+from simulations.reporting.tables.rows import Measured, phases, tabulate, whole_labels
+
+
+def accuracy_table(groups: Sequence[Group]) -> Table:
+    """Return accuracies after learning and after each request."""
+    measured: list[Measured] = []
+    notes = ["Accuracy on the clients' test splits."]
+    undecided = False
+    for task, called in phases(groups).items():
+        # Of a share of a label, a model that never saw it still knows some: less is not better.
+        lower: Better = "lower" if whole_labels(groups, task) else ""
+        undecided |= bool(task) and not lower
+        for name, better in (("forgotten", lower if task else "higher"), ("retained", "higher")):
+            column = Column(f"{_stem(task)}_{name}", name, f"after {called}", "share", better)
+            measured.append((column, partial(_accuracy, task=task, name=name)))
+    if undecided:
+        notes.append(
+            "Where a share of a label is forgotten, the accuracy to aim at is that of the model "
+            "retrained without it: neither more nor less is better."
+        )
+    return tabulate("accuracy", "Accuracy", groups, measured, notes)
+
+
+def cost_tables(groups: Sequence[Group]) -> list[Table]:
+    """Return what each phase cost clients and server, a table a phase."""
+    rates = sorted(
+        {float(cell.config.get("bandwidth-mbps", 100)) for g in groups for cell in g.cells}
+    )
+    at = " or ".join(f"{rate:g}" for rate in rates)
+    notes = (
+        "A client's own cost, the mean of those who ask to forget and of all others.",
+        "Computing is measured and depends on the machine; it contains pre-training where there "
+        "is any. Bytes are counted where they cross.",
+        f"Seconds on the wire are computed from the bytes on the way up, at {at} Mbps.",
+    )
+    tables = []
+    for task, called in phases(groups).items():
+        measured: list[Measured] = []
+        for name, slug, group, unit in (
+            ("seconds", "computing", "computing, a client", "seconds"),
+            ("bytes_up", "upload", "upload, a client", "bytes"),
+            ("bytes_down", "download", "download, a client", "bytes"),
+            ("wire_up", "upload_on_the_wire", "upload on the wire", "seconds"),
+        ):
+            for requested, who in ((True, "requesting"), (False, "other")):
+                column = Column(f"{slug}_{who}", who, group, unit, "lower")
+                measured.append((column, partial(_cost, task=task, name=name, requested=requested)))
+        column = Column("server_seconds", "training", "server", "seconds", "lower")
+        measured.append((column, partial(_server, task=task)))
+        title = f"Cost of {called}"
+        tables.append(tabulate(f"cost-{_stem(task)}", title, groups, measured, notes))
+    return tables
+
+
+def _stem(task: int) -> str:
+    return f"request-{task}" if task else "learn"
+
+
+def _accuracy(group: Group, task: int, name: str) -> Summary | None:
+    return group.of_phase(task, lambda phase: getattr(phase, name))
+
+
+def _cost(group: Group, task: int, name: str, requested: bool) -> Summary | None:
+    return group.of_phase(task, lambda phase: phase.mean_cost(name, requested))
+
+
+def _server(group: Group, task: int) -> Summary | None:
+    return group.of_phase(task, lambda phase: phase.server_seconds)
