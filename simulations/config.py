@@ -113,6 +113,9 @@ class RunConfig(Keys):
             allowed = f"empty (unlearning={self.unlearning!r} keeps what it needs for one run only)"
             raise refuse("state-dir", self.state_dir, allowed)
         self._check_audit(strategy)
+        if self.state_dir and self.score_every:
+            allowed = "0 (with state-dir accuracy is measured at the end of a phase alone)"
+            raise refuse("score-every", self.score_every, allowed)
         if self.verify and not self.state_dir:
             raise refuse("verify", True, "false (without state-dir there is nothing to compare)")
 

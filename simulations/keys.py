@@ -371,6 +371,12 @@ class Keys:
     out: str = _key(
         "", "folder that result.json is written to", "an absolute path, or empty for none"
     )
+    score_every: int = _key(
+        0,
+        "epochs of training after which accuracy is measured too; 0 for at the end alone",
+        "an integer >= 0",
+        _not_negative,
+    )
     audit: bool = _key(
         False,
         "clients give the run the labels and the outputs of all their samples, written to out",

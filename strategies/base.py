@@ -74,6 +74,8 @@ class StrategySetting:
         Whether an epoch goes on without a client that does not answer.
     consensus_rounds : int
         How often clients send a pool of labels round at most, to agree on them (SplitWiper+).
+    score_every : int
+        Epochs of training after which accuracy is measured too; 0 for at the end alone.
     attacks : bool
         Whether a client is asked what masked labels mean, to score attacks on them (SplitWiper+).
     options : mapping
@@ -96,6 +98,7 @@ class StrategySetting:
     skip_absent: bool = False
     consensus_rounds: int = 100
     attacks: bool = False
+    score_every: int = 0
     options: Mapping[str, Value] = field(default_factory=dict)
     present: Sequence[int] | None = None
     report: Callable[[str], None] = lambda _: None
@@ -146,6 +149,9 @@ class SplitStrategy(Strategy):
         self.audited: dict[int, Message] = {}
         """By client, what it answered the last audit, see `strategies.audit`."""
         self.scores: dict[int, Message] = {}
+        self.scores_by_epoch: dict[int, dict[int, Message]] = {}
+        """What `score` found during the last script, by the number of epochs trained till then."""
+        self._epochs = 0
         self._script: Script | None = None
         self._question: Question | None = None
 
@@ -262,6 +268,28 @@ class SplitStrategy(Strategy):
         )
         self.scores = {reply.client: reply.message for reply in replies}
 
+    def end_epoch(self, hand_out: Callable[[], Question] | None = None) -> Script:
+        """Measure accuracy after an epoch of training, if the run is to; call it after each.
+
+        It changes nothing of what is trained, and counts as evaluation.
+
+        Parameters
+        ----------
+        hand_out : callable, optional
+            Asks clients first to take what they do not hold yet of the model so far.
+        """
+        self._epochs += 1
+        every = self.setting.score_every
+        if not every or self._epochs % every:
+            return
+        phase, heard = self.phase, self.heard
+        self.phase, self.heard = "evaluate", Heard()
+        if hand_out is not None:
+            yield hand_out()
+        yield from self.score()
+        self.scores_by_epoch[self._epochs] = self.scores
+        self.phase, self.heard = phase, heard
+
     def refresh(
         self, split: Scored, present: Sequence[int]
     ) -> Generator[Question, list[Reply], list[int]]:
@@ -333,7 +361,7 @@ class SplitStrategy(Strategy):
             )
         self._script, self.phase, self.heard = script, phase, Heard()
         if phase != "evaluate":
-            self.approximations = []
+            self.approximations, self.scores_by_epoch, self._epochs = [], {}, 0
         self._advance(None)
 
     @property

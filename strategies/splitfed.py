@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 
 import torch
 
@@ -55,7 +56,8 @@ class SplitFed(Vanilla):
                 for client in self.turns(stage, epoch, clients):
                     replies += yield Question({client: turn})
             mean = _mean(sorted(replies, key=lambda reply: reply.client))
-        yield Question(dict.fromkeys(self.clients, Message("take", tensors=mean)))
+            yield from self.end_epoch(partial(self.hand_out, mean))
+        yield self.hand_out(mean)
         self.server.close_link()
         self.server.end()
 

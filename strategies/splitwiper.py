@@ -37,7 +37,7 @@ class SplitWiper(SplitStrategy):
     def learn(self) -> Script:
         """Algorithm 1."""
         yield from self.collect(self.ask(self.clients, "pretrain"))
-        self.train_server(first=0)
+        yield from self.train_server(first=0)
 
     def unlearn(self, requests: Mapping[int, Request]) -> Script:
         """Algorithm 2: the other clients are not sent one message."""
@@ -45,21 +45,20 @@ class SplitWiper(SplitStrategy):
             yield self.ask_to_forget(requests, "leave-out")
             return
         yield from self.collect(self.ask_to_forget(requests, "forget"))
-        self.redo_for(requests)
+        yield from self.redo_for(requests)
 
     def drop(self, clients: Collection[int]) -> Script:
         """Remove whole shards; whose they were need not be there."""
         for client in clients:
             self.server.drop_shard(client)
-        self.redo_for(clients)
-        yield from ()
+        yield from self.redo_for(clients)
 
     @classmethod
     def needed(cls, clients: Sequence[int], asking: Collection[int]) -> list[int]:
         """Return who asks: nobody else is needed."""
         return sorted(asking)
 
-    def redo_for(self, clients: Collection[int]) -> None:
+    def redo_for(self, clients: Collection[int]) -> Script:
         """Train the server segment again from the first slice that holds one of some shards."""
         first = first_touched(self.slices, clients)
         self.redone = {
@@ -70,9 +69,9 @@ class SplitWiper(SplitStrategy):
             },
             "server slices": list(range(first + 1, len(self.slices) + 1)),
         }
-        self.train_server(first)
+        yield from self.train_server(first)
 
-    def train_server(self, first: int) -> None:
+    def train_server(self, first: int) -> Script:
         """Train the server segment on the cache, from a slice on; from the first, afresh."""
         if first == 0:
             self.server.initialise()
@@ -86,5 +85,6 @@ class SplitWiper(SplitStrategy):
             for epoch in range(step.epochs):
                 self.progress(f"server, {step.name}: epoch {epoch + 1} of {step.epochs}")
                 self.server.train_on_cache(epoch, clients)
+                yield from self.end_epoch()
             if number + 1 < len(self.slices):
                 self.server.keep_checkpoint(number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -136,11 +137,17 @@ class Vanilla(SplitStrategy):
                     link = self.server.open_link()
                 elif self.hands_on:
                     carried = replies[0].message.tensors
+            hand_out = partial(self.hand_out, carried) if self.hands_on else None
+            yield from self.end_epoch(hand_out)
         if self.hands_on:
-            taken = {client: Message("take", tensors=carried) for client in self.clients}
-            yield Question(taken, optional=self.setting.skip_absent)
+            yield self.hand_out(carried)
         self.server.close_link()
         self.server.end()
+
+    def hand_out(self, carried: dict[str, Array]) -> Question:
+        """Have every client take over the segment that has travelled."""
+        taken = {client: Message("take", tensors=carried) for client in self.clients}
+        return Question(taken, optional=self.setting.skip_absent)
 
     def told(self, stage: Stage, progress: float) -> dict[str, Scalar]:
         """Return what else a turn is told; `progress` is where in the stage its middle lies."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +21,7 @@ from simulations.state.agenda import Task
 from strategies.base import SplitStrategy
 from strategies.splitwiper_plus import SplitWiperPlus
 from transport.ledger import Account, Ledger, transmission_seconds
+from transport.message import Message
 
 SCHEMA_VERSION = 1
 
@@ -125,7 +126,8 @@ class Recorder:
                 "phase": task.phase,
                 "request": task.text or None,
                 "samples": sum(task.counts.values()),
-                "accuracy": self._accuracy(asking),
+                "accuracy": self._accuracy(asking, strategy.scores),
+                "by_epoch": self._by_epoch(asking),
                 "clients": [
                     self._cost(client, task.phase, client in requested)
                     for client in strategy.clients
@@ -221,8 +223,17 @@ class Recorder:
             found[client] = [asked, [label for label in named if label not in asked]]
         return found
 
-    def _accuracy(self, asking: Sequence[Task]) -> dict[str, Any]:
-        """Return accuracies; a share without a single test sample is None.
+    def _by_epoch(self, asking: Sequence[Task]) -> list[dict[str, Any]]:
+        """Return the accuracies while the phase went on."""
+        found = []
+        for epoch, scores in self._strategy.scores_by_epoch.items():
+            accuracy = self._accuracy(asking, scores)
+            shares = {name: accuracy[name] for name in ("unlearned", "retained")}
+            found.append({"epoch": epoch, **shares})
+        return found
+
+    def _accuracy(self, asking: Sequence[Task], scores: Mapping[int, Message]) -> dict[str, Any]:
+        """Return the accuracies that scores make; a share without a single test sample is None.
 
         ``unlearned`` is over the labels and clients of the requests `asking`; ``retained`` is over
         what no request names that is known by now, so that it means the same in a run's phases.
@@ -233,7 +244,7 @@ class Recorder:
         # Else there are three groups: what these requests mean, what others do, the rest.
         columns = len(names) if by_label else 3
         counts = np.zeros((2, len(clients), columns), dtype=np.int64)
-        for client, message in self._strategy.scores.items():
+        for client, message in scores.items():
             for row, name in enumerate(("correct", "samples")):
                 counts[row, clients.index(client)] = json.loads(str(message.fields[name]))
 

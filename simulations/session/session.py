@@ -142,6 +142,7 @@ class Session:
         strategy, server = self.strategy, self.server
         machine = environment(self.prepared.config.threads, server.device_name())
         self._journal.append("started", task=task.number, attempt=attempt, environment=machine)
+        strategy.groups = self._recorder.groups(task)
         if self._state:
             server.stage(attempt)
             strategy.addressing["attempt"] = attempt
@@ -213,6 +214,7 @@ def make_strategy(
             skip_absent=config.skip_absent,
             consensus_rounds=config.consensus_rounds,
             attacks=config.attacks,
+            score_every=config.score_every,
             options=config.plugin_options(),
             present=present,
             report=console.Ticker(),
