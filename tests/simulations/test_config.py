@@ -112,6 +112,8 @@ BAD_TYPES = [
     ("options", 1),
     ("out", 0),
     ("state-dir", 0),
+    ("benchmark", 0),
+    ("score-every", 1.5),
     ("seed", 0.0),
     ("seed", "0"),
 ]
@@ -215,11 +217,13 @@ BAD_TEXTS = [
     ("out", "results"),
     ("out", "./results"),
     ("out", "~/results"),
-    *(("state-dir", value) for value in ("state", "./state", "~/state")),
+    *((key, "./folder") for key in ("state-dir", "benchmark")),
+    *(("state-dir", value) for value in ("state", "~/state")),
     ("verify", True),
     ("audit", True),
     ("backdoor", "3"),
     ("shadow", 1),
+    ("score-every", -1),
     *(("expansion", value) for value in ("0", "3-1", "1.5", "-2", "many", "")),
 ]
 
