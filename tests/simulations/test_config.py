@@ -128,6 +128,7 @@ BAD_VALUES = [
     ("splitfed-version", 0),
     ("slices", 0),
     ("server-slices", -1),
+    ("score-every", -1),
     ("init-from", "SplitWiper"),
     ("init-from", ""),
     ("splitfed-version", 3),
@@ -223,7 +224,6 @@ BAD_TEXTS = [
     ("audit", True),
     ("backdoor", "3"),
     ("shadow", 1),
-    ("score-every", -1),
     *(("expansion", value) for value in ("0", "3-1", "1.5", "-2", "many", "")),
 ]
 
