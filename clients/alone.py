@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from functools import partial
@@ -41,6 +42,7 @@ def pretrain(client: SplitClient, segment: nn.Module, first: int = 0) -> nn.Modu
     nn.Module
         The head, trained along; no part of the network that is learned.
     """
+    started = time.perf_counter()
     head = local_head(client, segment)
     network = _joined(segment, head)
     if first:
@@ -54,6 +56,7 @@ def pretrain(client: SplitClient, segment: nn.Module, first: int = 0) -> nn.Modu
             train_alone(client, segment, head, step, holding=known)
             if number + 1 < slices:
                 client.state.save(_checkpoint(number), network.state_dict())
+    client.pretraining += time.perf_counter() - started
     return head
 
 

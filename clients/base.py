@@ -71,6 +71,8 @@ class SplitClient(NumPyClient):
         """Whether the request of this message was acted upon before."""
         self.waited = 0.0
         """Seconds of this message spent waiting for the server, which are not the client's."""
+        self.pretraining = 0.0
+        """Seconds of this message spent training alone, before anything is split."""
 
     # Flower's side.
 
@@ -121,6 +123,8 @@ class SplitClient(NumPyClient):
             # Flower passes on the text of an exception alone; that of many is nothing without type.
             raise RuntimeError(f"{type(error).__name__}: {error}") from error
         answer.fields["seconds"] = time.perf_counter() - started - self.waited
+        if self.pretraining:
+            answer.fields["pretrain-seconds"] = self.pretraining
         if self.kept:
             answer.fields["digest"] = self.kept
         if self.left_out is not None:

@@ -27,6 +27,8 @@ class Account:
         Seconds the client computed.
     server_seconds : float
         Seconds the server computed for this client.
+    pretrain_seconds : float
+        Of the client's seconds, those of training alone, before anything is split.
     """
 
     bytes_up: int = 0
@@ -34,6 +36,7 @@ class Account:
     messages: int = 0
     client_seconds: float = 0.0
     server_seconds: float = 0.0
+    pretrain_seconds: float = 0.0
 
     def __add__(self, other: "Account") -> "Account":
         return Account(
@@ -42,6 +45,7 @@ class Account:
             self.messages + other.messages,
             self.client_seconds + other.client_seconds,
             self.server_seconds + other.server_seconds,
+            self.pretrain_seconds + other.pretrain_seconds,
         )
 
 
@@ -66,6 +70,7 @@ class Ledger:
         messages: int = 0,
         client_seconds: float = 0.0,
         server_seconds: float = 0.0,
+        pretrain_seconds: float = 0.0,
     ) -> None:
         """Add to the account of a client in a phase.
 
@@ -81,6 +86,8 @@ class Ledger:
             Exchanges, each a request and its reply.
         client_seconds, server_seconds : float
             Seconds computed on either side.
+        pretrain_seconds : float
+            Of the client's, those of training alone.
 
         Raises
         ------
@@ -88,9 +95,10 @@ class Ledger:
             If the phase is none of `PHASES` or an amount is negative.
         """
         _require_phase(phase)
-        if min(up, down, messages, client_seconds, server_seconds) < 0:
+        amounts = (up, down, messages, client_seconds, server_seconds, pretrain_seconds)
+        if min(amounts) < 0:
             raise ValueError("a ledger only adds: no amount can be negative")
-        self.merge([(client, phase, Account(up, down, messages, client_seconds, server_seconds))])
+        self.merge([(client, phase, Account(*amounts))])
 
     def account(self, client: int, phase: str) -> Account:
         """Return the account of a client in a phase, all zeros if nothing was recorded.

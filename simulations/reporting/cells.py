@@ -25,6 +25,12 @@ class ClientCost:
     bytes_down: float
     messages: float
     wire_up: float | None
+    pretraining: float | None = None
+
+    @property
+    def split_seconds(self) -> float:
+        """Seconds without those of pre-training, where these are known."""
+        return self.seconds - (self.pretraining or 0.0)
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,11 @@ class Phase:
         found = [getattr(one, name) for one in self.clients if one.requested is requested]
         measured = [value for value in found if value is not None]
         return fmean(measured) if measured else None
+
+    @property
+    def apart(self) -> bool:
+        """Whether clients' pre-training was measured apart."""
+        return all(one.pretraining is not None for one in self.clients)
 
     @property
     def requesting_bytes(self) -> float | None:
@@ -238,6 +249,7 @@ def _cost(client: Json) -> ClientCost:
         bytes_down=float(client["bytes_down"]),
         messages=float(client["messages"]),
         wire_up=number(client.get("transmission_seconds_up")),
+        pretraining=number(client.get("pretrain_seconds")),
     )
 
 

@@ -301,8 +301,12 @@ class Conversation:
             if not isinstance(reply, Trouble):
                 answer = read(reply)
                 if answer.status.code is Code.OK:
-                    spent = float(answer.metrics.get("seconds", 0.0))
-                    self._ledger.record(proxy.client, phase, client_seconds=spent)
+                    self._ledger.record(
+                        proxy.client,
+                        phase,
+                        client_seconds=float(answer.metrics.get("seconds", 0.0)),
+                        pretrain_seconds=float(answer.metrics.get("pretrain-seconds", 0.0)),
+                    )
                     results.append((proxy, answer))
                     continue
                 trouble = Trouble(answer.status.message)

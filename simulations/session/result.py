@@ -185,6 +185,7 @@ class Recorder:
             "client": client,
             "requested": requested,
             "train_seconds": self._ledger.account(client, phase).client_seconds,
+            "pretrain_seconds": self._ledger.account(client, phase).pretrain_seconds,
             **self._traffic(self._ledger.account(client, phase)),
             "evaluation": self._traffic(self._ledger.account(client, "evaluate")),
         }

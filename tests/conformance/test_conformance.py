@@ -143,6 +143,7 @@ def test_seconds_of_computing_are_not_negative_and_are_there_where_somebody_work
     for phase in run.phases:
         for client in phase["clients"]:
             assert (client["train_seconds"] > 0) == (client["messages"] > 0)
+            assert 0 <= client["pretrain_seconds"] <= client["train_seconds"]
         assert phase["server"]["train_seconds"] >= 0
         assert phase["timing"]["link"]["seconds"] >= 0
         assert all(asked["seconds"] > 0 for asked in phase["timing"]["questions"].values())

@@ -31,6 +31,15 @@ def accuracy_table(groups: Sequence[Group]) -> Table:
     return tabulate("accuracy", "Accuracy", groups, measured, notes)
 
 
+_COSTS: tuple[tuple[str, str, str, str, Better], ...] = (
+    ("seconds", "computing", "computing, a client", "seconds", "lower"),
+    ("pretraining", "pre_training", "of which pre-training", "seconds", ""),
+    ("bytes_up", "upload", "upload, a client", "bytes", "lower"),
+    ("bytes_down", "download", "download, a client", "bytes", "lower"),
+    ("wire_up", "upload_on_the_wire", "upload on the wire", "seconds", "lower"),
+)
+
+
 def cost_tables(groups: Sequence[Group]) -> list[Table]:
     """Return what each phase cost clients and server, a table a phase."""
     rates = sorted(
@@ -46,14 +55,9 @@ def cost_tables(groups: Sequence[Group]) -> list[Table]:
     tables = []
     for task, called in phases(groups).items():
         measured: list[Measured] = []
-        for name, slug, group, unit in (
-            ("seconds", "computing", "computing, a client", "seconds"),
-            ("bytes_up", "upload", "upload, a client", "bytes"),
-            ("bytes_down", "download", "download, a client", "bytes"),
-            ("wire_up", "upload_on_the_wire", "upload on the wire", "seconds"),
-        ):
+        for name, slug, group, unit, better in _COSTS:
             for requested, who in ((True, "requesting"), (False, "other")):
-                column = Column(f"{slug}_{who}", who, group, unit, "lower")
+                column = Column(f"{slug}_{who}", who, group, unit, better)
                 measured.append((column, partial(_cost, task=task, name=name, requested=requested)))
         column = Column("server_seconds", "training", "server", "seconds", "lower")
         measured.append((column, partial(_server, task=task)))

@@ -21,7 +21,7 @@ def phases_of(phases):
     for phase in phases:
         yield phase["accuracy"], phase["digests"]
         for client in phase["clients"]:
-            clocks = ("train_seconds", "transmission_seconds", "transmission_seconds_up")
+            clocks = ("train_seconds", "pretrain_seconds")
             yield {key: value for key, value in client.items() if key not in clocks}
 
 

@@ -8,8 +8,9 @@ LABELS = ("airplane", "bird", "cat")
 ENVIRONMENT = {"python": "3.11", "flwr": "1.41.0", "torch": "2.9", "processor_count": 2}
 
 
-def client(number, requested=False, seconds=0.0, up=0, down=0, messages=0):
+def client(number, requested=False, seconds=0.0, up=0, down=0, messages=0, **more):
     return {
+        **more,
         "client": number,
         "requested": requested,
         "train_seconds": seconds,

@@ -72,6 +72,15 @@ def test_seconds_with_pre_training_can_hold_and_cannot_fail(bench):
     assert claims.cost_is_cut(groups(bench), "vanilla", "transmission").verdict == "does not hold"
 
 
+def test_pre_training_that_was_measured_apart_does_not_count(bench):
+    for strategy, seconds in (("splitwiper", 5.2), ("vanilla", 10.0)):
+        asking = client(0, True, seconds=seconds, pretrain_seconds=5.0, up=9)
+        forgetting = [asking, client(1, pretrain_seconds=0.0)]
+        bench.cell(phase(), phase(1, clients=forgetting), strategy=strategy)
+    found = claims.cost_is_cut(groups(bench), "vanilla", "training")
+    assert (found.verdict, found.figures[:11]) == ("does not hold", "96.0 % less")
+
+
 def test_only_cells_that_differ_in_the_strategy_alone_are_compared(bench):
     forget(bench, "splitwiper", up=10, server_epochs=30)
     forget(bench, "vanilla", up=1000, server_epochs=10)

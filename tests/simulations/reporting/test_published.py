@@ -237,6 +237,15 @@ def test_seconds_stand_beside_the_papers_with_the_difference(bench):
     assert "vgg" in table.notes[0]
 
 
+def test_pre_training_that_was_measured_apart_is_left_out_as_in_the_paper(bench):
+    asking = client(0, True, seconds=6.0, pretrain_seconds=4.5, up=1)
+    clients = [asking, client(1, pretrain_seconds=0.0)]
+    bench.cell(phase(clients=clients), phase(1, clients=clients), strategy="splitwiper", **papers())
+    first = lines(compared(bench)["paper-client-time"])[0]
+    assert first["training_ours"] == 1.5
+    assert "pre-training" not in first["why_not"]
+
+
 def test_transmission_is_at_100_mbps_whatever_the_run_was_given(bench):
     clients = [client(0, True, up=12_500_000), client(1)]
     where = papers() | {"bandwidth_mbps": 1.0}
