@@ -55,6 +55,8 @@ class Benchmark:
         What is done and can be read, without the shadows.
     failures : sequence of Failure
         What is not.
+    left_out : sequence of str
+        What the specification names and cannot be, and why, a line each.
     missing : sequence of str
         Ids of the cells that were planned and have not ended.
     shadows : int
@@ -74,6 +76,7 @@ class Benchmark:
     environment: Json
     cells: tuple[Cell, ...]
     failures: tuple[Failure, ...]
+    left_out: tuple[str, ...]
     missing: tuple[str, ...]
     shadows: int
     seconds: float
@@ -110,8 +113,13 @@ def read_benchmark(folder: Path) -> Benchmark:
     """
     about = _about(folder)
     cells, failures, shadows, seconds, found = [], [], 0, 0.0, set()
-    for path in sorted((folder / "cells").glob("*/cell.json")):
-        name = path.parent.name
+    planned = [str(name) for name in about.get("cells") or ()]
+    paths = {path.parent.name: path for path in sorted((folder / "cells").glob("*/cell.json"))}
+    # As they were planned; what an earlier specification left there is none of this one's.
+    for name in planned or paths:
+        if name not in paths:
+            continue
+        path = paths[name]
         found.add(name)
         try:
             description = _read(path)
@@ -129,7 +137,9 @@ def read_benchmark(folder: Path) -> Benchmark:
         except (OSError, LookupError, TypeError, ValueError) as error:
             failures.append(Failure(name, {}, None, False, _unreadable("cell.json", error)))
             continue
-        if status != "done":
+        if status in ("planned", "running"):
+            found.discard(name)
+        elif status != "done":
             failures.append(failed)
         elif shadow:
             shadows += 1
@@ -138,8 +148,8 @@ def read_benchmark(folder: Path) -> Benchmark:
             cells += [cell] if cell else []
             failures += [_with_error(failed, problem)] if problem else []
     # A cell that was cut off has a folder, and says nothing of itself.
-    begun = {path.name for path in (folder / "cells").glob("*") if path.is_dir()}
-    missing = sorted((begun | set(map(str, about.get("cells") or ()))) - found)
+    begun = [path.name for path in sorted((folder / "cells").glob("*")) if path.is_dir()]
+    missing = [name for name in planned or begun if name not in found]
     if not cells:
         reason = f"it has {len(failures)} failed and {len(missing)} missing"
         first = f"; {failures[0].id}: {failures[0].error}" if failures else ""
@@ -156,6 +166,7 @@ def read_benchmark(folder: Path) -> Benchmark:
         environment=dict(about.get("environment") or {}),
         cells=tuple(cells),
         failures=tuple(failures),
+        left_out=tuple(_left_out(one) for one in about.get("left_out") or ()),
         missing=tuple(missing),
         shadows=shadows,
         seconds=seconds,
@@ -241,3 +252,8 @@ def _published(about: Json) -> tuple[str, ...]:
         if one not in PUBLISHED:
             raise refuse("paper", one, ", ".join(PUBLISHED))
     return named
+
+
+def _left_out(one: Json) -> str:
+    where = ", ".join(f"{key} {value}" for key, value in dict(one["coordinates"]).items())
+    return f"{where}: {one['why']}"

@@ -58,6 +58,7 @@ def _header(content: Content) -> Markup:
         element("ul", *(_fact(*fact) for fact in _facts(content)), class_="facts"),
         _alarm(benchmark),
         _reduced(benchmark),
+        _left_out(benchmark),
         element("pre", element("code", benchmark.command), tabindex="0", aria_label="command")
         if benchmark.command
         else "",
@@ -149,6 +150,14 @@ def _reduced(benchmark: Benchmark) -> Markup:
         element("ul", *lines) if lines else element("p", "It does not say what is smaller."),
         class_="reduced",
     )
+
+
+def _left_out(benchmark: Benchmark) -> Markup:
+    if not benchmark.left_out:
+        return Markup()
+    lines = [element("li", line) for line in benchmark.left_out]
+    summary = element("summary", f"Left out, because it cannot be: {len(lines)}")
+    return element("details", summary, element("ul", *lines), class_="note")
 
 
 def _follows(groups: Sequence[Group]) -> Markup:

@@ -51,12 +51,28 @@ def test_a_failed_cell_is_listed_with_its_error_in_one_line(bench):
 
 
 def test_a_benchmark_that_was_killed_says_which_cells_are_missing(tmp_path):
-    bench = Bench(tmp_path, cells=["cell-000", "cell-007", "cell-008"])
+    bench = Bench(tmp_path, cells=["cell-000", "cell-009", "cell-008", "cell-001", "cell-002"])
     bench.cell(strategy="vanilla")
-    for begun in ("cell-008", "cell-009"):
-        (tmp_path / "cells" / begun).mkdir()
+    for status in ("planned", "running"):
+        bench.describe({"strategy": "vanilla"}, 1, status=status)
+    (tmp_path / "cells" / "cell-008").mkdir()
     (tmp_path / "cells" / "notes.txt").touch()
-    assert read_benchmark(tmp_path).missing == ("cell-007", "cell-008", "cell-009")
+    found = read_benchmark(tmp_path)
+    assert found.missing == ("cell-009", "cell-008", "cell-001", "cell-002")
+    assert found.failures == ()
+
+
+def test_cells_stand_as_they_were_planned_and_those_of_another_plan_do_not(tmp_path):
+    bench = Bench(tmp_path, cells=["cell-002", "cell-000"])
+    for strategy in ("vanilla", "u-shaped", "splitfed"):
+        bench.cell(strategy=strategy)
+    assert [one.id for one in read_benchmark(tmp_path).cells] == ["cell-002", "cell-000"]
+
+
+def test_what_cannot_be_is_told(tmp_path):
+    left = {"coordinates": {"strategy": "vanilla", "client-sync": "x"}, "why": "it has none"}
+    Bench(tmp_path, left_out=[left]).cell()
+    assert read_benchmark(tmp_path).left_out == ("strategy vanilla, client-sync x: it has none",)
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def test_label_matching_has_the_papers_attacks_and_the_strongest(bench):
 
 
 def test_failures_have_what_sets_them_apart_and_what_happened(tmp_path):
-    bench = Bench(tmp_path, cells=["cell-000", "cell-009"])
+    bench = Bench(tmp_path, cells=["cell-000", "cell-001", "cell-009"])
     bench.cell(strategy="vanilla", model="cnn")
     bench.describe(
         {"strategy": "vanilla", "model": "vgg"}, 1, status="failed", error="out of memory"
