@@ -46,7 +46,8 @@ class Spec:
     axes : sequence of str
         The keys that its grids name, without the seed.
     cells : sequence of Cell
-        All that is to be run, each once; those whose figures attacks learn from come last.
+        All that is to be run, each once, seed by seed; of a seed, those whose figures attacks
+        learn from come last.
     left_out : sequence of dict
         ``coordinates`` of what a grid names and cannot be, and ``why``.
     """
@@ -199,13 +200,15 @@ class _Reader:
         for target in found.values():
             for shadow in self._shadows_of(target):
                 shadows.setdefault(shadow.digest, shadow)
-        return [*found.values(), *shadows.values()], left_out
+        # Seed by seed: what there is when it is cut off is of every row.
+        seeds = list(dict.fromkeys(cell.seed for cell in found.values()))
+        every = [*found.values(), *shadows.values()]
+        return sorted(every, key=lambda cell: seeds.index(cell.seed)), left_out
 
     def _points(self, grid: Mapping[str, Any]) -> Iterator[dict[str, Value]]:
-        """Yield every combination of a grid's values; the seed varies last."""
+        """Yield every combination of a grid's values."""
         keys = [key for key in grid if key not in ("seed", "only-possible")]
         values = [_listed(grid[key]) for key in keys]
-        # Seed by seed: what there is when it is cut off is of every row.
         for seed in _listed(grid.get("seed", self._run.get("seed", 0))):
             for chosen in product(*values):
                 yield {**dict(zip(keys, chosen, strict=True)), "seed": seed}

@@ -51,6 +51,17 @@ def test_what_two_grids_name_is_run_once(read):
     assert [one.id for one in twice.cells] == [one.id for one in once.cells]
 
 
+def test_the_seeds_of_all_grids_go_together_and_shadow_runs_with_their_targets(read):
+    grids = [{"strategy": name, "seed": [4, 1]} for name in ("vanilla", "splitwiper")]
+    spec = read({"grid": grids, "shadows": {"count": 1}})
+    assert [(one.seed, one.role, one.coordinates["strategy"]) for one in spec.cells] == [
+        (seed, role, strategy)
+        for seed in (4, 1)
+        for role in ("target", "shadow")
+        for strategy in ("vanilla", "splitwiper")
+    ]
+
+
 def test_the_number_of_clients_can_vary(read):
     spec = read({"grid": [{"clients": [2, 3], "strategy": "vanilla"}]})
     assert [one.clients for one in spec.cells] == [2, 3]
