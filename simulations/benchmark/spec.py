@@ -44,7 +44,7 @@ class Spec:
     paper_dataset : str
         What those call the data set.
     axes : sequence of str
-        The keys that its grids name, without the seed.
+        The keys to which its grids give several values, without the seed.
     cells : sequence of Cell
         All that is to be run, each once, seed by seed; of a seed, those whose figures attacks
         learn from come last.
@@ -161,8 +161,13 @@ class _Reader:
             raise UserError(f"{path} has no grid; allowed: one [[grid]] or more")
         self._shadows = self._table("shadows", written.get("shadows", {}))
         _check_names(path, "shadows", self._shadows, _SHADOWS)
-        named = dict.fromkeys(key for grid in self._grids for key in self._table("grid", grid))
-        self.axes = [key for key in named if key not in ("seed", "only-possible")]
+        values: dict[str, list[Value]] = {}
+        for grid in self._grids:
+            for key, value in self._table("grid", grid).items():
+                known = values.setdefault(key, [])
+                known += [one for one in _listed(value) if one not in known]
+        varied = [key for key in values if len(values[key]) > 1]
+        self.axes = [key for key in varied if key not in ("seed", "only-possible")]
 
     def text(self, key: str, default: str) -> str:
         value = self._written.get(key, default)

@@ -202,3 +202,9 @@ def test_the_run_beside_it_that_retrains_has_no_key_of_another_method():
     config = RunConfig.from_mapping(again)
     config.check()
     assert config.unlearning == "retrain"
+
+
+def test_an_axis_has_several_values_within_a_grid_or_between_grids(read):
+    vanilla = {"strategy": "vanilla", "client-sync": "handoff"}
+    splitwiper = {"strategy": "splitwiper", "server-epochs": [1, 2], "batch-size": 8}
+    assert read({"grid": [vanilla, splitwiper]}).axes == ["strategy", "server-epochs"]
