@@ -23,6 +23,7 @@ from simulations.command_line.arguments import (
     check_plan,
     check_state_dir,
     check_writable,
+    join_ray,
     pair_requests,
     read_config,
     read_settings,
@@ -68,6 +69,15 @@ _Out = Annotated[
 ]
 _ClientCpus = Annotated[int, _number("CPUs that a client reserves (1).")]
 _ClientGpus = Annotated[float, _number("GPUs that a client reserves (0).")]
+_RayAddress = Annotated[
+    str,
+    typer.Option(
+        metavar="HOST:PORT",
+        show_default=False,
+        callback=join_ray,
+        help="Join this Ray cluster, as RAY_ADDRESS does.",
+    ),
+]
 _Verbose = Annotated[bool, typer.Option("--verbose", help="Print all that Flower says.")]
 _StateDir = Annotated[
     str, typer.Argument(metavar="STATE_DIR", help="Folder that a run with state-dir has made.")
@@ -86,6 +96,7 @@ def run(
     clients: Annotated[int, _number("Number of clients (5).")] = 5,
     client_cpus: _ClientCpus = 1,
     client_gpus: _ClientGpus = 0,
+    ray_address: _RayAddress = "",
     out: _Out = "results",
     verbose: _Verbose = False,
 ) -> None:
@@ -131,6 +142,7 @@ def unlearn(
     ] = False,
     client_cpus: _ClientCpus = 1,
     client_gpus: _ClientGpus = 0,
+    ray_address: _RayAddress = "",
     out: Annotated[
         str, typer.Option(metavar="DIR", help="For result.json, beside the one in STATE_DIR.")
     ] = "",
@@ -196,6 +208,7 @@ def verify(
     ] = "",
     client_cpus: _ClientCpus = 1,
     client_gpus: _ClientGpus = 0,
+    ray_address: _RayAddress = "",
     verbose: _Verbose = False,
 ) -> None:
     """Train again without what was forgotten, compare every segment, and sign what is found.
@@ -304,6 +317,7 @@ def benchmark(
     ] = None,
     client_cpus: _ClientCpus = 1,
     client_gpus: _ClientGpus = 0,
+    ray_address: _RayAddress = "",
     verbose: _Verbose = False,
 ) -> None:
     """Run a grid of strategies, methods, data and seeds; a failing run does not stop the others.

@@ -84,6 +84,16 @@ _PATHS: Mapping[str, Callable[[str], str]] = {
 }
 
 
+def join_ray(address: str) -> str:
+    """Have all that is started from here join a Ray cluster; with an empty address, none new.
+
+    Everything else that starts Ray programs goes by ``RAY_ADDRESS``, and so do we.
+    """
+    if address:
+        os.environ["RAY_ADDRESS"] = address
+    return address
+
+
 def check_numbers(clients: int, client_cpus: int, client_gpus: float) -> None:
     """Refuse numbers of clients, and of what each of them reserves, that this machine has not."""
     if clients < 1:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -129,6 +130,17 @@ def test_typers_own_bad_arguments_exit_with_2(flower: Run) -> None:
     assert _invoke("run", "--clients", "many").exit_code == 2
     assert _invoke("run", "--nope").exit_code == 2
     assert flower.asked == []
+
+
+def test_a_ray_cluster_is_joined_by_its_address(
+    flower: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    assert _invoke("run", "--client-gpus", "1000").exit_code == 2
+    result = _invoke("run", "--client-gpus", "1000", "--ray-address", "10.0.0.1:6379")
+    assert result.exit_code == 0
+    assert os.environ["RAY_ADDRESS"] == "10.0.0.1:6379"
+    assert flower.asked[0][2]["client_gpus"] == 1000
 
 
 def test_done_prints_progress_and_tables(
