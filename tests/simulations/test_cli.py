@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import simulations.report
 from models.split import MODELS, TORCHVISION
+from simulations.benchmark.spec import shipped_specs
 from simulations.cli import app
 from simulations.command_line import launch
 from simulations.command_line.launch import Outcome
@@ -221,7 +222,7 @@ def test_list_shows_all() -> None:
     result = _invoke("list")
     assert result.exit_code == 0
     names = [*STRATEGIES.names(), *METHODS.names(), *MODELS.names(), *DATASETS]
-    names += [*DISTRIBUTIONS, *LIBRARY, f"{TORCHVISION}NAME"]
+    names += [*DISTRIBUTIONS, *LIBRARY, f"{TORCHVISION}NAME", *shipped_specs()]
     keys = list(RunConfig().as_mapping())
     tables = [table.splitlines() for table in result.stdout.strip().split("\n\n")]
     (matrix,) = [table for table in tables if table[0] == "Which strategy can forget how"]
