@@ -245,8 +245,6 @@ def _group_norm(layer: nn.Module) -> nn.Module:
     return layer
 
 
-# A benchmark checks as many runs as it has, most of which cut the same network alike.
-@lru_cache(maxsize=32)
 def check_fits(
     model: Model,
     input_shape: tuple[int, int, int],

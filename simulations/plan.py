@@ -126,6 +126,10 @@ def _dealt(config: RunConfig, dataset: Dataset, train: Ids, test: Ids, num_clien
     )
 
 
+# A benchmark checks as many runs as it has, most of which cut the same network alike.
+_fits = lru_cache(maxsize=32)(check_fits)
+
+
 def prepare(config: RunConfig, num_clients: int) -> Preparation:
     """Check a run config against the data and the number of clients.
 
@@ -145,7 +149,7 @@ def prepare(config: RunConfig, num_clients: int) -> Preparation:
     config.check()
     dataset, plan = deal(config, num_clients)
     part = STRATEGIES.get(config.strategy).server_part
-    check_fits(config.cut_model(), dataset.input_shape, dataset.num_classes, part)
+    _fits(config.cut_model(), dataset.input_shape, dataset.num_classes, part)
     dealt(config.stable_first(num_clients), config.server_slices)
     if config.backdoor:
         planted_label(config.backdoor, dataset.class_names)

@@ -67,34 +67,6 @@ def test_the_main_job(tmp_path):
     assert_equals_one_process(result, LocalRun(5))
 
 
-@pytest.mark.parametrize(
-    ("clients", "chosen"),
-    [
-        (2, {"strategy": "vanilla", "server_epochs": 2, "momentum": 0.9}),
-        # Two clients on the link at once.
-        (3, {"strategy": "splitfed", "server_epochs": 2, "distribution": "iid"}),
-        # Gradient caches on both sides, and what is removed from client to client.
-        (
-            3,
-            {
-                "strategy": "gradient-projection",
-                "unlearning": "gradient-projection",
-                "client_sync": "handoff",
-                "cache_codec": "int8",
-                "server_epochs": 4,
-            },
-        ),
-    ],
-)
-def test_on_ray_the_bits_are_those_of_one_process(tmp_path, clients, chosen):
-    done = split_unlearning(
-        *("run", "--clients", str(clients)), *settings(**chosen), folder=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "results" / "result.json").read_text())
-    assert_equals_one_process(result, LocalRun(clients, **chosen))
-
-
 def test_what_the_clients_left_nothing_for_is_refused_with_the_numbers(tmp_path):
     done = split_unlearning("run", *settings(server_num_cpus=1), folder=tmp_path)
     assert done.returncode == 1
