@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from simulations.reporting.benchmark import Benchmark
 from simulations.reporting.cells import Cell, Phase
@@ -237,12 +238,10 @@ def _accuracies(benchmark: Benchmark, group: Group) -> Iterator[Pair]:
         for labels, name in (("unlearned", "forgotten"), ("retained", "retained")):
             at = {**(where or {}), "scenario": scenario}
             row = lookup("label_accuracy", **at, labels=labels)
-            ours = group.of_phase(phase.task, lambda one, name=name: getattr(one, name))  # type: ignore[misc]
-            if row is None or ours is None:
-                continue
-            apart = differences(benchmark, cell, row["dataset"], label)
-            theirs = float(row["accuracy_percent"]) / 100
-            yield Pair(at, f"{name} accuracy", "share", ours, theirs, tuple(apart))
+            ours = group.of_phase(phase.task, attrgetter(name))
+            if row is not None and ours is not None:
+                apart = differences(benchmark, cell, row["dataset"], label)
+                yield _accuracy(at, name, ours, row, apart)
 
 
 def _sample_accuracies(benchmark: Benchmark, group: Group) -> Iterator[Pair]:
@@ -254,12 +253,15 @@ def _sample_accuracies(benchmark: Benchmark, group: Group) -> Iterator[Pair]:
         for labels, name in (("unlearned", "forgotten"), ("retained", "retained")):
             at = {**where, "delta": f"{delta:g}"}
             row = lookup("sample_level_accuracy", **at, labels=labels)
-            ours = group.of_phase(task, lambda one, name=name: getattr(one, name))  # type: ignore[misc]
-            if row is None or ours is None:
-                continue
-            apart = differences(benchmark, cell, row["dataset"], meant[1])
-            theirs = float(row["accuracy_percent"]) / 100
-            yield Pair(at, f"{name} accuracy", "share", ours, theirs, tuple(apart))
+            ours = group.of_phase(task, attrgetter(name))
+            if row is not None and ours is not None:
+                apart = differences(benchmark, cell, row["dataset"], meant[1])
+                yield _accuracy(at, name, ours, row, apart)
+
+
+def _accuracy(at: Row, name: str, ours: Summary, row: Row, apart: Sequence[str]) -> Pair:
+    theirs = float(row["accuracy_percent"]) / 100
+    return Pair(at, f"{name} accuracy", "share", ours, theirs, tuple(apart))
 
 
 def _hit_rates(benchmark: Benchmark, group: Group) -> Iterator[Pair]:
