@@ -71,7 +71,7 @@ def device() -> torch.device:
 
 
 def train_batch(
-    segment: nn.Module,
+    segment: Callable[[torch.Tensor], torch.Tensor],
     optimiser: torch.optim.Optimizer,
     x: torch.Tensor,
     loss: Callable[[torch.Tensor], torch.Tensor],

@@ -112,6 +112,9 @@ class RunConfig(Keys):
         if self.state_dir and not method.outlives_run:
             allowed = f"empty (unlearning={self.unlearning!r} keeps what it needs for one run only)"
             raise refuse("state-dir", self.state_dir, allowed)
+        if self.precision != "float32" and not method.any_precision:
+            allowed = f"float32 (unlearning={self.unlearning!r} takes gradients apart)"
+            raise refuse("precision", self.precision, allowed)
         self._check_audit(strategy)
         if self.state_dir and self.score_every:
             allowed = "0 (with state-dir accuracy is measured at the end of a phase alone)"

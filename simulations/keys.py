@@ -12,6 +12,7 @@ from models.options import Value
 from simulations.data.library import LIBRARY
 from simulations.data.partition import DISTRIBUTIONS
 from strategies.gradient_noise import GRADIENT_NOISES
+from strategies.precision import PRECISIONS
 from unlearning.gradient_cache import CODECS
 from unlearning.gradient_projection_paper import VARIANTS, WEIGHTINGS
 from unlearning.projection import SHARES
@@ -366,6 +367,12 @@ class Keys:
         "threads of each segment; they change the last bits",
         "an integer from 1 to 1024",
         lambda value: 1 <= value <= 1024,
+    )
+    precision: str = _key(
+        "float32",
+        "what the server segment's passes compute with; weights, loss and clients stay float32",
+        ", ".join(PRECISIONS),
+        lambda value: value in PRECISIONS,
     )
     options: str = _key("", "a plug-in's own settings", "'name=value name=value'")
     out: str = _key(

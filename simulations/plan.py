@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from simulations.data.dataset import Dataset
 from simulations.data.library import LIBRARY, library_plan
 from simulations.data.partition import Plan, make_plan
 from simulations.data.sources import load
+from strategies.precision import Precision, check_computes
 from strategies.registry import STRATEGIES
 from unlearning.exactness import Ids, visits
 from unlearning.request import Request
@@ -149,7 +151,9 @@ def prepare(config: RunConfig, num_clients: int) -> Preparation:
     config.check()
     dataset, plan = deal(config, num_clients)
     part = STRATEGIES.get(config.strategy).server_part
-    _fits(config.cut_model(), dataset.input_shape, dataset.num_classes, part)
+    network = config.cut_model(), dataset.input_shape, dataset.num_classes
+    _fits(*network, part)
+    check_computes(cast(Precision, config.precision), part, *network)
     dealt(config.stable_first(num_clients), config.server_slices)
     if config.backdoor:
         planted_label(config.backdoor, dataset.class_names)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -25,6 +25,7 @@ from simulations.session.verification import render_certificate, verify
 from simulations.state.agenda import dropped, first_events, tasks_of
 from simulations.state.state_dir import StateDir, held
 from strategies.placement import place, release
+from strategies.precision import Precision
 from strategies.registry import STRATEGIES
 from strategies.server_segment import ServerSegment
 from transport.ledger import Ledger
@@ -144,6 +145,7 @@ def _placed(
         training=config.training(),
         part=STRATEGIES.get(config.strategy).server_part,
         gradient_noise=config.noise(),
+        precision=cast(Precision, config.precision),
     )
     try:
         if state is not None:

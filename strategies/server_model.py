@@ -18,6 +18,7 @@ from models.averaging import weighted_average
 from models.split import Model, Part, build_segment, seeded, smashed_shape
 from models.training import TrainingSettings, finite, train_batch
 from strategies.gradient_noise import GradientNoise
+from strategies.precision import Precision, check_device, computed, laid_out
 from unlearning.exactness import derive_seed, digest
 from unlearning.gradient_cache import GradientCache, Gradients, Recorder
 from unlearning.objectives import CrossEntropy
@@ -55,6 +56,13 @@ class ServerModel:
         Where to compute.
     gradient_noise : GradientNoise, optional
         What to add to the gradients at the cut that `step` returns; by default nothing.
+    precision : "float32" or "bfloat16"
+        What the segment computes with, see `strategies.precision`.
+
+    Raises
+    ------
+    UserError
+        If the device cannot compute so.
     """
 
     def __init__(
@@ -66,7 +74,9 @@ class ServerModel:
         training: TrainingSettings,
         device: torch.device,
         gradient_noise: GradientNoise | None = None,
+        precision: Precision = "float32",
     ) -> None:
+        check_device(precision, device)
         self.part: Part = part
         self._shape = (part, model, input_shape, num_labels)
         self._num_labels = num_labels
@@ -74,6 +84,7 @@ class ServerModel:
         self._training = training
         self._device = device
         self._gradient_noise = gradient_noise
+        self._precision: Precision = precision
         self.initialise()
 
     def expect_labels(self, num_labels: int) -> None:
@@ -109,7 +120,7 @@ class ServerModel:
 
     def _fresh(self, purpose: str) -> nn.Sequential:
         seed = derive_seed(self._training.seed, purpose)
-        return build_segment(*self._shape, seed).to(self._device)
+        return laid_out(build_segment(*self._shape, seed).to(self._device), self._precision)
 
     # Gradients.
 
@@ -224,7 +235,10 @@ class ServerModel:
         """Take one step towards the stage's objective."""
         with self._next_step(trained):
             loss = partial(self.stage.objective.loss, targets=targets)
-            train_batch(trained.segment, trained.optimiser, x, loss)
+            train_batch(partial(self._computed, trained.segment), trained.optimiser, x, loss)
+
+    def _computed(self, segment: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return computed(segment, x, self._precision)
 
     def forward(self, client: int, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Take a batch through the trunk, and keep it for the gradient that will come back.
@@ -237,7 +251,7 @@ class ServerModel:
         x = self._received(tensors["smashed"])
         trained = self._copy_of(client)
         with self._next_step(trained):
-            features = trained.segment(x)
+            features = self._computed(trained.segment, x)
         self._open[client] = x, features
         return {"features": features.detach()}
 
@@ -281,7 +295,8 @@ class ServerModel:
             known = ", ".join(self._teachers) or "none"
             raise ValueError(f"there is no teacher {teacher!r} in this stage; there are: {known}")
         with torch.no_grad():
-            return {"outputs": self._teachers[teacher](self._received(tensors["smashed"]))}
+            x = self._received(tensors["smashed"])
+            return {"outputs": self._computed(self._teachers[teacher], x)}
 
     def _next_step(self, trained: _Copy) -> AbstractContextManager[None]:
         """Give dropout its own numbers, which follow from the copy and the number of the step."""
@@ -300,7 +315,7 @@ class ServerModel:
         segment = self._main.segment.eval()
         with torch.no_grad():
             chunks = [
-                segment(smashed[start : start + _PREDICTED].to(self._device)).cpu()
+                self._computed(segment, smashed[start : start + _PREDICTED].to(self._device)).cpu()
                 # One empty chunk for an empty upload, for the shape of its nothing.
                 for start in range(0, max(1, len(smashed)), _PREDICTED)
             ]
@@ -315,9 +330,10 @@ class ServerModel:
         return digest(self._main.segment.state_dict())
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Return a copy of the segment's weights and buffers, on the CPU."""
+        """Return a copy of the segment's weights and buffers, on the CPU, contiguous."""
         return {
-            name: value.cpu().clone() for name, value in self._main.segment.state_dict().items()
+            name: value.cpu().clone(memory_format=torch.contiguous_format)
+            for name, value in self._main.segment.state_dict().items()
         }
 
     def load(self, weights: Mapping[str, torch.Tensor]) -> None:
@@ -381,4 +397,4 @@ class ServerModel:
 
 def _gradient_of(x: torch.Tensor) -> torch.Tensor:
     assert x.grad is not None
-    return x.grad
+    return x.grad.contiguous()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.split import Model, Part
 from models.training import TrainingSettings
 from strategies.gradient_noise import GradientNoise
+from strategies.precision import Precision
 from strategies.server_gradients import ServerGradients
 from strategies.server_model import ServerModel
 from transport.grpc_link import LinkServer
@@ -61,6 +62,13 @@ class ServerSegment:
         What of the network the server holds: all behind the cut, or the trunk of a U shape.
     gradient_noise : GradientNoise, optional
         What to add to the gradients at the cut; by default nothing.
+    precision : "float32" or "bfloat16"
+        What the segment computes with, see `strategies.precision`.
+
+    Raises
+    ------
+    UserError
+        If the GPU cannot compute so.
     """
 
     def __init__(
@@ -73,11 +81,19 @@ class ServerSegment:
         on_gpu: bool = False,
         part: Part = "server",
         gradient_noise: GradientNoise | None = None,
+        precision: Precision = "float32",
     ) -> None:
         # Ray can pretend to have a GPU; the result names the device that was really used.
         self._device = torch.device("cuda" if on_gpu and torch.cuda.is_available() else "cpu")
         self._model = ServerModel(
-            part, model, input_shape, num_labels, training, self._device, gradient_noise
+            part,
+            model,
+            input_shape,
+            num_labels,
+            training,
+            self._device,
+            gradient_noise,
+            precision,
         )
         self._training, self._host = training, host
         # One for test activations, one for those of an audit, one for what is kept unless it is

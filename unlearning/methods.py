@@ -79,11 +79,13 @@ class UnlearningMethod:
     A strategy names the kinds of method that it can carry out (`SplitStrategy.methods`): a new
     method is a subclass of one of them. ``uses`` are the run-config keys that it reads and others
     do not, ``own_options`` settings of its own. ``outlives_run`` says whether a state-dir keeps all
-    that it needs for a request that comes later.
+    that it needs for a request that comes later, ``any_precision`` whether the server segment may
+    compute in less than float32.
     """
 
     uses: ClassVar[frozenset[str]] = frozenset()
     outlives_run: ClassVar[bool] = True
+    any_precision: ClassVar[bool] = True
     own_options: ClassVar[Mapping[str, Option]] = {}
 
     def __init__(self, settings: UnlearningSettings) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from simulations.config import RunConfig
 from simulations.metrics.client_view import gives_away
 from simulations.plan import Preparation
 from simulations.session.conversation import Conversation
@@ -162,7 +163,7 @@ class Recorder:
             "unlearning": config.unlearning,
             "config": config.as_mapping(),
             "clients": self._prepared.plan.num_clients,
-            "environment": environment(config.threads, self._strategy.server.device_name()),
+            "environment": environment(config, self._strategy.server.device_name()),
             "distribution": distribution(self._prepared),
             "setup": {"clients": self._setup},
             "phases": self._phases,
@@ -277,13 +278,14 @@ def _covered(tasks: Sequence[Task], client: int, label: int) -> bool:
     return any(task.covers(client, label) for task in tasks)
 
 
-def environment(threads: int, server_device: str) -> dict[str, Any]:
+def environment(config: RunConfig, server_device: str) -> dict[str, Any]:
     """Return what the last bits of a result may depend on."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor_count": os.cpu_count(),
-        "threads": threads,
+        "threads": config.threads,
+        "precision": config.precision,
         "server_device": server_device,
         **{name: version(name) for name in ("flwr", "ray", "torch", "numpy")},
     }

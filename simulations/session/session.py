@@ -140,7 +140,7 @@ class Session:
     def _prepare(self, task: Task, attempt: str) -> dict[str, Any]:
         """Learn or forget, up to where all that it changes is on disk, beside what it replaces."""
         strategy, server = self.strategy, self.server
-        machine = environment(self.prepared.config.threads, server.device_name())
+        machine = environment(self.prepared.config, server.device_name())
         self._journal.append("started", task=task.number, attempt=attempt, environment=machine)
         strategy.groups = self._recorder.groups(task)
         if self._state:

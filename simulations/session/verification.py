@@ -97,7 +97,7 @@ def verify(
         "digests": {"kept": kept, "reference": reference},
         "config": prepared.config.as_mapping(),
         "clients": state.num_clients,
-        "environment": environment(prepared.config.threads, server.device_name()),
+        "environment": environment(prepared.config, server.device_name()),
         "journal": state.journal.head,
     }
     with explained(state.key):
@@ -194,7 +194,9 @@ def render_certificate(certificate: dict[str, Any]) -> str:
     ]
     machine = certificate["environment"]
     versions = ", ".join(f"{name} {machine[name]}" for name in ("python", "torch", "numpy", "flwr"))
-    lines.append(f"  given {versions}, {machine['server_device']}, {machine['threads']} threads")
+    # A certificate of before there was a choice does not name it.
+    computed = f"{machine['threads']} threads, {machine.get('precision', 'float32')}"
+    lines.append(f"  given {versions}, {machine['server_device']}, {computed}")
     lines.append(f"  on {machine['platform']}")
     lines.append(f"  signed with key {fingerprint(certificate)}")
     return "\n".join(lines)

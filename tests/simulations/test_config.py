@@ -92,6 +92,7 @@ BAD_TYPES = [
     ("server-num-cpus", "1"),
     ("server-num-gpus", b"1"),
     ("threads", 1.5),
+    ("precision", 32),
     ("slices", 2.0),
     ("server-slices", "2"),
     ("stable-clients", 1),
@@ -172,6 +173,7 @@ BAD_VALUES = [
         for value in (-1, -1e-9, NAN, INF, -INF)
     ),
     ("server-num-gpus", 1.5),
+    *(("precision", value) for value in ("", "float16", "Float32", "bf16", "double")),
     *(("momentum", value) for value in (-0.1, 1, 1.0, 2, NAN, INF)),
     *(("upload-chunk-mb", value) for value in (0, -1.0, 1000.1, NAN, INF)),
     *(("epsilon", value) for value in ("0", "-1", "nan", "inf", "some", "")),
@@ -317,6 +319,8 @@ def test_an_integer_beyond_every_number_is_refused(key):
         ("server-num-gpus", 0.25),
         ("server-num-gpus", 3),
         ("threads", 2),
+        ("precision", "float32"),
+        ("precision", "bfloat16"),
         ("options", ""),
         ("out", "/tmp/results"),
         ("state-dir", "/tmp/state"),
@@ -384,6 +388,17 @@ def test_a_key_that_means_nothing_to_the_strategy_is_not_silently_taken():
 )
 def test_a_protection_of_labels_that_lacks_something_or_has_no_effect_is_refused(chosen, message):
     assert refusal(RunConfig.from_mapping({"strategy": "vanilla", **chosen}).check) == message
+
+
+@pytest.mark.parametrize("unlearning", ["gradient-projection", "gradient-projection-paper"])
+def test_gradients_that_are_taken_apart_are_those_of_float32(unlearning):
+    chosen = {"strategy": "gradient-projection", "precision": "bfloat16"}
+    RunConfig.from_mapping({**chosen, "unlearning": "retrain"}).check()
+    message = refusal(RunConfig.from_mapping({**chosen, "unlearning": unlearning}).check)
+    assert message == (
+        "precision='bfloat16' is not possible; allowed: float32 "
+        f"(unlearning={unlearning!r} takes gradients apart)"
+    )
 
 
 @pytest.mark.parametrize("strategy", ["splitwiper", "splitfed", "u-shaped"])
