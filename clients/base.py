@@ -22,7 +22,9 @@ from models.errors import UserError
 from models.registry import load_object
 from models.split import Model, Part, build_segment, segment_with
 from models.training import device
-from transport.link import LinkError
+from transport.floats import pack_arrays
+from transport.grpc_link import connect
+from transport.link import Endpoint, Link, LinkError
 from transport.message import Array, Message
 from unlearning.exactness import Ids, derive_seed, digest, visits
 from unlearning.methods import StagedMethod
@@ -315,6 +317,13 @@ class SplitClient(NumPyClient):
         forgotten = self.forgotten.among(self.whole.ids)
         return self.whole.without(forgotten) if len(forgotten) else self.whole
 
+    # What crosses the cut.
+
+    def connect(self, message: Message) -> Link:
+        """Open the link to the server segment that a message names."""
+        endpoint = Endpoint.from_fields(message.fields)
+        return connect(endpoint, self.client, self.phase, self.training.codec)
+
     # Uploads and scores.
 
     def smashed(
@@ -371,14 +380,21 @@ class SplitClient(NumPyClient):
             Number of the chunk, from 0.
         """
         upload = self.to_upload(segment, what)
-        one = self.smashed(self.bottom(segment), torch.zeros(1, *self.input_shape), 0, 1)
-        sample_bytes = one.nbytes + sum(known.itemsize for known in upload.known.values())
+        one = self._packed(
+            self.smashed(self.bottom(segment), torch.zeros(1, *self.input_shape), 0, 1)
+        )
+        held = [*one.values(), *(known[:1] for known in upload.known.values())]
+        sample_bytes = sum(array.nbytes for array in held)
         samples = max(1, self.setting.upload_chunk_bytes // sample_bytes)
         start, stop = chunk * samples, min((chunk + 1) * samples, upload.samples)
-        tensors: dict[str, Array] = {"smashed": upload.smashed(start, stop).numpy()}
+        tensors = self._packed(upload.smashed(start, stop))
         tensors |= {name: known[start:stop] for name, known in upload.known.items()}
         chunks = max(1, -(-upload.samples // samples))
         return Message("upload", {"upload": what, "chunk": chunk, "chunks": chunks}, tensors)
+
+    def _packed(self, smashed: torch.Tensor) -> dict[str, Array]:
+        """Return smashed data as it travels in a message."""
+        return pack_arrays({"smashed": smashed.numpy()}, self.training.codec)
 
     @action
     def upload(self, message: Message) -> Message:

@@ -14,8 +14,7 @@ from clients.base import action
 from clients.holding import Holding
 from clients.vanilla import VanillaClient
 from models.training import device
-from transport.grpc_link import connect
-from transport.link import Endpoint, Link
+from transport.link import Link
 from transport.message import Array, Message
 from unlearning.gradient_cache import GradientCache, Gradients, Recorder, Step
 from unlearning.gradient_projection_paper import step_along
@@ -110,8 +109,7 @@ class GradientProjectionClient(VanillaClient):
         mixed = [step for step in steps if projection.is_mixed(step)]
         with ExitStack() as stack:
             if mixed:
-                endpoint = Endpoint.from_fields(message.fields)
-                link = stack.enter_context(connect(endpoint, self.client, self.phase))
+                link = stack.enter_context(self.connect(message))
                 for step in mixed:
                     weights = projection.weights(step.number)
                     projection.take(step.number, self._share(link, weights, step))

@@ -9,6 +9,7 @@ from torch import nn
 
 from clients.vanilla import VanillaClient
 from models.training import device, finite
+from transport.floats import unpack_arrays
 from transport.link import Link
 from transport.message import Array, Message
 from unlearning.objectives import Objective
@@ -86,6 +87,6 @@ class UShapedClient(VanillaClient):
         return probabilities
 
     def _logits(self, outputs: Mapping[str, Array]) -> torch.Tensor:
-        features = torch.tensor(outputs["features"]).to(device())
+        features = torch.tensor(unpack_arrays(outputs)["features"]).to(device())
         with torch.no_grad():
             return self.finish(self.kept_segment(), features)

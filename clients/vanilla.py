@@ -19,8 +19,7 @@ from clients.label_privacy.randomised_response import (
     told_labels,
     uniform_prior,
 )
-from transport.grpc_link import connect
-from transport.link import Endpoint, Link
+from transport.link import Link
 from transport.message import Array, Message, Scalar
 from unlearning.exactness import derive_seed
 from unlearning.objectives import Batch, Objective, targets_of
@@ -105,7 +104,7 @@ class VanillaClient(SplitClient):
         teachers = self._teachers(stage)
         count, samples = 0, 0
         started = time.perf_counter()
-        with connect(Endpoint.from_fields(message.fields), self.client, self.phase) as link:
+        with self.connect(message) as link:
             for x, batch in self.visit(stage, epoch, message.integer("about")):
                 logits_of = partial(self._logits_of, link, teachers, x)
                 targets = targets_of(stage.objective, batch, logits_of)

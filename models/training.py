@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -30,6 +31,8 @@ class TrainingSettings:
         Slices of a client's own samples, trained alone step by step.
     threads : int
         Threads of each segment. Their number changes the last bits of a result.
+    codec : "float32", "float16" or "bfloat16"
+        What numbers are rounded to where they cross the cut.
     """
 
     seed: int = 0
@@ -41,6 +44,7 @@ class TrainingSettings:
     server_epochs: int = 30
     slices: int = 1
     threads: int = 1
+    codec: Literal["float32", "float16", "bfloat16"] = "float32"
 
     def optimiser(self, *segments: nn.Module) -> torch.optim.SGD:
         """Return a fresh optimiser over the parameters of `segments`."""

@@ -25,6 +25,7 @@ from simulations.keys import TOO_LARGE, Keys
 from strategies.base import SplitStrategy
 from strategies.gradient_noise import GradientNoise
 from strategies.registry import STRATEGIES
+from transport.floats import FloatCodec
 from unlearning.exactness import derive_seed
 from unlearning.methods import (
     METHODS,
@@ -112,9 +113,10 @@ class RunConfig(Keys):
         if self.state_dir and not method.outlives_run:
             allowed = f"empty (unlearning={self.unlearning!r} keeps what it needs for one run only)"
             raise refuse("state-dir", self.state_dir, allowed)
-        if self.precision != "float32" and not method.any_precision:
-            allowed = f"float32 (unlearning={self.unlearning!r} takes gradients apart)"
-            raise refuse("precision", self.precision, allowed)
+        for key, rounded_to in (("precision", self.precision), ("codec", self.codec)):
+            if rounded_to != "float32" and not method.any_precision:
+                allowed = f"float32 (unlearning={self.unlearning!r} takes gradients apart)"
+                raise refuse(key, rounded_to, allowed)
         self._check_audit(strategy)
         if self.state_dir and self.score_every:
             allowed = "0 (with state-dir accuracy is measured at the end of a phase alone)"
@@ -220,6 +222,7 @@ class RunConfig(Keys):
             server_epochs=self.server_epochs,
             slices=self.slices,
             threads=self.threads,
+            codec=cast(FloatCodec, self.codec),
         )
 
     def selection(self) -> Selection:

@@ -13,6 +13,7 @@ from simulations.data.library import LIBRARY
 from simulations.data.partition import DISTRIBUTIONS
 from strategies.gradient_noise import GRADIENT_NOISES
 from strategies.precision import PRECISIONS
+from transport.floats import FLOAT_CODECS
 from unlearning.gradient_cache import CODECS
 from unlearning.gradient_projection_paper import VARIANTS, WEIGHTINGS
 from unlearning.projection import SHARES
@@ -355,6 +356,12 @@ class Keys:
     latency_ms: float = _key(0.0, "round trip, for transmission seconds", ">= 0", _not_negative)
     upload_chunk_mb: float = _key(
         16.0, "largest upload in one message, 10^6 bytes", "0 < x <= 1000", lambda v: 0 < v <= 1000
+    )
+    codec: str = _key(
+        "float32",
+        "what smashed data and gradients are rounded to where they cross the cut",
+        ", ".join(FLOAT_CODECS),
+        lambda value: value in FLOAT_CODECS,
     )
     server_num_cpus: float = _key(
         0.0, "CPUs that Ray reserves for the server segment", _RESERVED, _reservable

@@ -36,6 +36,7 @@ from models.training import TrainingSettings
 from strategies.heard import ClientFailureError, Heard
 from strategies.script import Question, Reply, Script
 from strategies.server_segment import Scored, ServerSegment
+from transport.floats import unpack_arrays
 from transport.message import Array, Message
 from unlearning.methods import Retrain, UnlearningMethod
 from unlearning.request import Request
@@ -232,7 +233,7 @@ class SplitStrategy(Strategy):
         """Hand one chunk of each client to the server segment."""
         for reply in replies:
             message = reply.message
-            chunk, tensors = message.integer("chunk"), message.tensors
+            chunk, tensors = message.integer("chunk"), unpack_arrays(message.tensors)
             if message.fields["upload"] == "train":
                 self.server.cache(
                     reply.client, chunk, tensors["smashed"], tensors["labels"], tensors["ids"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from strategies.server_segment import Scored
 from strategies.vanilla import Vanilla
+from transport.floats import pack_arrays
 from transport.message import Array
 
 
@@ -21,8 +22,11 @@ class UShaped(Vanilla):
 
     def predictions_for(self, client: int) -> dict[str, Array]:
         """Return the features that leave the trunk; the client's head makes labels of them."""
-        return {"features": self.server.outputs(client)}
+        return self._packed(self.server.outputs(client))
 
     def outputs_for(self, client: int, split: Scored) -> dict[str, Array]:
         """Return the features that leave the trunk, as `predictions_for`."""
-        return {"features": self.server.outputs(client, split)}
+        return self._packed(self.server.outputs(client, split))
+
+    def _packed(self, features: Array) -> dict[str, Array]:
+        return pack_arrays({"features": features}, self.training.codec)

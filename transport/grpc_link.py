@@ -14,6 +14,7 @@ from typing import Any, Self
 import grpc
 
 from transport.certificate import resolve, self_signed
+from transport.floats import FloatCodec
 from transport.ledger import Ledger
 from transport.link import (
     MAX_FRAME_BYTES,
@@ -154,7 +155,7 @@ class LinkServer:
             ) from error
 
 
-def connect(endpoint: Endpoint, client: int, phase: str) -> Link:
+def connect(endpoint: Endpoint, client: int, phase: str, codec: FloatCodec = "float32") -> Link:
     """Open a link to a server.
 
     Parameters
@@ -165,6 +166,8 @@ def connect(endpoint: Endpoint, client: int, phase: str) -> Link:
         This client's id.
     phase : str
         The ledger's phase that the exchanges belong to.
+    codec : "float32", "float16" or "bfloat16"
+        What floating-point numbers are rounded to on the way, both ways.
 
     Returns
     -------
@@ -196,14 +199,16 @@ def connect(endpoint: Endpoint, client: int, phase: str) -> Link:
         ("link-client", str(client)),
         ("link-phase", phase),
     )
-    return _StreamLink(channel, metadata)
+    return _StreamLink(channel, metadata, codec)
 
 
 class _StreamLink(Link):
     """A `Link` over one gRPC stream."""
 
-    def __init__(self, channel: Any, metadata: tuple[tuple[str, str], ...]) -> None:
-        super().__init__()
+    def __init__(
+        self, channel: Any, metadata: tuple[tuple[str, str], ...], codec: FloatCodec
+    ) -> None:
+        super().__init__(codec)
         self._channel = channel
         # gRPC takes requests from an iterator in a thread of its own; None ends it.
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()

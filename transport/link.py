@@ -10,15 +10,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import NoReturn, Self, cast
 
 import grpc
 from torch import Tensor
 
-from transport.codec import FrameError, decode, encode
+from transport.codec import decode, encode
+from transport.floats import FLOAT_CODECS, FloatCodec, pack, unpack
 from transport.ledger import Ledger
 
 MAX_FRAME_BYTES = 256 * 2**20
+
+# The field of a frame that says what its numbers are rounded to; without it to nothing.
+_CODEC = "rounded-to"
 
 # The status of a refusal travels in HTTP/2 headers, whose default limit is 8 KiB.
 _MAX_REASON = 1000
@@ -62,6 +66,11 @@ Called from several threads at once, one for each stream: the handler does its o
 class Link(ABC):
     """A client's side of the link: frames, the clock and the end; how frames travel is its kind's.
 
+    Parameters
+    ----------
+    codec : "float32", "float16" or "bfloat16"
+        What floating-point numbers are rounded to on the way, both ways.
+
     Attributes
     ----------
     seconds_waiting : float
@@ -69,8 +78,9 @@ class Link(ABC):
         and not counted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, codec: FloatCodec = "float32") -> None:
         self.seconds_waiting = 0.0
+        self._codec = codec
         self._closed = False
 
     def exchange(
@@ -99,7 +109,10 @@ class Link(ABC):
         """
         if self._closed:
             raise LinkError("the link is closed")
-        request = encode(tensors, fields)
+        named = dict(fields or {})
+        if self._codec != "float32":
+            named[_CODEC] = self._codec
+        request = encode(pack(tensors, self._codec), named)
         started = time.perf_counter()
         try:
             reply = self._send(request)
@@ -110,8 +123,9 @@ class Link(ABC):
         finally:
             self.seconds_waiting += time.perf_counter() - started
         try:
-            return decode(reply)
-        except FrameError as error:
+            answered, said = decode(reply)
+            return unpack(answered), said
+        except ValueError as error:
             self.close()
             raise LinkError(f"the server's reply cannot be read: {error}") from error
 
@@ -194,18 +208,30 @@ def answer(
     _require_size("request", frame, max_frame_bytes)
     try:
         ledger.record(caller.client, caller.phase, up=len(frame))
-        returned = handler(caller, *decode(frame))
+        tensors, fields = decode(frame)
+        codec = _codec_of(fields)
+        returned = handler(caller, unpack(tensors), fields)
     except ValueError as error:
         raise RefusalError(grpc.StatusCode.INVALID_ARGUMENT, error) from error
     except Exception as error:  # noqa: BLE001 - whatever the handler raises must reach its client
         _refuse_own_fault(error)
     try:
-        reply = encode(*returned)
-    except (FrameError, TypeError, AttributeError) as error:
+        answered, said = returned
+        reply = encode(pack(answered, codec), said)
+    except (ValueError, TypeError, AttributeError) as error:
         _refuse_own_fault(error)
     _require_size("reply", reply, max_frame_bytes)
     ledger.record(caller.client, caller.phase, down=len(reply), messages=1)
     return reply
+
+
+def _codec_of(fields: dict[str, str]) -> FloatCodec:
+    """Take from a frame's fields what its numbers are rounded to; its reply's are too."""
+    codec = fields.pop(_CODEC, "float32")
+    if codec not in FLOAT_CODECS:
+        allowed = ", ".join(FLOAT_CODECS)
+        raise ValueError(f"{_CODEC}={one_line(codec)!r} is not possible; allowed: {allowed}")
+    return cast(FloatCodec, codec)
 
 
 def _refuse_own_fault(error: Exception) -> NoReturn:
@@ -238,6 +264,8 @@ class LoopbackLink(Link):
         The ledger's phase.
     max_frame_bytes : int
         The largest frame, in bytes, either way.
+    codec : "float32", "float16" or "bfloat16"
+        As of `Link`.
     """
 
     def __init__(
@@ -247,8 +275,9 @@ class LoopbackLink(Link):
         client: int,
         phase: str,
         max_frame_bytes: int = MAX_FRAME_BYTES,
+        codec: FloatCodec = "float32",
     ) -> None:
-        super().__init__()
+        super().__init__(codec)
         self._handler = handler
         self._ledger = ledger
         self._caller = Caller(client, phase)

@@ -79,8 +79,8 @@ class UnlearningMethod:
     A strategy names the kinds of method that it can carry out (`SplitStrategy.methods`): a new
     method is a subclass of one of them. ``uses`` are the run-config keys that it reads and others
     do not, ``own_options`` settings of its own. ``outlives_run`` says whether a state-dir keeps all
-    that it needs for a request that comes later, ``any_precision`` whether the server segment may
-    compute in less than float32.
+    that it needs for a request that comes later, ``any_precision`` whether numbers may be
+    rounded to less than float32, in the server segment's passes or where they cross the cut.
     """
 
     uses: ClassVar[frozenset[str]] = frozenset()

@@ -6,7 +6,7 @@ from unittest.mock import patch
 import pytest
 from flwr.common.serde import recorddict_to_proto
 
-from clients import vanilla
+from clients import base
 from tests.local_grid import LocalRun, client_of
 from transport.codec import encode
 from transport.ledger import transmission_seconds
@@ -54,10 +54,10 @@ def test_splitwiper_bytes_are_those_of_the_messages():
 
 def test_vanilla_bytes_are_those_of_the_messages_and_the_frames():
     frames_up, frames_down, frames = Counter(), Counter(), Counter()
-    connect = vanilla.connect
+    connect = base.connect
 
-    def recorded(endpoint, client, phase):
-        link = connect(endpoint, client, phase)
+    def recorded(endpoint, client, phase, *codec):
+        link = connect(endpoint, client, phase, *codec)
         exchange = link.exchange
 
         def counted(tensors, fields=None):
@@ -70,7 +70,7 @@ def test_vanilla_bytes_are_those_of_the_messages_and_the_frames():
         link.exchange = counted
         return link
 
-    with patch("clients.vanilla.connect", recorded):
+    with patch("clients.base.connect", recorded):
         run = LocalRun(2, strategy="vanilla", forget="class:2", server_epochs=2)
     for phase in run.phases:
         up, down, count = message_sizes(run, phase["phase"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from clients import vanilla
+from clients import base
 from clients.base import SplitClient
 from models.split import build_segment, pool_to_quarters, seeded
 from simulations.client_app import ContextStore
@@ -579,14 +579,14 @@ def test_teachers_leave_nothing_behind(strategy):
 # Its copy of the original, which had not forgotten, is dropped at the end of the last turn. That
 # never comes, so with the next message that is about no stage.
 def test_a_client_that_misses_its_turns_keeps_no_teacher_either():
-    connect = vanilla.connect
+    connect = base.connect
 
-    def broken(endpoint, client, phase):
+    def broken(endpoint, client, phase, *codec):
         if (client, phase) == (1, "unlearn"):
             raise RuntimeError("the network is down")
-        return connect(endpoint, client, phase)
+        return connect(endpoint, client, phase, *codec)
 
-    with patch("clients.vanilla.connect", broken):
+    with patch("clients.base.connect", broken):
         run = thin_run(2, strategy="vanilla", unlearning="distillation", skip_absent=True)
     assert run.phases[1]["absent"]
     assert "original" not in kept_names(run, 0)

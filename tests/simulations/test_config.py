@@ -93,6 +93,7 @@ BAD_TYPES = [
     ("server-num-gpus", b"1"),
     ("threads", 1.5),
     ("precision", 32),
+    ("codec", 16),
     ("slices", 2.0),
     ("server-slices", "2"),
     ("stable-clients", 1),
@@ -174,6 +175,7 @@ BAD_VALUES = [
     ),
     ("server-num-gpus", 1.5),
     *(("precision", value) for value in ("", "float16", "Float32", "bf16", "double")),
+    *(("codec", value) for value in ("", "int8", "Float16", "fp16", "double")),
     *(("momentum", value) for value in (-0.1, 1, 1.0, 2, NAN, INF)),
     *(("upload-chunk-mb", value) for value in (0, -1.0, 1000.1, NAN, INF)),
     *(("epsilon", value) for value in ("0", "-1", "nan", "inf", "some", "")),
@@ -321,6 +323,9 @@ def test_an_integer_beyond_every_number_is_refused(key):
         ("threads", 2),
         ("precision", "float32"),
         ("precision", "bfloat16"),
+        ("codec", "float32"),
+        ("codec", "float16"),
+        ("codec", "bfloat16"),
         ("options", ""),
         ("out", "/tmp/results"),
         ("state-dir", "/tmp/state"),
@@ -390,13 +395,14 @@ def test_a_protection_of_labels_that_lacks_something_or_has_no_effect_is_refused
     assert refusal(RunConfig.from_mapping({"strategy": "vanilla", **chosen}).check) == message
 
 
+@pytest.mark.parametrize("key", ["precision", "codec"])
 @pytest.mark.parametrize("unlearning", ["gradient-projection", "gradient-projection-paper"])
-def test_gradients_that_are_taken_apart_are_those_of_float32(unlearning):
-    chosen = {"strategy": "gradient-projection", "precision": "bfloat16"}
+def test_gradients_that_are_taken_apart_are_those_of_float32(unlearning, key):
+    chosen = {"strategy": "gradient-projection", key: "bfloat16"}
     RunConfig.from_mapping({**chosen, "unlearning": "retrain"}).check()
     message = refusal(RunConfig.from_mapping({**chosen, "unlearning": unlearning}).check)
     assert message == (
-        "precision='bfloat16' is not possible; allowed: float32 "
+        f"{key}='bfloat16' is not possible; allowed: float32 "
         f"(unlearning={unlearning!r} takes gradients apart)"
     )
 
@@ -521,6 +527,7 @@ def test_the_training_settings_are_those_of_the_config():
         "server-epochs": 13,
         "slices": 3,
         "threads": 2,
+        "codec": "float16",
     }
     expected = {key.replace("-", "_"): value for key, value in values.items()}
     assert RunConfig.from_mapping(values).training() == TrainingSettings(**expected)

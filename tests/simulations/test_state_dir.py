@@ -256,6 +256,7 @@ OTHER = {
     "audit": True,
     "backdoor": "3",
     "precision": "bfloat16",
+    "codec": "float16",
 }
 DIFFERS = {"out": "/tmp/other", "verify": True, "server-num-gpus": 1.0, "server-num-cpus": 1.0}
 DIFFERS |= {"round-timeout": 5.0, "bandwidth-mbps": 1.0, "latency-ms": 1.0}
