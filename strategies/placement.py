@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 
 from models.errors import UserError
 from strategies.server_segment import ServerSegment
@@ -52,10 +53,19 @@ class HostedSegment:
         return call
 
 
+class ServerLostError(UserError):
+    """The server segment's process, or the node that it was on, is gone."""
+
+
 def _answer(asked: Any) -> Any:
     """Wait for what an actor answers."""
     try:
         return ray.get(asked)
+    except RayActorError as error:
+        reason = " ".join(str(error).split())
+        raise ServerLostError(
+            f"the server segment is lost: its process or the node that it ran on ended ({reason})"
+        ) from error
     except RayTaskError as error:
         # What the segment raised, not Ray's picture of the stack that it was raised in.
         raise error.cause from None
@@ -127,7 +137,9 @@ def release(server: ServerSegment, more: bool = False) -> None:
     """
     hosted: object = server
     try:
-        server.close()
+        # What is gone has nothing open, and why it is gone has been said.
+        with suppress(ServerLostError):
+            server.close()
     finally:
         if isinstance(hosted, HostedSegment):
             if more:

@@ -10,7 +10,7 @@ from ray.cluster_utils import Cluster
 
 from models.errors import UserError
 from models.training import TrainingSettings
-from strategies.placement import place, release
+from strategies.placement import ServerLostError, place, release
 from strategies.server_segment import ServerSegment
 from transport.grpc_link import connect
 from transport.link import Endpoint
@@ -28,7 +28,7 @@ SEGMENT = {
 @pytest.fixture(scope="module")
 def cluster():
     """A node for clients, and one with two pretended GPUs."""
-    nodes = start_cluster()
+    nodes = start_cluster(num_cpus=2, num_gpus=0)
     nodes.add_node(num_cpus=0, num_gpus=2)
     ray.init(address=nodes.address, log_to_driver=False)
     yield nodes
@@ -36,8 +36,7 @@ def cluster():
     nodes.shutdown()
 
 
-def start_cluster():
-    head = {"num_cpus": 2, "num_gpus": 0}
+def start_cluster(**head):
     try:
         return Cluster(initialize_head=True, head_node_args=head)
     except Exception as error:
@@ -120,3 +119,11 @@ def test_what_the_segment_raises_arrives_as_it_was_raised(segment):
             3, 1, np.ones((2, 8, 4, 4), np.float32), np.arange(2), np.arange(2, dtype=np.int64)
         )
     assert server.cache_bytes() == 0
+
+
+def test_a_segment_whose_process_is_gone_says_so_and_can_be_released(segment):
+    server = segment(0, 0)
+    ray.kill(server.actor)
+    with pytest.raises(ServerLostError, match="^the server segment is lost: its process or the "):
+        server.digest()
+    release(server)
