@@ -17,7 +17,7 @@ from simulations.reporting.cells import Cell, Phase
 from simulations.reporting.groups import Group
 from simulations.reporting.published.comparison import hit_rate
 from simulations.reporting.published.paper import published
-from simulations.reporting.published.terms import forgotten
+from simulations.reporting.published.terms import forgotten, is_altered
 from simulations.reporting.statistic import Summary
 from simulations.reporting.table import Column, Label, Table, Value
 from simulations.reporting.tables.label_matching import matched
@@ -326,7 +326,7 @@ def _shared(cell: Cell, without: str = "") -> tuple[object, ...]:
 
 
 def _is_retrained(cell: Cell) -> bool:
-    return bool(cell.setting("unlearning") == "retrain")
+    return cell.setting("unlearning") == "retrain" and not is_altered(cell)
 
 
 def _cells(groups: Sequence[Group]) -> Iterator[Cell]:

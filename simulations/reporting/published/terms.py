@@ -35,7 +35,7 @@ def framework(cell: Cell, with_epsilon: bool) -> str | None:
     with_epsilon : bool
         Whether the published table tells privacy budgets apart.
     """
-    if cell.setting("unlearning") != "retrain":
+    if cell.setting("unlearning") != "retrain" or is_altered(cell):
         return None
     strategy = str(cell.setting("strategy"))
     if strategy in ("vanilla", "u-shaped", "splitwiper"):
@@ -47,6 +47,12 @@ def framework(cell: Cell, with_epsilon: bool) -> str | None:
     if not with_epsilon:
         return f"splitwiper+ gamma={gamma}"
     return f"splitwiper+ gamma={gamma} eps={cell.setting('epsilon')}"
+
+
+def is_altered(cell: Cell) -> bool:
+    """Tell whether a baseline hides its labels, as none of the paper's does."""
+    noise = ("label-mechanism", "gradient-noise")
+    return any(cell.setting(key) not in (None, "none") for key in noise)
 
 
 def dataset(benchmark: Benchmark, cell: Cell) -> str:

@@ -90,6 +90,16 @@ def test_only_cells_that_differ_in_the_strategy_alone_are_compared(bench):
     assert found.verdict == "cannot be told"
 
 
+@pytest.mark.parametrize(
+    "altered", [{"label-mechanism": "rr-with-prior"}, {"gradient-noise": "marvell"}]
+)
+def test_a_baseline_that_hides_its_labels_is_not_the_papers(bench, altered):
+    forget(bench, "splitwiper", up=10)
+    forget(bench, "vanilla", up=1000, **altered)
+    found = claims.cost_is_cut(groups(bench), "vanilla", "transmission")
+    assert found.verdict == "cannot be told"
+
+
 def test_others_pay_nothing(bench):
     forget(bench, "splitwiper")
     forget(bench, "vanilla", others=client(1, up=5, seconds=1.0))
