@@ -78,6 +78,9 @@ _RayAddress = Annotated[
         help="Join this Ray cluster, as RAY_ADDRESS does.",
     ),
 ]
+_TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Write DIR/tensorboard too, for TensorBoard.")
+]
 _Verbose = Annotated[bool, typer.Option("--verbose", help="Print all that Flower says.")]
 _StateDir = Annotated[
     str, typer.Argument(metavar="STATE_DIR", help="Folder that a run with state-dir has made.")
@@ -318,6 +321,7 @@ def benchmark(
     client_cpus: _ClientCpus = 1,
     client_gpus: _ClientGpus = 0,
     ray_address: _RayAddress = "",
+    tensorboard: _TensorBoard = False,
     verbose: _Verbose = False,
 ) -> None:
     """Run a grid of strategies, methods, data and seeds; a failing run does not stop the others.
@@ -328,10 +332,13 @@ def benchmark(
         from simulations.benchmark.measuring import measure
         from simulations.benchmark.runner import carry_out, failures, lay_out
         from simulations.benchmark.spec import find_spec, read_spec
+        from simulations.reporting.scalars import check_tensorboard
 
         folder = Path(absolute(out))
         check_numbers(1, client_cpus, client_gpus)
         check_writable("out", folder)
+        if tensorboard:
+            check_tensorboard()
         read = read_spec(find_spec(spec), scale, read_settings(settings or []))
         cells = lay_out(
             read, folder, resume, command=shlex.join(["split-unlearning", *sys.argv[1:]])
@@ -350,7 +357,7 @@ def benchmark(
         if ended:
             _end(f"error: {ended} (log: {folder / 'log.txt'})", _RUN_FAILED)
         if len(failures(folder)) < len(cells):
-            typer.echo(_written_report(folder))
+            typer.echo(_written_report(folder, tensorboard))
         if failed:
             raise typer.Exit(_RUN_FAILED)
 
@@ -360,17 +367,23 @@ def report(
     folder: Annotated[
         str, typer.Argument(metavar="DIR", help="Folder that a benchmark has written.")
     ],
+    tensorboard: _TensorBoard = False,
 ) -> None:
     """Write a benchmark's tables and figures: DIR/report.html, and DIR/tables for papers."""
     with _one_line_errors():
-        typer.echo(_written_report(Path(folder)))
+        typer.echo(_written_report(Path(folder), tensorboard))
 
 
-def _written_report(folder: Path) -> str:
+def _written_report(folder: Path, tensorboard: bool) -> str:
     """Write the report of a benchmark, and say where it is, and of how much."""
+    from simulations.reporting.scalars import check_tensorboard, write_scalars
     from simulations.reporting.writing import write_report
 
+    if tensorboard:
+        check_tensorboard()
     benchmark = write_report(folder).benchmark
+    if tensorboard:
+        write_scalars(benchmark, folder / "tensorboard")
     told = {"failed": len(benchmark.failures), "missing": len(benchmark.missing)}
     beside = "".join(f", {count} {name}" for name, count in told.items() if count)
     count = len(benchmark.cells)
