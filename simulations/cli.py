@@ -401,6 +401,7 @@ def list_names() -> None:
         from simulations.data.library import LIBRARY
         from simulations.data.partition import DISTRIBUTIONS
         from simulations.data.sources import DATASETS
+        from simulations.data.tasks import DIFFERENT_TASKS
         from strategies.registry import STRATEGIES
         from unlearning.methods import METHODS
 
@@ -408,7 +409,7 @@ def list_names() -> None:
         _print_table("Unlearning methods (unlearning)", describe(METHODS))
         _print_table("Which strategy can forget how", matrix(STRATEGIES, METHODS))
         _print_table("Data sets (dataset)", DATASETS)
-        _print_table("Distributions (distribution)", DISTRIBUTIONS | LIBRARY)
+        _print_table("Distributions (distribution)", DISTRIBUTIONS | DIFFERENT_TASKS | LIBRARY)
         any_other = "Any classification model of torchvision; cut names a layer."
         _print_table("Benchmarks (benchmark NAME)", titles())
         _print_table("Models (model)", describe(MODELS) | {f"{TORCHVISION}NAME": any_other})

@@ -82,8 +82,9 @@ def _holding(config: RunConfig, client: int, num_clients: int) -> Holding:
     """Return what a client holds."""
     dataset, plan = deal(config, num_clients)
     ids, test_ids = plan.train[client], plan.test[client]
-    x, y = dataset.train(ids)
-    test_x, test_y = dataset.test(test_ids)
+    held = dataset.held_by(ids)
+    x, y = held.train(ids)
+    test_x, test_y = held.test(test_ids)
     holding = Holding(ids, x, y, test_ids, test_x, test_y, dataset.class_names)
     return _planted(holding, config, client) if config.backdoor else holding
 

@@ -11,6 +11,7 @@ from clients.label_privacy.copies import Copies
 from models.options import Value
 from simulations.data.library import LIBRARY
 from simulations.data.partition import DISTRIBUTIONS
+from simulations.data.tasks import DIFFERENT_TASKS
 from strategies.gradient_noise import GRADIENT_NOISES
 from strategies.precision import PRECISIONS
 from transport.floats import FLOAT_CODECS
@@ -127,8 +128,8 @@ class Keys:
     distribution: str = _key(
         "heterogeneous-labels",
         "how samples are dealt to clients",
-        ", ".join((*DISTRIBUTIONS, *LIBRARY)),
-        lambda value: value in DISTRIBUTIONS or value in LIBRARY,
+        ", ".join((*DISTRIBUTIONS, *DIFFERENT_TASKS, *LIBRARY)),
+        lambda value: value in DISTRIBUTIONS | DIFFERENT_TASKS | LIBRARY,
     )
     dirichlet_alpha: float = _own(
         0.5, "concentration; the smaller, the fewer clients hold a label", "a number > 0", _positive

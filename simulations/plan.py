@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.errors import UserError, refuse
-from models.split import build_network, check_fits
+from models.split import build_network, check_fits, smashed_shape
 from simulations.config import RunConfig
 from simulations.data.backdoor import planted_label
-from simulations.data.dataset import Dataset
+from simulations.data.dataset import Samples
 from simulations.data.library import LIBRARY, library_plan
 from simulations.data.partition import Plan, make_plan
-from simulations.data.sources import load
+from simulations.data.sources import load_all
+from simulations.data.tasks import DIFFERENT_TASKS, plan_of_tasks
 from strategies.precision import Precision, check_computes
 from strategies.registry import STRATEGIES
 from unlearning.exactness import Ids, visits
 from unlearning.request import Request
 from unlearning.slices import dealt
 from unlearning.stages import learning
+
+Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -58,25 +62,33 @@ class Preparation:
     """
 
     config: RunConfig
-    dataset: Dataset
+    dataset: Samples
     plan: Plan
     forgettings: tuple[Forgetting, ...] = ()
 
 
-def fingerprint(dataset: Dataset, plan: Plan) -> str:
+def fingerprint(dataset: Samples, plan: Plan) -> str:
     """Return a SHA-256 of what there is to learn from and who holds what of it.
 
     Exactness is a claim about these: a request that comes later must find them as they were.
     """
-    sha = hashlib.sha256(repr((dataset.class_names, dataset.largest)).encode())
-    for array in (dataset.x_train, dataset.y_train, *plan.train):
+    sha = hashlib.sha256()
+
+    def take(array: NDArray[np.generic]) -> None:
         sha.update(f"{array.dtype}{array.shape}".encode())
         sha.update(np.ascontiguousarray(array).data)
+
+    for task in dataset.tasks:
+        sha.update(repr((task.class_names, task.largest)).encode())
+        take(task.x_train)
+        take(task.y_train)
+    for ids in plan.train:
+        take(ids)
     return sha.hexdigest()
 
 
 @lru_cache(maxsize=2)
-def deal(config: RunConfig, num_clients: int) -> tuple[Dataset, Plan]:
+def deal(config: RunConfig, num_clients: int) -> tuple[Samples, Plan]:
     """Return the data set and who holds which of its samples; a process keeps the last ones.
 
     Raises
@@ -84,7 +96,7 @@ def deal(config: RunConfig, num_clients: int) -> tuple[Dataset, Plan]:
     UserError
         If the data cannot be read, or cannot be dealt like that.
     """
-    dataset = load(config.dataset, config.data_dir, config.download)
+    dataset = load_all(config.dataset, config.data_dir, config.download)
     selection = config.selection()
     train = selection.seen(dataset.y_train, "train", config.seed)
     test = selection.seen(dataset.y_test, "test", config.seed)
@@ -95,7 +107,7 @@ def deal(config: RunConfig, num_clients: int) -> tuple[Dataset, Plan]:
     )
 
 
-def _dealt(config: RunConfig, dataset: Dataset, train: Ids, test: Ids, num_clients: int) -> Plan:
+def _dealt(config: RunConfig, dataset: Samples, train: Ids, test: Ids, num_clients: int) -> Plan:
     """Deal the samples of some ids; the plan says their places among these ids."""
     y_train, y_test = dataset.y_train[train], dataset.y_test[test]
     # Dealing takes time and memory by the client: what cannot be is not worked out.
@@ -103,6 +115,20 @@ def _dealt(config: RunConfig, dataset: Dataset, train: Ids, test: Ids, num_clien
         allowed = f"at most {len(y_train)}, the number of train samples"
         raise refuse("num-supernodes", num_clients, allowed)
     labels = {request.label_index(dataset.class_names) for request in config.requests()}
+    if (len(dataset.tasks) > 1) != (config.distribution in DIFFERENT_TASKS):
+        one, several = "any other (dataset is one data set)", "different-tasks (dataset is several)"
+        allowed = several if len(dataset.tasks) > 1 else one
+        raise refuse("distribution", config.distribution, allowed)
+    if config.distribution in DIFFERENT_TASKS:
+        return plan_of_tasks(
+            y_train,
+            y_test,
+            task_of_label=dataset.task_of_label,
+            num_clients=num_clients,
+            requesting_client=config.forget_client,
+            forgotten_labels=frozenset(label for label in labels if label is not None),
+            seed=config.seed,
+        )
     if config.distribution in LIBRARY:
         if config.forget_client >= num_clients:
             allowed = f"0 to {num_clients - 1}, for num-supernodes={num_clients}"
@@ -150,9 +176,14 @@ def prepare(config: RunConfig, num_clients: int) -> Preparation:
     """
     config.check()
     dataset, plan = deal(config, num_clients)
-    part = STRATEGIES.get(config.strategy).server_part
+    strategy = STRATEGIES.get(config.strategy)
+    part = strategy.server_part
     network = config.cut_model(), dataset.input_shape, dataset.num_classes
-    _fits(*network, part)
+    shapes = {view.input_shape for view in dataset.views}
+    for shape in (dataset.input_shape, *sorted(shapes - {dataset.input_shape})):
+        _fits(config.cut_model(), shape, dataset.num_classes, part)
+    if len(shapes) > 1:
+        _check_tasks_meet(config, dataset, shapes, strategy.one_client_segment)
     check_computes(cast(Precision, config.precision), part, *network)
     dealt(config.stable_first(num_clients), config.server_slices)
     if config.backdoor:
@@ -170,8 +201,25 @@ def prepare(config: RunConfig, num_clients: int) -> Preparation:
     return Preparation(config, dataset, plan, tuple(forgettings))
 
 
+def _check_tasks_meet(
+    config: RunConfig, dataset: Samples, shapes: Collection[Shape], one_client_segment: bool
+) -> None:
+    """Refuse tasks whose client segments do not feed one server segment, or would be mixed up."""
+    model, labels = config.cut_model(), dataset.num_classes
+    smashed = {smashed_shape(model, shape, labels) for shape in shapes}
+    if len(smashed) > 1:
+        allowed = f"data sets whose smashed data are of one shape, not of {sorted(smashed)}"
+        raise refuse("dataset", config.dataset, allowed)
+    images = f"dataset={config.dataset!r} has images of {sorted(shapes)}"
+    if one_client_segment:
+        allowed = f"one whose clients keep segments of their own ({images})"
+        raise refuse("strategy", config.strategy, allowed)
+    if config.client_sync == "handoff":
+        raise refuse("client-sync", "handoff", f"none ({images})")
+
+
 def _check_method(
-    config: RunConfig, dataset: Dataset, plan: Plan, forgettings: Sequence[Forgetting]
+    config: RunConfig, dataset: Samples, plan: Plan, forgettings: Sequence[Forgetting]
 ) -> None:
     """Let the unlearning method refuse the network, or what it is to forget."""
     method, stage = config.method(), learning(config.server_epochs)
@@ -188,7 +236,7 @@ def _check_method(
     method.check_batches(learned, np.concatenate([np.empty(0, dtype=np.int64), *meant]))
 
 
-def resolve(request: Request, held: Mapping[int, Ids], dataset: Dataset, seed: int) -> Forgetting:
+def resolve(request: Request, held: Mapping[int, Ids], dataset: Samples, seed: int) -> Forgetting:
     """Work out which samples a request means, of those that clients still hold.
 
     Parameters
@@ -197,7 +245,7 @@ def resolve(request: Request, held: Mapping[int, Ids], dataset: Dataset, seed: i
         Its ids read from their file.
     held : mapping
         The ids of the samples that each client still holds.
-    dataset : Dataset
+    dataset : Samples
         Whose samples they are.
     seed : int
         The run's `training_seed`.

@@ -113,7 +113,8 @@ class SplitStrategy(Strategy):
     kinds of unlearning method that it can carry out, in `uses` the run-config keys that only some
     strategies read and it does, in `own_options` settings of its own (their values are `options`),
     in `server_part` what of the network the server holds; whether its clients count their test
-    samples label by label for everybody to see is `counts_by_label`.
+    samples label by label for everybody to see is `counts_by_label`, and whether all of them train
+    one client segment, or copies that are averaged, `one_client_segment`.
     """
 
     client: ClassVar[str]
@@ -122,6 +123,7 @@ class SplitStrategy(Strategy):
     uses: ClassVar[frozenset[str]] = frozenset()
     own_options: ClassVar[Mapping[str, Option]] = {}
     counts_by_label: ClassVar[bool] = True
+    one_client_segment: ClassVar[bool] = False
 
     def __init__(self, setting: StrategySetting) -> None:
         self.clients = list(setting.clients)

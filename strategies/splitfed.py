@@ -27,6 +27,7 @@ class SplitFed(Vanilla):
 
     client = "clients.vanilla:VanillaClient"
     uses = frozenset({"splitfed-version", "init-from"})
+    one_client_segment = True
 
     @property
     def starts_shared(self) -> bool:

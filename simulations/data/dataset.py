@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +10,85 @@ import torch
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Images and their labels, split into train and test.
+class Holdable(ABC):
+    """What a client may hold samples of: images of one shape."""
+
+    @property
+    @abstractmethod
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+
+    @abstractmethod
+    def train(self, ids: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return samples of the train split, ready for a network.
+
+        Parameters
+        ----------
+        ids : ndarray of int64, shape (n,)
+            Which ones, in the order wanted.
+
+        Returns
+        -------
+        images : Tensor of float32, shape (n, channels, height, width)
+            Scaled to [-1, 1].
+        labels : Tensor of int64, shape (n,)
+            Their labels.
+
+        Raises
+        ------
+        IndexError
+            If there is no such sample.
+        """
+
+    @abstractmethod
+    def test(self, ids: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return samples of the test split, as `train` does."""
+
+
+class Samples(ABC):
+    """All that there is to learn: labels, and images of one shape or of several tasks.
 
     A sample's id is its row in its split: ids mean the same on every client, in every run.
+    """
+
+    name: str
+    y_train: NDArray[np.int64]
+    y_test: NDArray[np.int64]
+    class_names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """How many labels there are."""
+        return len(self.class_names)
+
+    @property
+    @abstractmethod
+    def tasks(self) -> tuple[Dataset, ...]:
+        """The data sets whose images these are, in order; each client holds one task's."""
+
+    @property
+    @abstractmethod
+    def task_of_label(self) -> NDArray[np.int64]:
+        """The task of each label, by its place in `tasks`; shape (classes,)."""
+
+    @property
+    @abstractmethod
+    def views(self) -> tuple[Holdable, ...]:
+        """What clients of each task hold samples of."""
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image, as the server's segment is built for."""
+        return self.views[0].input_shape
+
+    def held_by(self, ids: NDArray[np.int64]) -> Holdable:
+        """Return what a client with these training samples, at least one, holds samples of."""
+        return self.views[int(self.task_of_label[self.y_train[ids[0]]])]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset(Samples, Holdable):
+    """Images of one shape and their labels, split into train and test.
 
     Parameters
     ----------
@@ -39,9 +114,23 @@ class Dataset:
     largest: float = 255.0
 
     @property
-    def num_classes(self) -> int:
-        """How many labels there are."""
-        return len(self.class_names)
+    def tasks(self) -> tuple[Dataset, ...]:
+        """Itself."""
+        return (self,)
+
+    @property
+    def task_of_label(self) -> NDArray[np.int64]:
+        """All of one."""
+        return np.zeros(self.num_classes, dtype=np.int64)
+
+    @property
+    def views(self) -> tuple[Holdable, ...]:
+        """Itself."""
+        return (self,)
+
+    def held_by(self, ids: NDArray[np.int64]) -> Holdable:
+        """Return itself."""
+        return self
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -50,25 +139,7 @@ class Dataset:
         return channels, height, width
 
     def train(self, ids: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return samples of the train split, ready for a network.
-
-        Parameters
-        ----------
-        ids : ndarray of int64, shape (n,)
-            Which ones, in the order wanted.
-
-        Returns
-        -------
-        images : Tensor of float32, shape (n, channels, height, width)
-            Scaled to [-1, 1].
-        labels : Tensor of int64, shape (n,)
-            Their labels.
-
-        Raises
-        ------
-        IndexError
-            If there is no such sample.
-        """
+        """Return samples of the train split, ready for a network."""
         return self._tensors(self.x_train[ids], self.y_train[ids])
 
     def test(self, ids: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from models.errors import UserError, refuse
-from simulations.data.dataset import Dataset
+from simulations.data.dataset import Samples
 
 DISTRIBUTIONS: dict[str, str] = {
     "homogeneous-labels": "every client holds every label, volumes differ",
@@ -256,14 +256,14 @@ def by_shares(
     return tuple(np.sort(np.concatenate([nothing, *parts])) for parts in held)
 
 
-def plan_table(plan: Plan, dataset: Dataset) -> str:
+def plan_table(plan: Plan, dataset: Samples) -> str:
     """Show who holds how much.
 
     Parameters
     ----------
     plan : Plan
         Who holds which samples.
-    dataset : Dataset
+    dataset : Samples
         Whose samples they are.
 
     Returns

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 from models.errors import refuse
 from simulations.data.cache import Arrays, Facts, fingerprint, kept
-from simulations.data.dataset import Dataset
+from simulations.data.dataset import Dataset, Samples
 from simulations.data.loaders.cifar import cifar
 from simulations.data.loaders.digits import digits
 from simulations.data.loaders.idx import idx
 from simulations.data.loaders.image_folder import image_folder
 from simulations.data.loaders.npz import npz
 from simulations.data.loaders.source import Source
+from simulations.data.tasks import JoinedDataset
 
 DATASETS: dict[str, str] = {
     "digits": "1,797 handwritten digits of 8x8 pixels, part of scikit-learn: no download",
@@ -24,14 +26,39 @@ DATASETS: dict[str, str] = {
     "npz:PATH": "images of your own: a numpy.savez file with x_train, y_train, x_test, y_test, "
     "class_names",
     "folder:PATH": "images of your own: files in PATH/train/CLASS and PATH/test/CLASS, of one size",
+    "A+B": "two or more of the above, such as cifar10+mnist, for distribution=different-tasks",
 }
 
 _PUBLISHED = {"mnist": idx, "fashion-mnist": idx, "cifar10": cifar, "cifar100": cifar}
 
 
+# A "+" in a path is none that joins: behind one that does stands the name of a data set.
+_JOINT = re.compile(r"\+(?=(?:digits|" + "|".join(_PUBLISHED) + r")(?:\+|$)|npz:|folder:)")
+
+
+@lru_cache(maxsize=2)
+def load_all(name: str, data_dir: str = "", download: bool = False) -> Samples:
+    """Load a data set, or several joined by ``+``; a process keeps the last ones it asked for.
+
+    Parameters and what is raised as of `load`; ``data-dir`` and ``download`` go to those data sets
+    that know them.
+    """
+    names = _JOINT.split(name)
+    if len(names) == 1:
+        return load(name, data_dir, download)
+    if len(set(names)) < len(names):
+        raise refuse("dataset", name, "data sets that differ")
+    theirs = (data_dir, download) if set(names) & _PUBLISHED.keys() else ("", False)
+    if theirs != (data_dir, download):
+        raise refuse("dataset", name, "one that reads data-dir, or no data-dir and no download")
+    return JoinedDataset(
+        name, tuple(load(one, *theirs) if one in _PUBLISHED else load(one) for one in names)
+    )
+
+
 @lru_cache(maxsize=2)
 def load(name: str, data_dir: str = "", download: bool = False) -> Dataset:
-    """Load a data set; a process keeps the last ones it asked for.
+    """Load one data set; a process keeps the last ones it asked for.
 
     What was read once is kept in files that all processes of a machine share, see
     `simulations.data.cache`. Files that have changed since are read again.

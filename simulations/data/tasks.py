@@ -1,13 +1,130 @@
-"""Which client holds which task, where clients have different tasks."""
+"""Clients with different tasks: several data sets as one, and who holds which.
+
+Each client holds samples of one task; labels are counted through all tasks, so that one server
+segment learns them all. Images keep the channels of their task, and get a black border up to the
+height and the width of the largest, so that all client segments put out what one server segment
+takes.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from models.errors import refuse
+from simulations.data.dataset import Dataset, Holdable, Samples
 from simulations.data.partition import Plan, make_plan
 from unlearning.exactness import derive_seed
+
+DIFFERENT_TASKS = {"different-tasks": "each client holds one of the data sets of dataset=A+B"}
+
+_BLACK = -1.0
+
+
+@dataclass(frozen=True, eq=False)
+class JoinedDataset(Samples):
+    """Several data sets as one; ids and labels are counted through all of them.
+
+    Parameters
+    ----------
+    name : str
+        As it was asked for.
+    parts : tuple of Dataset
+        The tasks, at least two, in order. A label's name that two of them have becomes
+        ``task1/NAME`` and ``task2/NAME``.
+    """
+
+    name: str
+    parts: tuple[Dataset, ...]
+
+    @property
+    def tasks(self) -> tuple[Dataset, ...]:
+        """The data sets whose images these are, in order; each client holds one task's."""
+        return self.parts
+
+    @cached_property
+    def y_train(self) -> NDArray[np.int64]:  # type: ignore[override]
+        """Labels of the train split, shape (samples,)."""
+        return self._joint([task.y_train for task in self.tasks])
+
+    @cached_property
+    def y_test(self) -> NDArray[np.int64]:  # type: ignore[override]
+        """Labels of the test split, shape (samples,)."""
+        return self._joint([task.y_test for task in self.tasks])
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        """A name for each label; the index is the label."""
+        found = Counter(name for task in self.tasks for name in task.class_names)
+        return tuple(
+            name if found[name] == 1 else f"task{number}/{name}"
+            for number, task in enumerate(self.tasks, start=1)
+            for name in task.class_names
+        )
+
+    @cached_property
+    def task_of_label(self) -> NDArray[np.int64]:
+        """The task of each label, by its place in `tasks`; shape (classes,)."""
+        sizes = [task.num_classes for task in self.tasks]
+        return np.repeat(np.arange(len(sizes), dtype=np.int64), sizes)
+
+    @cached_property
+    def views(self) -> tuple[Holdable, ...]:
+        """What clients of each task hold samples of."""
+        height, width = (max(task.input_shape[side] for task in self.tasks) for side in (1, 2))
+        first, first_test, first_label, views = 0, 0, 0, []
+        for task in self.tasks:
+            views.append(_View(task, first, first_test, first_label, height, width))
+            first, first_test = first + len(task.y_train), first_test + len(task.y_test)
+            first_label += task.num_classes
+        return tuple(views)
+
+    def _joint(self, labels: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+        firsts = np.cumsum([0, *(task.num_classes for task in self.tasks)])
+        joint = np.concatenate(
+            [one + first for one, first in zip(labels, firsts[:-1], strict=True)]
+        )
+        joint.flags.writeable = False
+        return joint
+
+
+@dataclass(frozen=True, eq=False)
+class _View(Holdable):
+    """One task of several: ids and labels are counted from where its first ones are."""
+
+    task: Dataset
+    first: int
+    first_test: int
+    first_label: int
+    height: int
+    width: int
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """The task's channels, and the height and the width of the largest."""
+        return self.task.input_shape[0], self.height, self.width
+
+    def train(self, ids: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return samples of the train split, as `Holdable.train`."""
+        return self._bordered(*self.task.train(ids - self.first))
+
+    def test(self, ids: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return samples of the test split, as `train` does."""
+        return self._bordered(*self.task.test(ids - self.first_test))
+
+    def _bordered(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        above, left = (self.height - x.shape[2]) // 2, (self.width - x.shape[3]) // 2
+        below, right = self.height - x.shape[2] - above, self.width - x.shape[3] - left
+        if above or below or left or right:
+            x = nn.functional.pad(x, (left, right, above, below), value=_BLACK)
+        return x, y + self.first_label
 
 
 def tasks_of_clients(num_clients: int, num_tasks: int) -> NDArray[np.int64]:

@@ -271,7 +271,22 @@ class Recorder:
                 str(client): _share(counts[:, [row]], everything[[row]])
                 for row, client in enumerate(clients)
             },
+            "per_task": {
+                task: _share(counts[:, rows], everything[rows])
+                for task, rows in self._rows_of_tasks().items()
+            },
         }
+
+    def _rows_of_tasks(self) -> dict[str, list[int]]:
+        """Return, by the data set, the places among the clients of those that hold it."""
+        dataset, plan = self._prepared.dataset, self._prepared.plan
+        if len(dataset.tasks) == 1:
+            return {dataset.name: list(range(len(self._strategy.clients)))}
+        rows: dict[str, list[int]] = {task.name: [] for task in dataset.tasks}
+        for row, client in enumerate(self._strategy.clients):
+            labels = dataset.y_train[plan.train[client]]
+            rows[dataset.tasks[dataset.task_of_label[labels[0]]].name].append(row)
+        return rows
 
 
 def _covered(tasks: Sequence[Task], client: int, label: int) -> bool:

@@ -24,6 +24,7 @@ from simulations.console import FAILURE, PROGRESS
 from simulations.data.library import LIBRARY
 from simulations.data.partition import DISTRIBUTIONS
 from simulations.data.sources import DATASETS
+from simulations.data.tasks import DIFFERENT_TASKS
 from simulations.state.agenda import tasks_of
 from simulations.state.state_dir import StateDir
 from strategies.registry import STRATEGIES
@@ -222,7 +223,7 @@ def test_list_shows_all() -> None:
     result = _invoke("list")
     assert result.exit_code == 0
     names = [*STRATEGIES.names(), *METHODS.names(), *MODELS.names(), *DATASETS]
-    names += [*DISTRIBUTIONS, *LIBRARY, f"{TORCHVISION}NAME", *shipped_specs()]
+    names += [*DISTRIBUTIONS, *DIFFERENT_TASKS, *LIBRARY, f"{TORCHVISION}NAME", *shipped_specs()]
     keys = list(RunConfig().as_mapping())
     tables = [table.splitlines() for table in result.stdout.strip().split("\n\n")]
     (matrix,) = [table for table in tables if table[0] == "Which strategy can forget how"]

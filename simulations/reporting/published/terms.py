@@ -58,19 +58,21 @@ def is_altered(cell: Cell) -> bool:
 def dataset(benchmark: Benchmark, cell: Cell) -> str:
     """Return what the paper calls a cell's data set; its own name if the paper has none.
 
-    The cell's or the benchmark's ``paper_dataset`` says it; else the name of the data set, or, of a
-    file, that its labels are those of CIFAR-10.
+    The cell's ``paper_dataset`` says it, or the name of the data set; else the benchmark's, or, of
+    a file, that its labels are those of CIFAR-10.
     """
     for key in ("paper_dataset", "paper-dataset"):
         if cell.coordinates.get(key):
             return str(cell.coordinates[key])
+    name = str(cell.setting("dataset"))
+    if name in _NAMES:
+        return _NAMES[name]
     if benchmark.paper_dataset:
         return benchmark.paper_dataset
-    name = str(cell.setting("dataset"))
     labels = cell.distribution.labels if cell.distribution else cell.labels
     if name.partition(":")[0] in ("npz", "folder") and set(labels) == _CIFAR_10:
         return "CIFAR-10"
-    return _NAMES.get(name, name)
+    return name
 
 
 def forgotten(request: str, labels: tuple[str, ...]) -> Forgotten | None:
