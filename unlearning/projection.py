@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Literal, get_args
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from unlearning.gradient_cache import GradientCache, Gradients, Step
+from unlearning.gradient_rewriting import Rewriting
 from unlearning.rounding import nearest
 
 Shares = Literal["recompute", "whole"]
@@ -37,9 +39,9 @@ def project(
     removed: Gradients,
     retained: Mapping[str, torch.Tensor] | None,
     forgotten: Mapping[str, torch.Tensor] | None,
-    coefficient: float,
+    coefficient: float | Mapping[str, float],
     beta: float = 1.0,
-) -> None:
+) -> dict[str, torch.Tensor]:
     """Take one step of the recursion, in place, each tensor for itself.
 
     u <- u - β (<r_t, u> / ||r_t||²) r_t, and then u <- u + c_t f_t.
@@ -51,19 +53,28 @@ def project(
     retained, forgotten : mapping of str to tensor of float32, or None
         r_t and f_t; None for zero. A gradient that holds forgotten samples is never a retained
         one: projecting along it would keep what is to go.
-    coefficient : float
-        c_t, from `coefficients`.
+    coefficient : float, or mapping of str to float
+        c_t, from `coefficients`; by tensor where the step was rewritten.
     beta : float
         β, how much of the projection is carried out.
+
+    Returns
+    -------
+    dict of str to tensor of float32, shape ()
+        β a_t of each tensor that was projected, with a_t = <r_t, u> / ||r_t||².
     """
+    moved = {}
     for name, u in removed.items():
         if retained is not None:
             r = retained[name]
             squared = torch.sum(r * r)
             if squared > _NOTHING:
-                u -= beta * (torch.sum(r * u) / squared) * r
+                moved[name] = beta * (torch.sum(r * u) / squared)
+                u -= moved[name] * r
         if forgotten is not None:
-            u += coefficient * forgotten[name]
+            c = coefficient if isinstance(coefficient, float) else coefficient[name]
+            u += c * forgotten[name]
+    return moved
 
 
 def coefficients(learning_rates: Sequence[float], momentum: float) -> NDArray[np.float64]:
@@ -84,6 +95,13 @@ def coefficients(learning_rates: Sequence[float], momentum: float) -> NDArray[np
     return moved[:-1]
 
 
+def coefficients_of(steps: Sequence[Step], momentum: float) -> NDArray[np.float64]:
+    """Return c_t of the steps of one segment, in order; momentum ends with each stage."""
+    stages = [list(stage) for _, stage in groupby(steps, key=lambda step: step.stage)]
+    moved = [coefficients([step.learning_rate for step in stage], momentum) for stage in stages]
+    return np.concatenate([np.empty(0), *moved])
+
+
 class Replay:
     """The weights of a training, rebuilt step by step from its gradients as PyTorch's SGD did.
 
@@ -100,8 +118,13 @@ class Replay:
         self._momentum = {name: tensor.clone() for name, tensor in momentum.items()}
         self._factor = factor
 
-    def take(self, gradients: Mapping[str, torch.Tensor], learning_rate: float) -> None:
-        """Take one step."""
+    def take(
+        self,
+        gradients: Mapping[str, torch.Tensor],
+        learning_rate: float,
+        shifts: Mapping[str, float] | None = None,
+    ) -> None:
+        """Take one step; shifts as in `GradientCache.shifts`."""
         for name, weight in self.weights.items():
             step = gradients[name]
             if self._factor:
@@ -111,6 +134,8 @@ class Replay:
                     self._momentum[name] = step.clone()
                 step = self._momentum[name]
             weight.add_(step, alpha=-learning_rate)
+            if shifts:
+                weight.add_(gradients[name], alpha=-shifts[name])
 
 
 class SequentialProjection:
@@ -138,6 +163,8 @@ class SequentialProjection:
         As in `project`.
     momentum : float
         μ of the training.
+    rewriting : Rewriting, optional
+        What is to make another cache of it on the way; by default the cache stays as it is.
 
     Attributes
     ----------
@@ -156,7 +183,9 @@ class SequentialProjection:
         shares: Shares = "recompute",
         beta: float = 1.0,
         momentum: float = 0.0,
+        rewriting: Rewriting | None = None,
     ) -> None:
+        self._rewriting = rewriting
         self.removed = removed
         self.evaluations = 0
         self._cache, self._counts, self._coefficient = cache, counts, coefficient
@@ -250,7 +279,7 @@ class SequentialProjection:
     def is_mixed(self, step: Step) -> bool:
         """Say whether a step's forgotten share has to be told to `take`."""
         count = self._counts.get(step.number, 0)
-        return self._shares == "recompute" and 0 < count < step.batch_size
+        return self._shares == "recompute" and 0 < count < step.samples
 
     def _divided(self, step: Step) -> tuple[Gradients | None, Gradients | None]:
         """Return the retained and the forgotten share of a step that needs nobody."""
@@ -269,9 +298,16 @@ class SequentialProjection:
         """Project, and go on to the next step."""
         if step.number in self._replayed_steps:
             replay = self._replayed(step.number)
-            replay.take(self._gradients(step.number), step.learning_rate)
+            shifts = self._cache.shifts(step.number)
+            replay.take(self._gradients(step.number), step.learning_rate, shifts)
         self._next += 1
-        project(self.removed, *divided, self._coefficient[step.number], self._beta)
+        c, shifts = self._coefficient[step.number], self._cache.shifts(step.number)
+        if self._rewriting is not None:
+            self._rewriting.come_to(step, self.removed, c)
+        by_tensor = {name: c + shifts.get(name, 0.0) for name in self.removed}
+        moved = project(self.removed, *divided, by_tensor, self._beta)
+        if self._rewriting is not None:
+            self._rewriting.take(step, *divided, moved)
 
     def _replayed(self, number: int) -> Replay:
         """Return the weights before a step; those that are kept correct what was rebuilt."""
