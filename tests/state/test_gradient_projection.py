@@ -1,13 +1,23 @@
 """Gradient projection weeks later: caches that are rewritten, so that nothing forgotten remains."""
 
+import numpy as np
 import pytest
 import torch
 
 from models.split import build_segment
 from simulations.config import RunConfig
 from simulations.plan import deal
-from tests.local_grid import LocalRun
-from tests.state.bench import NUM_CLIENTS, SHORT, digests_noted, folders, learn, unlearn
+from tests.local_grid import LocalRun, dealt
+from tests.state.bench import (
+    NUM_CLIENTS,
+    SHORT,
+    digests_noted,
+    folders,
+    found,
+    learn,
+    stopped,
+    unlearn,
+)
 from unlearning.exactness import derive_seed
 from unlearning.gradient_cache import GradientCache
 from unlearning.projection import Replay
@@ -21,7 +31,8 @@ D = {
     "learning_rate": 0.05,
     "weight_decay": 0.01,
 }
-FIRST, SECOND = ("class:2", 1), ("samples:0.5@class:3", 0)
+ASKING = 1
+FIRST, SECOND = ("class:2", ASKING), ("samples:0.5@class:3", 0)
 
 
 @pytest.fixture(scope="module")
@@ -29,22 +40,12 @@ def settings(digits):
     return {**D, "dataset": digits}
 
 
-def cache_of(folder, settings):
-    run = TensorStore(folder).load("gradient-run")
-    steps = TensorStore(folder).load("gradient-steps-0") if run is None else run
-    name = bytes((run["name"] if run else steps["run"]).tolist()).decode()
-    return GradientCache(folder, name, settings.get("cache_codec", "float32"))
-
-
 def caches(path, settings):
     """The caches of a state-dir by side; they all know the name of the server's run."""
-    server = cache_of(folders(path)["server"], settings)
-    run = server._run
+    known = TensorStore(folders(path)["server"]).load("gradient-run")
+    run = bytes(known["name"].tolist()).decode()
     codec = settings.get("cache_codec", "float32")
-    return {
-        side: server if side == "server" else GradientCache(folder, run, codec)
-        for side, folder in folders(path).items()
-    }
+    return {side: GradientCache(folder, run, codec) for side, folder in folders(path).items()}
 
 
 def fresh(settings, side):
@@ -114,3 +115,73 @@ def test_a_later_process_forgets_as_the_run_that_learned_would(settings, more, t
     later = unlearn(path, settings, (request, 0), nodes=NUM_CLIENTS)
     at_once = LocalRun(NUM_CLIENTS, **{**settings, "forget": request})
     assert later.digests == digests_noted(path) == at_once.digests
+
+
+# Nothing remains.
+
+
+def tensors(path, settings, chosen):
+    """What caches and segments hold, as bytes: whole tensors, of those that are more than a few."""
+    found = set()
+    for side, cache in caches(path, settings).items():
+        for step in cache.steps:
+            if chosen(side, step):
+                found |= {big(one) for one in cache.gradients(step.number).values()}
+    return found - {b""}
+
+
+def big(tensor):
+    """A tensor as bytes; nothing if it is small, or nearly all zero."""
+    return tensor.numpy().tobytes() if tensor.count_nonzero() > 16 else b""
+
+
+def weights(path, settings, after):
+    """Segments, and the weights before every step from one on, as bytes."""
+    found = set()
+    for cache, folder in zip(caches(path, settings).values(), folders(path).values(), strict=True):
+        kept = list(TensorStore(folder).load("segment").values())
+        for step in cache.steps:
+            if step.number >= after and cache.has_weights_before(step.number):
+                _, before, momentum = cache.weights_before(step.number)
+                kept += [*before.values(), *momentum.values()]
+        found |= {big(one) for one in kept}
+    return found - {b""}
+
+
+@pytest.mark.parametrize("interrupted", ["", "prepared", "committed by the client"])
+@pytest.mark.parametrize("more", [{"client_sync": "handoff"}, {"shares": "whole"}])
+def test_no_byte_is_left_of_what_was_forgotten(more, interrupted, dealing, tmp_path):
+    dataset, plan = dealing
+    path = tmp_path / "state"
+    settings = {**D, **more, "dataset": dataset.name}
+    held = plan.train[ASKING]
+    gone = held[dataset.y_train[held] == 2][: 1 if "shares" in more else None]
+    file = tmp_path / "ids.txt"
+    file.write_text("\n".join(map(str, gone)))
+    request = (f"ids:{file}", ASKING)
+    with dealt(dataset, plan):
+        learn(path, settings)
+        asking = caches(path, settings)[f"client {ASKING}"]
+        touched = {step.number for step in asking.steps if np.isin(step.ids, gone).any()}
+        sides = ("server", f"client {ASKING}")
+        gradients = tensors(
+            path, settings, lambda side, step: side in sides and step.number in touched
+        )
+        pure = tensors(path, settings, lambda _, step: step.number not in touched)
+        # Clients that did not ask keep segments of their own, which no forgotten sample has moved.
+        old = weights(path, settings, min(touched) + 1) if "client_sync" in more else set()
+        ids = {int(one).to_bytes(8, "little") for one in gone}
+        # Everything is found before: else that it is not found afterwards would say nothing.
+        for patterns in (gradients, pure, ids, old):
+            assert found(path, patterns) == patterns
+        assert min(map(len, (gradients, pure))) > 10
+        if interrupted:
+            with stopped(interrupted), pytest.raises(KeyboardInterrupt):
+                unlearn(path, settings, request, nodes=NUM_CLIENTS)
+            # Some folders may have been committed; who asked may be one of them.
+            assert found(path, gradients)
+        unlearn(path, settings, *([] if interrupted else [request]), nodes=NUM_CLIENTS)
+        assert found(path, gradients) == set()
+        assert found(path, old) == set()
+        assert found(path, ids | {str(int(one)).encode() for one in gone}) == set()
+        assert found(path, pure) == pure
