@@ -54,7 +54,9 @@ class GradientProjection(Vanilla):
         if not isinstance(self.method, ProjectionMethod):
             yield from self.train(stage, self.clients)
             return
-        self._run = self.server.record_gradients(self.method.codec, self.method.every)
+        self._run = self.server.record_gradients(
+            self.method.codec, self.method.every, self._lasting
+        )
         self._first, self._stage = 0, 0
         yield from self.train(stage, self.clients)
         self.server.keep_learned(self._lasting)
@@ -89,7 +91,9 @@ class GradientProjection(Vanilla):
             # What requests before this one meant is in no cache by now.
             self._touched = {}
         if not self._run:
-            self._run = self.server.reopen_gradients(self.method.codec, self.method.every)
+            self._run = self.server.reopen_gradients(
+                self.method.codec, self.method.every, self._lasting
+            )
         yield self.ask_to_forget(requests, "leave-out")
         replies = yield self.ask(requests, "locate", cache_run=self._run)
         for reply in replies:

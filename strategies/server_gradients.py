@@ -25,6 +25,8 @@ _LEARNED, _RUN = "learned", "gradient-run"
 
 # How often weights are kept beside gradients that are not what they were.
 _WEIGHTS_EVERY = 64
+# And beside those that requests rewrite, one after the other.
+_WEIGHTS_EVERY_REWRITTEN = 16
 
 
 class ServerGradients:
@@ -55,8 +57,15 @@ class ServerGradients:
 
     # Learning.
 
-    def record(self, codec: Codec, every: int) -> str:
+    def record(self, codec: Codec, every: int, lasting: bool) -> str:
         """Cache every step from here on, until `learned`.
+
+        Parameters
+        ----------
+        codec, every
+            As of `GradientCache`.
+        lasting : bool
+            Whether the cache is to be rewritten for requests to come.
 
         Returns
         -------
@@ -66,12 +75,12 @@ class ServerGradients:
         known = f"{self._model.digest()} {self._training}"
         run = hashlib.sha256(known.encode()).hexdigest()[:16]
         self._kept.save(_RUN, {"name": torch.tensor(list(run.encode()), dtype=torch.uint8)})
-        self.reopen(codec, every)
+        self.reopen(codec, every, lasting)
         self.go_on()
         return run
 
-    def reopen(self, codec: Codec, every: int) -> str:
-        """Take up the cache that is kept, as it was recorded; return the name of the training.
+    def reopen(self, codec: Codec, every: int, lasting: bool) -> str:
+        """Take up the cache that is kept; parameters and what is returned as of `record`.
 
         Raises
         ------
@@ -86,7 +95,8 @@ class ServerGradients:
             )
         run = bytes(kept["name"].tolist()).decode()
         self._cache = GradientCache(self._files, run, codec, every)
-        self._weights_every = 0 if codec == "float32" else _WEIGHTS_EVERY
+        rewritten = _WEIGHTS_EVERY_REWRITTEN if lasting else 0
+        self._weights_every = rewritten or (0 if codec == "float32" else _WEIGHTS_EVERY)
         return run
 
     def go_on(self) -> tuple[int, int]:

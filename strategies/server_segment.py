@@ -160,13 +160,13 @@ class ServerSegment:
 
     # Gradient projection, see `ServerGradients`.
 
-    def record_gradients(self, codec: Codec, every: int) -> str:
+    def record_gradients(self, codec: Codec, every: int, lasting: bool) -> str:
         """Cache the gradient of every step from here on; return the name of the training."""
-        return self._gradients.record(codec, every)
+        return self._gradients.record(codec, every, lasting)
 
-    def reopen_gradients(self, codec: Codec, every: int) -> str:
+    def reopen_gradients(self, codec: Codec, every: int, lasting: bool) -> str:
         """Take up the gradients that an earlier run cached; return the name of their training."""
-        return self._gradients.reopen(codec, every)
+        return self._gradients.reopen(codec, every, lasting)
 
     def record_on(self) -> tuple[int, int]:
         """Cache the steps of the stage that has begun too, as `ServerGradients.go_on`."""

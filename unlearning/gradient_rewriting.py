@@ -10,6 +10,12 @@ the weights by β a_t r_t more, at once and past the momentum. That is what the 
 Each g_t becomes r_t, each β a_t is added to its *shift*, ids of forgotten samples go, and weights
 that are kept on the way become those of the rewritten training.
 
+A later request takes its shares at these weights, and counts a share as c_t of what was learned
+alone: counting the shift as well, which is consistent on paper, multiplies what is wrong with a
+share taken at other weights by a_t, which is large where r_t is small, and destroys the network
+(docs/gradient-projection.md has figures). What a shift of r_t = r'_t + f'_t moved along f'_t is
+then in no cache; weights kept every few steps, each rewritten as it has to be, correct for it.
+
 What cannot be had: r_t was taken at weights that had seen what was forgotten.
 """
 

@@ -39,7 +39,7 @@ def project(
     removed: Gradients,
     retained: Mapping[str, torch.Tensor] | None,
     forgotten: Mapping[str, torch.Tensor] | None,
-    coefficient: float | Mapping[str, float],
+    coefficient: float,
     beta: float = 1.0,
 ) -> dict[str, torch.Tensor]:
     """Take one step of the recursion, in place, each tensor for itself.
@@ -53,8 +53,8 @@ def project(
     retained, forgotten : mapping of str to tensor of float32, or None
         r_t and f_t; None for zero. A gradient that holds forgotten samples is never a retained
         one: projecting along it would keep what is to go.
-    coefficient : float, or mapping of str to float
-        c_t, from `coefficients`; by tensor where the step was rewritten.
+    coefficient : float
+        c_t, from `coefficients`.
     beta : float
         β, how much of the projection is carried out.
 
@@ -72,8 +72,7 @@ def project(
                 moved[name] = beta * (torch.sum(r * u) / squared)
                 u -= moved[name] * r
         if forgotten is not None:
-            c = coefficient if isinstance(coefficient, float) else coefficient[name]
-            u += c * forgotten[name]
+            u += coefficient * forgotten[name]
     return moved
 
 
@@ -301,11 +300,10 @@ class SequentialProjection:
             shifts = self._cache.shifts(step.number)
             replay.take(self._gradients(step.number), step.learning_rate, shifts)
         self._next += 1
-        c, shifts = self._coefficient[step.number], self._cache.shifts(step.number)
+        c = self._coefficient[step.number]
         if self._rewriting is not None:
             self._rewriting.come_to(step, self.removed, c)
-        by_tensor = {name: c + shifts.get(name, 0.0) for name in self.removed}
-        moved = project(self.removed, *divided, by_tensor, self._beta)
+        moved = project(self.removed, *divided, c, self._beta)
         if self._rewriting is not None:
             self._rewriting.take(step, *divided, moved)
 

@@ -1,5 +1,7 @@
 """Gradient projection weeks later: caches that are rewritten, so that nothing forgotten remains."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,8 @@ from tests.state.bench import (
     stopped,
     unlearn,
 )
+from tests.state.crashing import Job, killed_at_random
+from tests.state.forks import Forks
 from unlearning.exactness import derive_seed
 from unlearning.gradient_cache import GradientCache
 from unlearning.projection import Replay
@@ -32,7 +36,7 @@ D = {
     "weight_decay": 0.01,
 }
 ASKING = 1
-FIRST, SECOND = ("class:2", ASKING), ("samples:0.5@class:3", 0)
+FIRST = ("class:2", ASKING)
 
 
 @pytest.fixture(scope="module")
@@ -68,36 +72,35 @@ def fresh(settings, side):
     ids=["own segments", "handoff", "no momentum"],
 )
 def test_a_rewritten_cache_is_a_training_that_ends_where_the_weights_are(settings, more, tmp_path):
-    """Replayed from fresh weights it gives every weight on the way, and the last; twice."""
+    """Replayed from fresh weights it gives every weight on the way, and the last."""
     settings = {**settings, **more}
     path = tmp_path / "state"
     learn(path, settings)
-    for request in (FIRST, SECOND):
-        unlearn(path, settings, request, nodes=NUM_CLIENTS)
-        kept, handoff = caches(path, settings), settings.get("client_sync") == "handoff"
-        for side, cache in kept.items():
-            if side == "server" or not handoff:
-                parts = [cache]
-            else:
-                parts = [one for name, one in kept.items() if name != "server"]
-            steps = {step.number: one for one in parts for step in one.steps}
-            replay, weights_seen = Replay(fresh(settings, side), {}, settings["momentum"]), 0
-            known = {step.number: step for one in parts for step in one.steps}
-            stage = 0
-            for number in sorted(steps):
-                one, step = steps[number], known[number]
-                if step.stage != stage:
-                    replay, stage = Replay(replay.weights, {}, settings["momentum"]), step.stage
-                if one.has_weights_before(number):
-                    _, weights, momentum = one.weights_before(number)
-                    weights_seen += 1
-                    close(replay.weights, weights)
-                    if momentum:
-                        close(replay._momentum, momentum)
-                replay.take(one.gradients(number), step.learning_rate, one.shifts(number))
-            segment = TensorStore(folders(path)[side]).load("segment")
-            close(replay.weights, segment)
-            assert weights_seen > 1
+    unlearn(path, settings, FIRST, nodes=NUM_CLIENTS)
+    kept, handoff = caches(path, settings), settings.get("client_sync") == "handoff"
+    for side, cache in kept.items():
+        if side == "server" or not handoff:
+            parts = [cache]
+        else:
+            parts = [one for name, one in kept.items() if name != "server"]
+        steps = {step.number: one for one in parts for step in one.steps}
+        replay, weights_seen = Replay(fresh(settings, side), {}, settings["momentum"]), 0
+        known = {step.number: step for one in parts for step in one.steps}
+        stage = 0
+        for number in sorted(steps):
+            one, step = steps[number], known[number]
+            if step.stage != stage:
+                replay, stage = Replay(replay.weights, {}, settings["momentum"]), step.stage
+            if one.has_weights_before(number):
+                _, weights, momentum = one.weights_before(number)
+                weights_seen += 1
+                close(replay.weights, weights)
+                if momentum:
+                    close(replay._momentum, momentum)
+            replay.take(one.gradients(number), step.learning_rate, one.shifts(number))
+        segment = TensorStore(folders(path)[side]).load("segment")
+        close(replay.weights, segment)
+        assert weights_seen > 1
 
 
 def close(left, right):
@@ -185,3 +188,19 @@ def test_no_byte_is_left_of_what_was_forgotten(more, interrupted, dealing, tmp_p
         assert found(path, old) == set()
         assert found(path, ids | {str(int(one)).encode() for one in gone}) == set()
         assert found(path, pure) == pure
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(settings, tmp_path):
+    """The caches change with everything else: all of it, or nothing."""
+    settings = {**settings, "client_sync": "handoff"}
+    # Everybody is needed, and everybody asks.
+    requests = [("class:2", 1), ("samples:0.5@class:3", 0), ("samples:0.3@class:1", 2)]
+    learned, whole = tmp_path / "learned", tmp_path / "whole"
+    learn(learned, settings)
+    shutil.copytree(learned, whole)
+    with Forks() as forks:
+        became = forks.done("unlearn", whole, settings, *requests)
+        job = Job("unlearn", settings, requests, learned)
+        hits = killed_at_random(forks, job, whole, tmp_path, became["seconds"], kills=8, seed=0)
+    assert sum(hits.values()) == 8
