@@ -109,6 +109,11 @@ class GradientProjection(Vanilla):
         self.server.begin(stage)
         if self._lasting:
             self._first, self._stage = self.server.record_on()
+            if self._stage > 1:
+                self.approximations.append(
+                    "an earlier request had rewritten the gradient caches: what these samples gave "
+                    "was taken at weights that were rebuilt without what it forgot"
+                )
         about = min(request.number for request in requests.values())
         yield from self.train(stage, self.clients, about, list(requests))
         if self._lasting:

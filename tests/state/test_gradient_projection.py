@@ -15,6 +15,7 @@ from tests.state.bench import (
     SHORT,
     digests_noted,
     folders,
+    forgotten,
     found,
     learn,
     stopped,
@@ -188,6 +189,29 @@ def test_no_byte_is_left_of_what_was_forgotten(more, interrupted, dealing, tmp_p
         assert found(path, old) == set()
         assert found(path, ids | {str(int(one)).encode() for one in gone}) == set()
         assert found(path, pure) == pure
+
+
+@pytest.mark.parametrize("more", [{}, {"client_sync": "handoff"}])
+def test_a_second_request_goes_on_from_the_first_and_says_what_it_is_worth(
+    settings, more, tmp_path
+):
+    settings = {**settings, **more}
+    path = tmp_path / "state"
+    learn(path, settings)
+    first = unlearn(path, settings, FIRST, nodes=NUM_CLIENTS)
+    steps = {side: len(cache.steps) for side, cache in caches(path, settings).items()}
+    second = unlearn(path, settings, ("samples:0.5@class:3", 0), nodes=NUM_CLIENTS)
+    assert first.digests != second.digests == digests_noted(path)
+    said = [phase["approximations"] for phase in second.phases]
+    assert [sum("earlier request" in line for line in lines) for lines in said] == [0, 0, 1]
+    now = caches(path, settings)
+    # The fine-tuning of each request is cached behind what was learned.
+    assert all(len(now[side].steps) > steps[side] for side in steps)
+    assert {step.stage for step in now["server"].steps} == {0, 1, 2}
+    left = np.concatenate([step.ids for one in now.values() for step in one.steps])
+    gone = {one for ids in forgotten(path).values() for one in ids}
+    assert gone
+    assert not gone & set(left.tolist())
 
 
 @pytest.mark.slow
