@@ -258,6 +258,8 @@ class SequentialProjection:
         if step is None or step.number != number or not self.is_mixed(step):
             raise ValueError(f"nobody asked for the forgotten share of step {number}")
         gradients = self._gradients(number)
+        if self._cache.shifts(number):
+            forgotten = _at_most(forgotten, gradients)
         retained = {name: gradients[name] - forgotten[name] for name in gradients}
         self.evaluations += self._counts[number]
         self._pass(step, (retained, forgotten))
@@ -321,3 +323,17 @@ class SequentialProjection:
 
     def _here(self, tensors: Gradients) -> Gradients:
         return {name: tensor.to(self._device) for name, tensor in tensors.items()}
+
+
+def _at_most(shares: Gradients, whole: Mapping[str, torch.Tensor]) -> Gradients:
+    """Return shares cut to the norm of the gradient that they are a share of, each tensor alone.
+
+    In a rewritten cache they are taken at weights that the gradient was not taken at: one that is
+    larger than the whole says nothing of what was learned, and a row of such makes u grow without
+    bound.
+    """
+    cut = {}
+    for name, share in shares.items():
+        norm, bound = share.norm(), whole[name].norm()
+        cut[name] = share * (bound / norm) if norm > bound else share
+    return cut
