@@ -46,6 +46,7 @@ from scipy.spatial.distance import jensenshannon
 from sklearn.metrics import roc_auc_score
 
 from models.split import segment_with
+from simulations.data.backdoor import triggered
 from simulations.data.partition import Plan
 from simulations.data.sources import Dataset, load
 from strategies.server_segment import ServerSegment
@@ -161,11 +162,9 @@ def planted(
 
 
 def marked(images: NDArray[Any], largest: float) -> NDArray[Any]:
-    """Return the images with a white square in a corner."""
-    images = images.copy()
-    side = max(2, images.shape[-1] // 8)
-    images[..., -side:, -side:] = largest
-    return images
+    """Return the images, as they are stored, with the trigger that a run with a backdoor plants."""
+    white = triggered(torch.full(images.shape, -1.0)).numpy() > 0
+    return np.where(white, images.dtype.type(largest), images)
 
 
 def carried_out(**settings: Any) -> tuple[LocalRun, int]:

@@ -18,13 +18,14 @@ from transport.link import Link
 from transport.message import Array, Message
 from unlearning.gradient_cache import GradientCache, Gradients, Recorder, Step
 from unlearning.gradient_projection_paper import step_along
+from unlearning.gradient_rewriting import Rewriting, leave_out
 from unlearning.objectives import Batch
-from unlearning.projection import SequentialProjection, coefficients
+from unlearning.projection import SequentialProjection, coefficients_of
 from unlearning.projection_methods import GradientProjection, PaperProjection, ProjectionMethod
 from unlearning.rounding import nearest
 from unlearning.stages import Stage, learning
 
-_LEARNED, _REMOVED = "learned", "removed"
+_LEARNED, _REMOVED, _VELOCITY = "learned", "removed", "velocity"
 
 
 class GradientProjectionClient(VanillaClient):
@@ -54,8 +55,8 @@ class GradientProjectionClient(VanillaClient):
         optimiser = super().optimiser_of(segment, message)
         if "cache-run" in message.fields:
             self._cache = self._opened(message)
-            first = message.integer("first-step")
-            self._recorder = Recorder(self._cache, segment, optimiser, first)
+            first, stage = message.integer("first-step"), message.integer("cache-stage")
+            self._recorder = Recorder(self._cache, segment, optimiser, first, stage=stage)
         for group in optimiser.param_groups:
             group["lr"] *= float(message.fields.get("rate", 1.0))
         return optimiser
@@ -96,6 +97,10 @@ class GradientProjectionClient(VanillaClient):
         cache, hands_on = self._opened(message), bool(message.fields["hands-on"])
         first, stop = message.integer("first-step"), message.integer("stop-step")
         steps = [step for step in cache.steps if first <= step.number < stop]
+        rewriting = None
+        if message.fields["lasting"]:
+            velocity = _tensors(message, _VELOCITY) if hands_on else self.state.load(_VELOCITY)
+            rewriting = Rewriting(cache, self.training.momentum, _here(velocity or {}))
         projection = SequentialProjection(
             cache,
             self._counts(cache.steps),
@@ -105,6 +110,7 @@ class GradientProjectionClient(VanillaClient):
             shares=method.shares,
             beta=method.beta,
             momentum=self.training.momentum,
+            rewriting=rewriting,
         )
         mixed = [step for step in steps if projection.is_mixed(step)]
         with ExitStack() as stack:
@@ -114,10 +120,15 @@ class GradientProjectionClient(VanillaClient):
                     weights = projection.weights(step.number)
                     projection.take(step.number, self._share(link, weights, step))
                 self.waited = link.seconds_waiting
-        removed = projection.finish()
+        removed, velocity = projection.finish(), {}
+        if rewriting is not None:
+            rewriting.finish()
+            velocity = rewriting.velocity
         if hands_on:
-            return Message("project", tensors=_carried(removed))
+            return Message("project", tensors=_carried(removed) | _carried(velocity, _VELOCITY))
         self.state.save(_REMOVED, removed)
+        if velocity:
+            self.state.save(_VELOCITY, velocity)
         return Message("project")
 
     @action
@@ -147,13 +158,15 @@ class GradientProjectionClient(VanillaClient):
     @action
     def apply(self, message: Message) -> Message:
         """Go back to the segment that was learned, and add what was carried here or worked out."""
-        learned = self.state.load(_LEARNED)
+        learned, lasting = self.state.load(_LEARNED), bool(message.fields["lasting"])
         if learned is None:
-            # The first request: what there is is what was learned.
+            # The first request, or each goes on from the one before.
             learned = self.kept_weights()
-            self.state.save(_LEARNED, learned)
+            if not lasting:
+                self.state.save(_LEARNED, learned)
         removed = _tensors(message) or self.state.load(_REMOVED) or {}
-        self.state.forget(_REMOVED)
+        for name in (_REMOVED, _VELOCITY):
+            self.state.forget(name)
         moved = {
             name: weight + removed[name] if name in removed else weight
             for name, weight in learned.items()
@@ -165,7 +178,17 @@ class GradientProjectionClient(VanillaClient):
                 "not finite; what was learned is as it was"
             )
         self.keep_weights(moved)
+        if lasting:
+            self._rewrite(message)
         return Message("apply")
+
+    def _rewrite(self, message: Message) -> None:
+        """Remove from the cache what is left in it of what this client has forgotten."""
+        method, cache = self.setting.method, self._opened(message)
+        assert isinstance(method, GradientProjection)
+        forgotten = self.forgotten.among(self.whole.ids)
+        whole = method.shares == "whole"
+        leave_out(cache, self._counts(cache.steps), forgotten, whole_batches=whole)
 
     def _opened(self, message: Message) -> GradientCache:
         """Return the cache of the training that a message is about; that of another is refused."""
@@ -187,9 +210,8 @@ class GradientProjectionClient(VanillaClient):
         if hands_on:
             told = message.tensors["coefficients"].tolist()
             return dict(enumerate(told, start=message.integer("first-step")))
-        steps = cache.steps
-        moved = coefficients([step.learning_rate for step in steps], self.training.momentum)
-        return {step.number: float(c) for step, c in zip(steps, moved, strict=True)}
+        moved = coefficients_of(cache.steps, self.training.momentum)
+        return {step.number: float(c) for step, c in zip(cache.steps, moved, strict=True)}
 
     def _begun(self, message: Message, hands_on: bool) -> Gradients:
         """Return u so far."""
@@ -198,7 +220,7 @@ class GradientProjectionClient(VanillaClient):
             begun = {
                 name: torch.zeros_like(one) for name, one in self.kept_segment().named_parameters()
             }
-        return {name: tensor.detach().to(device()) for name, tensor in begun.items()}
+        return _here(begun)
 
     def _share(self, link: Link, weights: Gradients, step: Step) -> Gradients:
         """Return the forgotten samples' share of a batch's gradient, at the weights of its step."""
@@ -213,15 +235,19 @@ class GradientProjectionClient(VanillaClient):
         return dict(zip(held, shares, strict=True))
 
 
-def _carried(removed: Gradients) -> dict[str, Array]:
-    """Return u as the tensors of a message."""
-    return {f"removed/{name}": tensor.cpu().numpy() for name, tensor in removed.items()}
+def _here(tensors: Gradients) -> Gradients:
+    return {name: tensor.detach().to(device()) for name, tensor in tensors.items()}
 
 
-def _tensors(message: Message) -> Gradients:
-    """Return the u that a message carries; empty if it carries none."""
+def _carried(tensors: Gradients, what: str = _REMOVED) -> dict[str, Array]:
+    """Return u, or what goes with it, as the tensors of a message."""
+    return {f"{what}/{name}": tensor.cpu().numpy() for name, tensor in tensors.items()}
+
+
+def _tensors(message: Message, what: str = _REMOVED) -> Gradients:
+    """Return the u that a message carries, or what goes with it; empty if it carries none."""
     return {
-        name.removeprefix("removed/"): torch.from_numpy(array.copy())
+        name.removeprefix(f"{what}/"): torch.from_numpy(array.copy())
         for name, array in message.tensors.items()
-        if name.startswith("removed/")
+        if name.startswith(f"{what}/")
     }

@@ -26,7 +26,10 @@ class GradientProjection(Vanilla):
     many; both sides project these steps' forgotten shares along the retained ones
     (`unlearning.projection`), or in the authors' form at once
     (`unlearning.gradient_projection_paper`), and everybody trains on for a while without them.
-    Requests of one run are one union: each goes back to the weights that were learned.
+    Requests of one run are one union: each goes back to the weights that were learned. With a
+    state-dir nothing may remain of what a committed request has forgotten: the caches are then
+    rewritten (`unlearning.gradient_rewriting`), the fine-tuning is cached too, and the next request
+    goes on from there.
 
     With ``client-sync = handoff`` what is to be added to the client segment travels through the
     turns in the order of the steps; with ``none`` each client that asked works on its own.
@@ -40,6 +43,7 @@ class GradientProjection(Vanilla):
     def __init__(self, setting: StrategySetting) -> None:
         super().__init__(setting)
         self._run = ""
+        self._first, self._stage = 0, 0
         self._touched: dict[int, dict[int, int]] = {}
 
     def learn(self) -> Script:
@@ -50,31 +54,52 @@ class GradientProjection(Vanilla):
         if not isinstance(self.method, ProjectionMethod):
             yield from self.train(stage, self.clients)
             return
-        self._run = self.server.record_gradients(self.method.codec, self.method.every)
+        self._run = self.server.record_gradients(
+            self.method.codec, self.method.every, self._lasting
+        )
+        self._first, self._stage = 0, 0
         yield from self.train(stage, self.clients)
-        self.server.keep_learned()
+        self.server.keep_learned(self._lasting)
+
+    @property
+    def _lasting(self) -> bool:
+        """Whether what is forgotten is committed to a folder, for later requests to go on from."""
+        return "attempt" in self.addressing
 
     def told(self, stage: Stage, progress: float) -> dict[str, Scalar]:
         """Tell a turn of learning where its steps stand, and one of fine-tuning its step size."""
         if not isinstance(self.method, ProjectionMethod):
             return {}
+        first = self._first + self.heard.batches
+        cached: dict[str, Scalar] = {
+            "cache-run": self._run,
+            "first-step": first,
+            "cache-stage": self._stage,
+        }
         if stage.name == learning(1).name:
-            return {"cache-run": self._run, "first-step": self.heard.batches}
+            return cached
         rate = 1 - (1 - self.method.final_rate) * progress
         self.server.scale_rate(rate)
-        return {"rate": rate}
+        return {"rate": rate, **(cached if self._lasting else {})}
 
     def unlearn(self, requests: Mapping[int, Request]) -> Script:
         """Project what was forgotten out of both sides, then train on without it."""
         if not isinstance(self.method, ProjectionMethod):
             yield from super().unlearn(requests)
             return
+        if self._lasting:
+            # What requests before this one meant is in no cache by now.
+            self._touched = {}
+        if not self._run:
+            self._run = self.server.reopen_gradients(
+                self.method.codec, self.method.every, self._lasting
+            )
         yield self.ask_to_forget(requests, "leave-out")
         replies = yield self.ask(requests, "locate", cache_run=self._run)
         for reply in replies:
             steps, counts = (reply.message.tensors[name] for name in ("steps", "counts"))
             self._touched[reply.client] = dict(zip(steps.tolist(), counts.tolist(), strict=True))
-        self.approximations = self.method.approximations()
+        self.approximations = self.method.approximations(self._lasting)
         if isinstance(self.method, SequentialMethod):
             yield from self._project(self.method)
         elif isinstance(self.method, PaperProjection):
@@ -82,17 +107,31 @@ class GradientProjection(Vanilla):
         stage = self.method.fine_tuning(self.training.server_epochs)
         yield self.ask(self.clients, "begin", stage=stage.name)
         self.server.begin(stage)
+        if self._lasting:
+            self._first, self._stage = self.server.record_on()
+            if self._stage > 1:
+                self.approximations.append(
+                    "an earlier request had rewritten the gradient caches: what these samples gave "
+                    "was taken at weights that were rebuilt without what it forgot"
+                )
         about = min(request.number for request in requests.values())
         yield from self.train(stage, self.clients, about, list(requests))
+        if self._lasting:
+            self.server.keep_learned(self._lasting)
 
     def _project(self, method: SequentialMethod) -> Script:
         """Go through the cached steps on both sides, in order."""
         steps, counts = self._forgotten_steps()
-        self.server.begin_projection(steps, counts, method.shares, method.beta)
+        self.server.begin_projection(steps, counts, method.shares, method.beta, self._lasting)
         link = self.server.open_link()
         moved = self.server.step_coefficients()
         removed: dict[str, Array] = {}
-        fixed: dict[str, Scalar] = {"cache-run": self._run, "hands-on": self.hands_on, **link}
+        fixed: dict[str, Scalar] = {
+            "cache-run": self._run,
+            "hands-on": self.hands_on,
+            "lasting": self._lasting,
+            **link,
+        }
         for client, first, stop in self._parts(method, steps):
             self.progress(f"gradient projection: client {client}, step {first} of {len(moved)}")
             asked = Message(
@@ -148,7 +187,8 @@ class GradientProjection(Vanilla):
 
     def _apply(self, removed: Mapping[str, Array]) -> Script:
         """Have every client go on from what it learned, less what is to be removed."""
-        yield Question({client: Message("apply", tensors=dict(removed)) for client in self.clients})
+        told: dict[str, Scalar] = {"cache-run": self._run, "lasting": self._lasting}
+        yield Question({client: Message("apply", told, dict(removed)) for client in self.clients})
 
     def _forgotten_steps(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the steps that held samples that are forgotten by now, in order, and how many."""

@@ -10,19 +10,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.errors import UserError
 from models.training import TrainingSettings
 from strategies.server_model import ServerModel
 from transport.message import Array
 from unlearning.gradient_cache import Codec, GradientCache, Gradients, Recorder
 from unlearning.gradient_projection_paper import Variant, Weighting, step_along
-from unlearning.projection import SequentialProjection, Shares, coefficients
+from unlearning.gradient_rewriting import Rewriting, leave_out
+from unlearning.projection import SequentialProjection, Shares, coefficients_of
 from unlearning.rounding import nearest
 from unlearning.tensor_store import TensorStore
 
-_LEARNED = "learned"
+_LEARNED, _RUN = "learned", "gradient-run"
 
 # How often weights are kept beside gradients that are not what they were.
 _WEIGHTS_EVERY = 64
+# And beside those that requests rewrite, one after the other.
+_WEIGHTS_EVERY_REWRITTEN = 16
 
 
 class ServerGradients:
@@ -44,13 +48,24 @@ class ServerGradients:
         self._model, self._files, self._training = model, files, training
         self._kept = TensorStore(files)
         self._cache: GradientCache | None = None
+        self._weights_every = 0
+        self._rewriting: Rewriting | None = None
+        self._forgotten: dict[int, int] = {}
+        self._whole_batches = False
         self._recorder: Recorder | None = None
         self._projection: SequentialProjection | None = None
 
     # Learning.
 
-    def record(self, codec: Codec, every: int) -> str:
+    def record(self, codec: Codec, every: int, lasting: bool) -> str:
         """Cache every step from here on, until `learned`.
+
+        Parameters
+        ----------
+        codec, every
+            As of `GradientCache`.
+        lasting : bool
+            Whether the cache is to be rewritten for requests to come.
 
         Returns
         -------
@@ -59,21 +74,62 @@ class ServerGradients:
         """
         known = f"{self._model.digest()} {self._training}"
         run = hashlib.sha256(known.encode()).hexdigest()[:16]
-        self._cache = GradientCache(self._files, run, codec, every)
-        weights_every = 0 if codec == "float32" else _WEIGHTS_EVERY
-        self._recorder = self._model.record(self._cache, weights_every)
+        self._kept.save(_RUN, {"name": torch.tensor(list(run.encode()), dtype=torch.uint8)})
+        self.reopen(codec, every, lasting)
+        self.go_on()
         return run
+
+    def reopen(self, codec: Codec, every: int, lasting: bool) -> str:
+        """Take up the cache that is kept; parameters and what is returned as of `record`.
+
+        Raises
+        ------
+        UserError
+            If none is kept.
+        """
+        kept = self._kept.load(_RUN)
+        if kept is None:
+            raise UserError(
+                "the server keeps no gradients: it learned with unlearning='retrain', or another "
+                "method without them; allowed: a state-dir that was learned with this method"
+            )
+        run = bytes(kept["name"].tolist()).decode()
+        self._cache = GradientCache(self._files, run, codec, every)
+        rewritten = _WEIGHTS_EVERY_REWRITTEN if lasting else 0
+        self._weights_every = rewritten or (0 if codec == "float32" else _WEIGHTS_EVERY)
+        return run
+
+    def go_on(self) -> tuple[int, int]:
+        """Cache every step of the stage that has begun, behind those that are cached.
+
+        Returns
+        -------
+        int, int
+            The number of its next step, and which of the trainings in a row it is.
+        """
+        steps = self._opened.steps
+        first, stage = (steps[-1].number + 1, steps[-1].stage + 1) if steps else (0, 0)
+        self._recorder = self._model.record(self._opened, first, self._weights_every, stage)
+        return first, stage
 
     def announce(self, client: int, tensors: Mapping[str, torch.Tensor]) -> None:
         """Say whose batch the next step is about, if it is to be cached; raises as the step."""
         if self._recorder is not None:
             self._recorder.announce(client, len(self._model.checked(tensors["smashed"])))
 
-    def learned(self) -> None:
-        """Cache no further step; keep the weights that were learned."""
+    def learned(self, lasting: bool) -> None:
+        """Cache no further step.
+
+        Parameters
+        ----------
+        lasting : bool
+            Whether each request is to go on from what the one before left. Else the weights are
+            kept, and every request goes back to them.
+        """
         self._recorder = None
         self._opened.flush()
-        self._kept.save(_LEARNED, self._model.state())
+        if not lasting:
+            self._kept.save(_LEARNED, self._model.state())
 
     @property
     def bytes(self) -> int:
@@ -94,13 +150,14 @@ class ServerGradients:
         return turns
 
     def coefficients(self) -> NDArray[np.float64]:
-        """Return c_t of every step of learning, see `unlearning.projection.coefficients`."""
-        rates = [step.learning_rate for step in self._opened.steps]
-        return coefficients(rates, self._training.momentum)
+        """Return c_t of every cached step, see `unlearning.projection.coefficients`."""
+        return coefficients_of(self._opened.steps, self._training.momentum)
 
     # Unlearning.
 
-    def begin(self, steps: Array, counts: Array, shares: Shares, beta: float) -> None:
+    def begin(
+        self, steps: Array, counts: Array, shares: Shares, beta: float, lasting: bool
+    ) -> None:
         """Begin to project: go on from the weights that were learned.
 
         Parameters
@@ -109,15 +166,22 @@ class ServerGradients:
             Which steps hold forgotten samples, and how many.
         shares, beta
             As in `SequentialProjection`.
+        lasting : bool
+            Whether to rewrite the cache on the way, for requests to come.
         """
+        self._forgotten = dict(zip(steps.tolist(), counts.tolist(), strict=True))
+        self._whole_batches = shares == "whole"
+        momentum = self._training.momentum
+        self._rewriting = Rewriting(self._opened, momentum) if lasting else None
         self._projection = SequentialProjection(
             self._opened,
-            dict(zip(steps.tolist(), counts.tolist(), strict=True)),
+            self._forgotten,
             dict(enumerate(self.coefficients().tolist())),
             {name: torch.zeros_like(one) for name, one in self._model.parameters().items()},
             shares=shares,
             beta=beta,
-            momentum=self._training.momentum,
+            momentum=momentum,
+            rewriting=self._rewriting,
         )
 
     def share(self, number: int, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -161,6 +225,13 @@ class ServerGradients:
         assert self._projection is not None
         removed, self._projection = self._projection.finish(), None
         self._move(removed)
+        if self._rewriting is not None:
+            self._rewriting.finish()
+            # Which samples were in a batch is known to their client alone.
+            nobody = np.empty(0, dtype=np.int64)
+            whole = self._whole_batches
+            leave_out(self._opened, self._forgotten, nobody, whole_batches=whole)
+            self._rewriting = None
 
     def take_step(
         self,
@@ -187,8 +258,7 @@ class ServerGradients:
         self._move(step_along(gradients, rate, variant, weighting, devaluation, edge_boost))
 
     def _move(self, removed: Gradients) -> None:
-        learned = self._kept.load(_LEARNED)
-        assert learned is not None, "nothing was learned yet"
+        learned = self._kept.load(_LEARNED) or self._model.state()
         moved = dict(learned)
         for name, step in removed.items():
             moved[name] = learned[name] + step.cpu()

@@ -124,9 +124,10 @@ class ServerModel:
 
     # Gradients.
 
-    def record(self, cache: GradientCache, weights_every: int) -> Recorder:
+    def record(self, cache: GradientCache, first: int, weights_every: int, stage: int) -> Recorder:
         """Put every step of the stage into a cache; parameters as of `Recorder`."""
-        return Recorder(cache, self._main.segment, self._main.optimiser, 0, weights_every)
+        main = self._main
+        return Recorder(cache, main.segment, main.optimiser, first, weights_every, stage)
 
     def scale_rate(self, rate: float) -> None:
         """Set the step size of the stage's steps to come, as a part of that of learning."""

@@ -160,13 +160,21 @@ class ServerSegment:
 
     # Gradient projection, see `ServerGradients`.
 
-    def record_gradients(self, codec: Codec, every: int) -> str:
+    def record_gradients(self, codec: Codec, every: int, lasting: bool) -> str:
         """Cache the gradient of every step from here on; return the name of the training."""
-        return self._gradients.record(codec, every)
+        return self._gradients.record(codec, every, lasting)
 
-    def keep_learned(self) -> None:
-        """Cache no further gradient; keep the weights that were learned."""
-        self._gradients.learned()
+    def reopen_gradients(self, codec: Codec, every: int, lasting: bool) -> str:
+        """Take up the gradients that an earlier run cached; return the name of their training."""
+        return self._gradients.reopen(codec, every, lasting)
+
+    def record_on(self) -> tuple[int, int]:
+        """Cache the steps of the stage that has begun too, as `ServerGradients.go_on`."""
+        return self._gradients.go_on()
+
+    def keep_learned(self, lasting: bool) -> None:
+        """Cache no further gradient, as `ServerGradients.learned`."""
+        self._gradients.learned(lasting)
 
     def scale_rate(self, rate: float) -> None:
         """Set the step size of the stage's steps to come, as a part of that of learning."""
@@ -180,9 +188,11 @@ class ServerSegment:
         """Return c_t of every step of learning."""
         return self._gradients.coefficients()
 
-    def begin_projection(self, steps: Array, counts: Array, shares: Shares, beta: float) -> None:
+    def begin_projection(
+        self, steps: Array, counts: Array, shares: Shares, beta: float, lasting: bool
+    ) -> None:
         """Begin to project; parameters as of `ServerGradients.begin`."""
-        self._gradients.begin(steps, counts, shares, beta)
+        self._gradients.begin(steps, counts, shares, beta, lasting)
 
     def finish_projection(self) -> None:
         """End it: the weights become those that were learned, less what is removed."""

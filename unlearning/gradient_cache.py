@@ -30,6 +30,7 @@ tensor has of its own."""
 CODECS: tuple[str, ...] = get_args(Codec)
 
 _STEPS, _GRADIENTS, _WEIGHTS = "gradient-steps-", "gradients-", "gradient-weights-"
+_SHIFTS = "gradient-shifts-"
 
 # What lies in one piece, at least one step: it is read and written whole.
 _PIECE_BYTES = 1 << 24
@@ -54,6 +55,11 @@ class Step:
         Of the step.
     ids : array of int64
         The samples of the batch; empty where they are not known.
+    stage : int
+        Which of the trainings in a row it belongs to: with each, momentum begins anew.
+    removed : int
+        How many samples of the batch were forgotten since. Nothing of them is in the gradient, or
+        in `ids`; the gradient is still a part of the mean over `batch_size`.
     """
 
     number: int
@@ -61,6 +67,13 @@ class Step:
     batch_size: int
     learning_rate: float
     ids: Ids = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    stage: int = 0
+    removed: int = 0
+
+    @property
+    def samples(self) -> int:
+        """How many samples the gradient is of."""
+        return self.batch_size - self.removed
 
 
 class GradientCache:
@@ -101,9 +114,12 @@ class GradientCache:
         self._starts: list[int] = []
         self._sizes: dict[str, int] = {}
         self._pieces: OrderedDict[int, dict[str, torch.Tensor]] = OrderedDict()
+        self._replaced: dict[int, Gradients] = {}
+        self._shifts: dict[int, dict[str, float]] = {}
         for first in self._numbers(_STEPS):
             self._steps += _unpacked(self._load(_STEPS, first), run)
             self._starts.append(first)
+            self._shifts |= _unshifted(self._kept.load(f"{_SHIFTS}{first}") or {})
         self._flushed = len(self._steps)
 
     # Writing.
@@ -153,7 +169,8 @@ class GradientCache:
         self._save(f"{_WEIGHTS}{number}", named)
 
     def flush(self) -> None:
-        """Write what was added and is not written yet."""
+        """Write what was added or replaced and is not written yet."""
+        self._write_replaced()
         new = self._steps[self._flushed :]
         if not new:
             return
@@ -167,13 +184,78 @@ class GradientCache:
         self._starts.append(first)
         self._flushed, self._pending, self._pending_bytes = len(self._steps), [], 0
 
+    # Rewriting.
+
+    def replace(self, number: int, gradients: Mapping[str, torch.Tensor]) -> None:
+        """Keep another gradient of a step whose gradient is kept, instead of the one that was.
+
+        Raises
+        ------
+        KeyError
+            If the gradient of that step is not kept.
+        """
+        piece = self._piece(self._place(number))
+        _row(piece, number)
+        if self._replaced and self._place(next(iter(self._replaced))) != self._place(number):
+            self._write_replaced()
+        self._replaced[number] = _encoded(gradients, self._codec)
+
+    def describe(self, steps: Mapping[int, Step], shifts: Mapping[int, dict[str, float]]) -> None:
+        """Say anew what is known of some steps.
+
+        Parameters
+        ----------
+        steps : mapping of int to Step
+            By number, instead of what was known.
+        shifts : mapping of int to dict
+            By number, see `shifts`; instead of what was there.
+        """
+        self.flush()
+        self._steps = [steps.get(step.number, step) for step in self._steps]
+        self._shifts |= shifts
+        touched = {self._place(number) for number in (*steps, *shifts)}
+        for first in sorted(touched):
+            here = [step for step in self._steps if self._place(step.number) == first]
+            self._save(f"{_STEPS}{first}", _packed(here, self._run))
+            shifted = {
+                step.number: self._shifts[step.number]
+                for step in here
+                if step.number in self._shifts
+            }
+            if shifted:
+                self._save(f"{_SHIFTS}{first}", _shifted(shifted))
+            self._pieces.pop(first, None)
+
+    def forget_weights(self) -> None:
+        """Remove all weights that are kept."""
+        for number in self._numbers(_WEIGHTS):
+            self._kept.forget(f"{_WEIGHTS}{number}")
+            self._sizes.pop(f"{_WEIGHTS}{number}", None)
+
+    def _write_replaced(self) -> None:
+        """Write the piece whose gradients were replaced."""
+        replaced, self._replaced = self._replaced, {}
+        by_piece: dict[int, list[int]] = {}
+        for number in replaced:
+            by_piece.setdefault(self._place(number), []).append(number)
+        for first, numbers in by_piece.items():
+            piece = {name: tensor.clone() for name, tensor in self._piece(first).items()}
+            for number in numbers:
+                row = _row(piece, number)
+                for name, tensor in replaced[number].items():
+                    piece[name][row] = tensor
+            del piece["numbers"]
+            self._save(f"{_GRADIENTS}{first}", piece)
+            self._pieces.pop(first, None)
+
     def clear(self) -> None:
         """Remove everything."""
-        for prefix in (_STEPS, _GRADIENTS, _WEIGHTS):
+        for prefix in (_STEPS, _GRADIENTS, _WEIGHTS, _SHIFTS):
             for number in self._numbers(prefix):
                 self._kept.forget(f"{prefix}{number}")
         self._steps, self._starts, self._flushed = [], [], 0
         self._pending, self._pending_bytes = [], 0
+        self._replaced, self._shifts = {}, {}
         self._sizes.clear()
         self._pieces.clear()
 
@@ -192,9 +274,9 @@ class GradientCache:
     def bytes(self) -> int:
         """Size of everything that is kept, in bytes, but for the headers of files."""
         self.flush()
-        names = [one for one in self._files if one.startswith((_STEPS, _GRADIENTS, _WEIGHTS))]
-        # Each is read once: a folder does not say how large a file is.
-        self._sizes |= {one: len(self._files[one]) for one in names if one not in self._sizes}
+        prefixes = (_STEPS, _GRADIENTS, _WEIGHTS, _SHIFTS)
+        names = [one for one in self._files if one.startswith(prefixes)]
+        self._sizes |= {one: self._kept.bytes(one) for one in names if one not in self._sizes}
         return sum(self._sizes[one] for one in names)
 
     def gradients(self, number: int) -> Gradients:
@@ -205,15 +287,22 @@ class GradientCache:
         KeyError
             If they are not.
         """
-        self.flush()
-        place = bisect_right(self._starts, number) - 1
-        if place < 0 or not self.holds(number):
+        if number in self._replaced:
+            return _decoded(self._replaced[number])
+        if self._flushed < len(self._steps):
+            self.flush()
+        if not self.holds(number):
             raise KeyError(f"the gradient of step {number} is not kept")
-        piece = self._piece(self._starts[place])
-        row = np.searchsorted(piece["numbers"].numpy(), number)
-        if row == len(piece["numbers"]) or int(piece["numbers"][row]) != number:
-            raise KeyError(f"the gradient of step {number} is not kept")
+        piece = self._piece(self._place(number))
+        row = _row(piece, number)
         return _decoded({name: piece[name][row] for name in piece if name != "numbers"})
+
+    def shifts(self, number: int) -> dict[str, float]:
+        """Return what else a rewritten step moves each parameter by, as multiples of its gradient.
+
+        At once, and not through the momentum. Empty for a step as it was learned.
+        """
+        return self._shifts.get(number, {})
 
     def weights_before(self, number: int) -> tuple[int, Gradients, Gradients]:
         """Return the last weights that are kept of before a step.
@@ -244,12 +333,19 @@ class GradientCache:
         """Say whether the weights of just before a step are kept."""
         return f"{_WEIGHTS}{number}" in self._files
 
+    def _place(self, number: int) -> int:
+        """Return the first step of the piece that a step lies in."""
+        place = bisect_right(self._starts, number) - 1
+        if place < 0:
+            raise KeyError(f"the gradient of step {number} is not kept")
+        return self._starts[place]
+
     def _piece(self, first: int) -> dict[str, torch.Tensor]:
         """Return the piece that begins with a step; the last ones read are at hand."""
         if first not in self._pieces:
             steps = _unpacked(self._load(_STEPS, first), self._run)
             numbers = [step.number for step in steps if self.holds(step.number)]
-            stacked = self._load(_GRADIENTS, first) if numbers else {}
+            stacked = self._kept.mapped(f"{_GRADIENTS}{first}") if numbers else {}
             self._pieces[first] = {"numbers": torch.tensor(numbers, dtype=torch.int64), **stacked}
             while len(self._pieces) > _PIECES_IN_MEMORY:
                 self._pieces.popitem(last=False)
@@ -288,6 +384,8 @@ class Recorder:
         The number of the next step.
     weights_every : int
         How often the weights are kept on the way, in steps; 0 for those before the first alone.
+    stage : int
+        Which of the trainings in a row it is, see `Step`.
     """
 
     def __init__(
@@ -297,8 +395,9 @@ class Recorder:
         optimiser: torch.optim.SGD,
         first: int,
         weights_every: int = 0,
+        stage: int = 0,
     ) -> None:
-        self._cache, self._segment = cache, segment
+        self._cache, self._segment, self._stage = cache, segment, stage
         self._number, self._first, self._weights_every = first, first, weights_every
         self._batch: tuple[int, int, Ids] | None = None
         optimiser.register_step_pre_hook(self._record)
@@ -329,7 +428,8 @@ class Recorder:
             if group["weight_decay"]:
                 gradient = gradient.add(parameter.detach(), alpha=group["weight_decay"])
             applied[name] = gradient.detach()
-        self._cache.add(Step(self._number, client, batch_size, group["lr"], ids), applied)
+        step = Step(self._number, client, batch_size, group["lr"], ids, self._stage)
+        self._cache.add(step, applied)
         self._number, self._batch = self._number + 1, None
 
 
@@ -372,6 +472,8 @@ def _packed(steps: list[Step], run: str) -> dict[str, torch.Tensor]:
         "learning-rates": torch.tensor([step.learning_rate for step in steps], dtype=torch.float64),
         "known": torch.tensor([len(step.ids) for step in steps]),
         "ids": torch.from_numpy(np.concatenate([step.ids for step in steps])),
+        "stages": torch.tensor([step.stage for step in steps]),
+        "removed": torch.tensor([step.removed for step in steps]),
     }
 
 
@@ -391,8 +493,37 @@ def _unpacked(kept: Mapping[str, torch.Tensor], run: str) -> list[Step]:
         )
     ids = np.split(kept["ids"].numpy(), np.cumsum(kept["known"].numpy())[:-1])
     columns = ("numbers", "clients", "batch-sizes", "learning-rates")
-    rows = zip(*(kept[name].tolist() for name in columns), ids, strict=True)
+    since = (kept[name].tolist() for name in ("stages", "removed"))
+    rows = zip(*(kept[name].tolist() for name in columns), ids, *since, strict=True)
     return [Step(*row) for row in rows]
+
+
+def _shifted(shifts: Mapping[int, Mapping[str, float]]) -> dict[str, torch.Tensor]:
+    """Return the shifts of some steps as tensors, one row a step."""
+    names = list(next(iter(shifts.values())))
+    columns = {
+        f"shift/{name}": torch.tensor([one[name] for one in shifts.values()], dtype=torch.float64)
+        for name in names
+    }
+    return {"numbers": torch.tensor(list(shifts)), **columns}
+
+
+def _unshifted(kept: Mapping[str, torch.Tensor]) -> dict[int, dict[str, float]]:
+    """Read what `_shifted` wrote."""
+    columns = {key.removeprefix("shift/"): kept[key].tolist() for key in kept if key != "numbers"}
+    numbers = kept["numbers"].tolist() if kept else []
+    return {
+        number: {name: column[row] for name, column in columns.items()}
+        for row, number in enumerate(numbers)
+    }
+
+
+def _row(piece: Mapping[str, torch.Tensor], number: int) -> int:
+    """Return where in a piece the gradient of a step lies."""
+    row = int(np.searchsorted(piece["numbers"].numpy(), number))
+    if row == len(piece["numbers"]) or int(piece["numbers"][row]) != number:
+        raise KeyError(f"the gradient of step {number} is not kept")
+    return row
 
 
 def _size(tensors: Mapping[str, torch.Tensor]) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Literal, get_args
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from unlearning.gradient_cache import GradientCache, Gradients, Step
+from unlearning.gradient_rewriting import Rewriting
 from unlearning.rounding import nearest
 
 Shares = Literal["recompute", "whole"]
@@ -39,7 +41,7 @@ def project(
     forgotten: Mapping[str, torch.Tensor] | None,
     coefficient: float,
     beta: float = 1.0,
-) -> None:
+) -> dict[str, torch.Tensor]:
     """Take one step of the recursion, in place, each tensor for itself.
 
     u <- u - β (<r_t, u> / ||r_t||²) r_t, and then u <- u + c_t f_t.
@@ -55,15 +57,23 @@ def project(
         c_t, from `coefficients`.
     beta : float
         β, how much of the projection is carried out.
+
+    Returns
+    -------
+    dict of str to tensor of float32, shape ()
+        β a_t of each tensor that was projected, with a_t = <r_t, u> / ||r_t||².
     """
+    moved = {}
     for name, u in removed.items():
         if retained is not None:
             r = retained[name]
             squared = torch.sum(r * r)
             if squared > _NOTHING:
-                u -= beta * (torch.sum(r * u) / squared) * r
+                moved[name] = beta * (torch.sum(r * u) / squared)
+                u -= moved[name] * r
         if forgotten is not None:
             u += coefficient * forgotten[name]
+    return moved
 
 
 def coefficients(learning_rates: Sequence[float], momentum: float) -> NDArray[np.float64]:
@@ -84,6 +94,13 @@ def coefficients(learning_rates: Sequence[float], momentum: float) -> NDArray[np
     return moved[:-1]
 
 
+def coefficients_of(steps: Sequence[Step], momentum: float) -> NDArray[np.float64]:
+    """Return c_t of the steps of one segment, in order; momentum ends with each stage."""
+    stages = [list(stage) for _, stage in groupby(steps, key=lambda step: step.stage)]
+    moved = [coefficients([step.learning_rate for step in stage], momentum) for stage in stages]
+    return np.concatenate([np.empty(0), *moved])
+
+
 class Replay:
     """The weights of a training, rebuilt step by step from its gradients as PyTorch's SGD did.
 
@@ -100,8 +117,13 @@ class Replay:
         self._momentum = {name: tensor.clone() for name, tensor in momentum.items()}
         self._factor = factor
 
-    def take(self, gradients: Mapping[str, torch.Tensor], learning_rate: float) -> None:
-        """Take one step."""
+    def take(
+        self,
+        gradients: Mapping[str, torch.Tensor],
+        learning_rate: float,
+        shifts: Mapping[str, float] | None = None,
+    ) -> None:
+        """Take one step; shifts as in `GradientCache.shifts`."""
         for name, weight in self.weights.items():
             step = gradients[name]
             if self._factor:
@@ -111,6 +133,8 @@ class Replay:
                     self._momentum[name] = step.clone()
                 step = self._momentum[name]
             weight.add_(step, alpha=-learning_rate)
+            if shifts:
+                weight.add_(gradients[name], alpha=-shifts[name])
 
 
 class SequentialProjection:
@@ -138,6 +162,8 @@ class SequentialProjection:
         As in `project`.
     momentum : float
         μ of the training.
+    rewriting : Rewriting, optional
+        What is to make another cache of it on the way; by default the cache stays as it is.
 
     Attributes
     ----------
@@ -156,7 +182,9 @@ class SequentialProjection:
         shares: Shares = "recompute",
         beta: float = 1.0,
         momentum: float = 0.0,
+        rewriting: Rewriting | None = None,
     ) -> None:
+        self._rewriting = rewriting
         self.removed = removed
         self.evaluations = 0
         self._cache, self._counts, self._coefficient = cache, counts, coefficient
@@ -230,6 +258,8 @@ class SequentialProjection:
         if step is None or step.number != number or not self.is_mixed(step):
             raise ValueError(f"nobody asked for the forgotten share of step {number}")
         gradients = self._gradients(number)
+        if self._cache.shifts(number):
+            forgotten = _at_most(forgotten, gradients)
         retained = {name: gradients[name] - forgotten[name] for name in gradients}
         self.evaluations += self._counts[number]
         self._pass(step, (retained, forgotten))
@@ -250,7 +280,7 @@ class SequentialProjection:
     def is_mixed(self, step: Step) -> bool:
         """Say whether a step's forgotten share has to be told to `take`."""
         count = self._counts.get(step.number, 0)
-        return self._shares == "recompute" and 0 < count < step.batch_size
+        return self._shares == "recompute" and 0 < count < step.samples
 
     def _divided(self, step: Step) -> tuple[Gradients | None, Gradients | None]:
         """Return the retained and the forgotten share of a step that needs nobody."""
@@ -269,9 +299,15 @@ class SequentialProjection:
         """Project, and go on to the next step."""
         if step.number in self._replayed_steps:
             replay = self._replayed(step.number)
-            replay.take(self._gradients(step.number), step.learning_rate)
+            shifts = self._cache.shifts(step.number)
+            replay.take(self._gradients(step.number), step.learning_rate, shifts)
         self._next += 1
-        project(self.removed, *divided, self._coefficient[step.number], self._beta)
+        c = self._coefficient[step.number]
+        if self._rewriting is not None:
+            self._rewriting.come_to(step, self.removed, c)
+        moved = project(self.removed, *divided, c, self._beta)
+        if self._rewriting is not None:
+            self._rewriting.take(step, *divided, moved)
 
     def _replayed(self, number: int) -> Replay:
         """Return the weights before a step; those that are kept correct what was rebuilt."""
@@ -287,3 +323,17 @@ class SequentialProjection:
 
     def _here(self, tensors: Gradients) -> Gradients:
         return {name: tensor.to(self._device) for name, tensor in tensors.items()}
+
+
+def _at_most(shares: Gradients, whole: Mapping[str, torch.Tensor]) -> Gradients:
+    """Return shares cut to the norm of the gradient that they are a share of, each tensor alone.
+
+    In a rewritten cache they are taken at weights that the gradient was not taken at: one that is
+    larger than the whole says nothing of what was learned, and a row of such makes u grow without
+    bound.
+    """
+    cut = {}
+    for name, share in shares.items():
+        norm, bound = share.norm(), whole[name].norm()
+        cut[name] = share * (bound / norm) if norm > bound else share
+    return cut

@@ -27,7 +27,6 @@ class ProjectionMethod(UnlearningMethod, ABC):
     """
 
     uses = frozenset({"cache-codec", "cache-every"})
-    outlives_run = False
     # A forgotten share that is taken again must be that part of the gradient which was cached: what
     # rounding leaves of it would count as retained, and be projected along.
     any_precision = False
@@ -68,11 +67,20 @@ class ProjectionMethod(UnlearningMethod, ABC):
                     "projection cannot take back; allowed: a model without batch norm"
                 )
 
-    def approximations(self) -> list[str]:
-        """Return what of the result is approximate, a line each."""
+    def approximations(self, lasting: bool) -> list[str]:
+        """Return what of the result is approximate, a line each.
+
+        Parameters
+        ----------
+        lasting : bool
+            Whether the caches are rewritten and kept for later requests.
+        """
         lines = [
             f"the weights approximate those of retraining: {type(self).__name__}, then fine-tuning",
-            "until the run ends, the gradient caches hold what the forgotten samples gave",
+            "the gradient caches hold nothing that the forgotten samples gave, but what the others "
+            "gave was taken at weights that had seen them"
+            if lasting
+            else "until the run ends, the gradient caches hold what the forgotten samples gave",
         ]
         if self.codec != "float32":
             lines.append(f"gradients were cached as {self.codec}")
@@ -137,9 +145,9 @@ class GradientProjection(ProjectionMethod):
                 f"sample; whole needs {LEAST_PURE:.0%})",
             )
 
-    def approximations(self) -> list[str]:
+    def approximations(self, lasting: bool) -> list[str]:
         """Return what of the result is approximate, a line each."""
-        lines = super().approximations()
+        lines = super().approximations(lasting)
         if self.shares == "whole":
             lines.append("batches with a forgotten sample counted as forgotten as a whole")
         if self.local:
@@ -150,6 +158,8 @@ class GradientProjection(ProjectionMethod):
 class PaperProjection(ProjectionMethod):
     """Take one step along what projection leaves of the forget gradients, as the authors do."""
 
+    # What its one step took away is no sum of cached gradients: a cache cannot be rewritten so.
+    outlives_run = False
     uses = ProjectionMethod.uses | {
         "projection-devaluation",
         "projection-edge-boost",
@@ -172,10 +182,10 @@ class PaperProjection(ProjectionMethod):
         """A fifth, as the authors have it."""
         return 0.2
 
-    def approximations(self) -> list[str]:
+    def approximations(self, lasting: bool) -> list[str]:
         """Return what of the result is approximate, a line each."""
         return [
-            *super().approximations(),
+            *super().approximations(lasting),
             "batches with a forgotten sample counted as forgotten as a whole",
             "where the segment is not handed on, a client's gradients of other clients' steps are "
             "its own nearest ones",

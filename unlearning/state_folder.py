@@ -149,6 +149,16 @@ class StateFolder(MutableMapping[str, bytes]):
             self._verified.add(file.file)
         return path
 
+    def bytes_of(self, name: str) -> int:
+        """Return the size of the file that holds a name, in bytes, as it was written.
+
+        Raises
+        ------
+        KeyError
+            If there is no such name.
+        """
+        return self._files[name].bytes
+
     def __getitem__(self, name: str) -> bytes:
         path = self.path(name)
         with explained(path):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping
 
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import load, load_file, save
+
+from unlearning.state_folder import StateFolder
 
 
 class TensorStore:
@@ -32,6 +34,26 @@ class TensorStore:
     def load(self, name: str) -> dict[str, torch.Tensor] | None:
         """Return the tensors of that name, None if there are none."""
         return load(self._store[name]) if name in self._store else None
+
+    def mapped(self, name: str) -> dict[str, torch.Tensor]:
+        """Return the tensors of a name, read from a folder's file only as they are looked at.
+
+        Not to be written to. A store that is no folder is read at once.
+
+        Raises
+        ------
+        KeyError
+            If there is no such name.
+        """
+        if isinstance(self._store, StateFolder):
+            return load_file(self._store.path(name))
+        return load(self._store[name])
+
+    def bytes(self, name: str) -> int:
+        """Return the size of what is kept under a name, in bytes; a folder's file is not read."""
+        if isinstance(self._store, StateFolder):
+            return self._store.bytes_of(name)
+        return len(self._store[name])
 
     def forget(self, name: str) -> None:
         """Remove a name and its tensors, if there is such a name."""

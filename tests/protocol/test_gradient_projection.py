@@ -294,9 +294,7 @@ def test_a_cache_of_another_run_is_refused():
 def test_what_is_not_finite_is_not_taken_over():
     with (
         pytest.raises(ValueError, match=r"gradient projection diverged: .* as it was"),
-        patch(
-            "strategies.server_gradients.coefficients", lambda rates, _: np.full(len(rates), np.inf)
-        ),
+        patch("unlearning.projection.coefficients", lambda rates, _: np.full(len(rates), np.inf)),
     ):
         LocalRun(3, **D, forget="class:2")
 

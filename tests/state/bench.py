@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from simulations.config import RunConfig
 from simulations.data.sources import load
 from simulations.plan import deal
 from simulations.server_app import verify_state
+from simulations.session.session import Session
 from simulations.state.agenda import tasks_of
 from simulations.state.reception import AlreadyForgottenError, receive
 from simulations.state.state_dir import held
@@ -149,3 +152,20 @@ def outcome(path) -> Mapping[str, object]:
         "digests": digests_noted(path),
         "tasks": tasks(path),
     }
+
+
+def found(path, patterns):
+    """Which of some patterns are in any file, or in the name of one."""
+    everything = b"\0".join(name.encode() + b"\0" + held for name, held in tree(path).items())
+    return {pattern for pattern in patterns if pattern in everything}
+
+
+def stopped(where):
+    """A process that ends as soon as everything is prepared, or has been committed by clients."""
+    stack = ExitStack()
+    if where == "prepared":
+        stack.enter_context(patch.object(Session, "_commit", side_effect=KeyboardInterrupt))
+    else:
+        server = "strategies.server_segment.ServerSegment.commit"
+        stack.enter_context(patch(server, side_effect=KeyboardInterrupt))
+    return stack

@@ -1,54 +1,16 @@
 """After a request no byte below a state-dir is left of what was forgotten."""
 
-from contextlib import ExitStack
-from dataclasses import replace
-from unittest.mock import patch
-
 import numpy as np
 import pytest
 
 from simulations.config import RunConfig
-from simulations.data.partition import Plan
-from simulations.data.sources import load
-from simulations.session.session import Session
 from strategies.server_segment import ServerSegment
 from tests.local_grid import dealt
-from tests.state.bench import SLICED, certificate, folders, learn, tree, unlearn
+from tests.state.bench import SLICED, certificate, folders, found, learn, stopped, unlearn
 from unlearning.tensor_store import TensorStore
-
-FIRST = 0x5A17C0DE00
-"""Ids that are found in no file by chance."""
 
 ASKING, OTHER = 1, 0
 WINDOW = 32
-
-
-class FromFirst:
-    """An array whose rows are called by ids from `FIRST` on."""
-
-    def __init__(self, rows):
-        self.rows, self.shape, self.dtype = rows, rows.shape, rows.dtype
-
-    def __array__(self, dtype=None, copy=None):
-        return self.rows
-
-    def __len__(self):
-        return len(self.rows)
-
-    def __getitem__(self, ids):
-        return self.rows[np.asarray(ids) - FIRST]
-
-
-@pytest.fixture(scope="module")
-def dealing(digits):
-    """A few digits under these ids, every third to the same client."""
-    data = load(digits)
-    dataset = replace(data, x_train=FromFirst(data.x_train), y_train=FromFirst(data.y_train))
-    ids = FIRST + np.arange(len(data.y_train))
-    tests = np.arange(len(data.y_test))
-    return dataset, Plan(
-        tuple(ids[client::3] for client in range(3)), tuple(tests[client::3] for client in range(3))
-    )
 
 
 def windows(data):
@@ -84,23 +46,6 @@ def fresh_weights(dataset):
 def texts_of(ids):
     """Ids as a file of numbers, of text and of JSON would hold them."""
     return {int(one).to_bytes(8, "little") for one in ids} | {str(one).encode() for one in ids}
-
-
-def found(path, patterns):
-    """Which of some patterns are in any file, or in the name of one."""
-    everything = b"\0".join(name.encode() + b"\0" + held for name, held in tree(path).items())
-    return {pattern for pattern in patterns if pattern in everything}
-
-
-def stopped(where):
-    """A process that ends as soon as everything is prepared, or has been committed by clients."""
-    stack = ExitStack()
-    if where == "prepared":
-        stack.enter_context(patch.object(Session, "_commit", side_effect=KeyboardInterrupt))
-    else:
-        server = "strategies.server_segment.ServerSegment.commit"
-        stack.enter_context(patch(server, side_effect=KeyboardInterrupt))
-    return stack
 
 
 @pytest.mark.parametrize("interrupted", ["", "prepared", "committed by the client"])

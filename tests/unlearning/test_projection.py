@@ -269,3 +269,21 @@ def test_nothing_forgotten_removes_nothing():
     removed = SequentialProjection(cache, {}, moved, zeros()).finish()
     assert not any(one.any() for one in removed.values())
     assert np.isfinite(list(moved.values())).all()
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.floats(0.1, 1000))
+def test_on_a_rewritten_cache_a_share_is_cut_to_the_whole(scale):
+    """u of one step is at most c ||g||; of a step as it was learned it is not cut."""
+    gradient, share = {"w": torch.tensor([3.0, 4.0])}, {"w": torch.tensor([0.0, scale])}
+    for rewritten in (False, True):
+        cache = GradientCache({}, "a run")
+        cache.keep_weights(0, {"w": torch.zeros(2)}, {})
+        cache.add(Step(0, 0, 4, 0.1), gradient)
+        cache.describe({}, {0: {"w": 0.5}} if rewritten else {})
+        began = {"w": torch.zeros(2)}
+        projection = SequentialProjection(cache, {0: 1}, {0: 0.1}, began)
+        projection.take(0, share)
+        norm = projection.finish()["w"].norm().item()
+        expected = 0.1 * (min(scale, 5.0) if rewritten else scale)
+        assert norm == pytest.approx(expected, rel=1e-5)

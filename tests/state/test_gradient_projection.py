@@ -1,0 +1,230 @@
+"""Gradient projection weeks later: caches that are rewritten, so that nothing forgotten remains."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from models.split import build_segment
+from simulations.config import RunConfig
+from simulations.plan import deal
+from tests.local_grid import LocalRun, dealt
+from tests.state.bench import (
+    NUM_CLIENTS,
+    SHORT,
+    digests_noted,
+    folders,
+    forgotten,
+    found,
+    learn,
+    stopped,
+    unlearn,
+)
+from tests.state.crashing import Job, killed_at_random
+from tests.state.forks import Forks
+from unlearning.exactness import derive_seed
+from unlearning.gradient_cache import GradientCache
+from unlearning.projection import Replay
+from unlearning.tensor_store import TensorStore
+
+D = {
+    **SHORT,
+    "strategy": "gradient-projection",
+    "unlearning": "gradient-projection",
+    "server_epochs": 3,
+    "learning_rate": 0.05,
+    "weight_decay": 0.01,
+}
+ASKING = 1
+FIRST = ("class:2", ASKING)
+
+
+@pytest.fixture(scope="module")
+def settings(digits):
+    return {**D, "dataset": digits}
+
+
+def caches(path, settings):
+    """The caches of a state-dir by side; they all know the name of the server's run."""
+    known = TensorStore(folders(path)["server"]).load("gradient-run")
+    run = bytes(known["name"].tolist()).decode()
+    codec = settings.get("cache_codec", "float32")
+    return {side: GradientCache(folder, run, codec) for side, folder in folders(path).items()}
+
+
+def fresh(settings, side):
+    state = RunConfig(dataset=settings["dataset"])
+    data, _ = deal(state, NUM_CLIENTS)
+    owner = (
+        []
+        if side == "server"
+        else ["shared" if settings.get("client_sync") == "handoff" else int(side.split()[1])]
+    )
+    part = side.split()[0]
+    seed = derive_seed(0, f"{part}-segment", *owner)
+    segment = build_segment(part, "cnn", data.input_shape, data.num_classes, seed)
+    return {name: one.detach() for name, one in segment.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"client_sync": "handoff"}, {"client_sync": "handoff", "momentum": 0.0}],
+    ids=["own segments", "handoff", "no momentum"],
+)
+def test_a_rewritten_cache_is_a_training_that_ends_where_the_weights_are(settings, more, tmp_path):
+    """Replayed from fresh weights it gives every weight on the way, and the last."""
+    settings = {**settings, **more}
+    path = tmp_path / "state"
+    learn(path, settings)
+    unlearn(path, settings, FIRST, nodes=NUM_CLIENTS)
+    kept, handoff = caches(path, settings), settings.get("client_sync") == "handoff"
+    for side, cache in kept.items():
+        if side == "server" or not handoff:
+            parts = [cache]
+        else:
+            parts = [one for name, one in kept.items() if name != "server"]
+        steps = {step.number: one for one in parts for step in one.steps}
+        replay, weights_seen = Replay(fresh(settings, side), {}, settings["momentum"]), 0
+        known = {step.number: step for one in parts for step in one.steps}
+        stage = 0
+        for number in sorted(steps):
+            one, step = steps[number], known[number]
+            if step.stage != stage:
+                replay, stage = Replay(replay.weights, {}, settings["momentum"]), step.stage
+            if one.has_weights_before(number):
+                _, weights, momentum = one.weights_before(number)
+                weights_seen += 1
+                close(replay.weights, weights)
+                if momentum:
+                    close(replay._momentum, momentum)
+            replay.take(one.gradients(number), step.learning_rate, one.shifts(number))
+        segment = TensorStore(folders(path)[side]).load("segment")
+        close(replay.weights, segment)
+        assert weights_seen > 1
+
+
+def close(left, right):
+    for name in left:
+        torch.testing.assert_close(left[name], right[name], atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("more", [{}, {"client_sync": "handoff"}, {"shares": "whole"}])
+def test_a_later_process_forgets_as_the_run_that_learned_would(settings, more, tmp_path):
+    settings = {**settings, **more}
+    path = tmp_path / "state"
+    request = "samples:0.1@class:2" if "shares" in more else "class:2"
+    learned = learn(path, settings)
+    assert learned.digests == LocalRun(NUM_CLIENTS, **settings).digests
+    later = unlearn(path, settings, (request, 0), nodes=NUM_CLIENTS)
+    at_once = LocalRun(NUM_CLIENTS, **{**settings, "forget": request})
+    assert later.digests == digests_noted(path) == at_once.digests
+
+
+# Nothing remains.
+
+
+def tensors(path, settings, chosen):
+    """What caches and segments hold, as bytes: whole tensors, of those that are more than a few."""
+    found = set()
+    for side, cache in caches(path, settings).items():
+        for step in cache.steps:
+            if chosen(side, step):
+                found |= {big(one) for one in cache.gradients(step.number).values()}
+    return found - {b""}
+
+
+def big(tensor):
+    """A tensor as bytes; nothing if it is small, or nearly all zero."""
+    return tensor.numpy().tobytes() if tensor.count_nonzero() > 16 else b""
+
+
+def weights(path, settings, after):
+    """Segments, and the weights before every step from one on, as bytes."""
+    found = set()
+    for cache, folder in zip(caches(path, settings).values(), folders(path).values(), strict=True):
+        kept = list(TensorStore(folder).load("segment").values())
+        for step in cache.steps:
+            if step.number >= after and cache.has_weights_before(step.number):
+                _, before, momentum = cache.weights_before(step.number)
+                kept += [*before.values(), *momentum.values()]
+        found |= {big(one) for one in kept}
+    return found - {b""}
+
+
+@pytest.mark.parametrize("interrupted", ["", "prepared", "committed by the client"])
+@pytest.mark.parametrize("more", [{"client_sync": "handoff"}, {"shares": "whole"}])
+def test_no_byte_is_left_of_what_was_forgotten(more, interrupted, dealing, tmp_path):
+    dataset, plan = dealing
+    path = tmp_path / "state"
+    settings = {**D, **more, "dataset": dataset.name}
+    held = plan.train[ASKING]
+    gone = held[dataset.y_train[held] == 2][: 1 if "shares" in more else None]
+    file = tmp_path / "ids.txt"
+    file.write_text("\n".join(map(str, gone)))
+    request = (f"ids:{file}", ASKING)
+    with dealt(dataset, plan):
+        learn(path, settings)
+        asking = caches(path, settings)[f"client {ASKING}"]
+        touched = {step.number for step in asking.steps if np.isin(step.ids, gone).any()}
+        sides = ("server", f"client {ASKING}")
+        gradients = tensors(
+            path, settings, lambda side, step: side in sides and step.number in touched
+        )
+        pure = tensors(path, settings, lambda _, step: step.number not in touched)
+        # Clients that did not ask keep segments of their own, which no forgotten sample has moved.
+        old = weights(path, settings, min(touched) + 1) if "client_sync" in more else set()
+        ids = {int(one).to_bytes(8, "little") for one in gone}
+        # Everything is found before: else that it is not found afterwards would say nothing.
+        for patterns in (gradients, pure, ids, old):
+            assert found(path, patterns) == patterns
+        assert min(map(len, (gradients, pure))) > 10
+        if interrupted:
+            with stopped(interrupted), pytest.raises(KeyboardInterrupt):
+                unlearn(path, settings, request, nodes=NUM_CLIENTS)
+            # Some folders may have been committed; who asked may be one of them.
+            assert found(path, gradients)
+        unlearn(path, settings, *([] if interrupted else [request]), nodes=NUM_CLIENTS)
+        assert found(path, gradients) == set()
+        assert found(path, old) == set()
+        assert found(path, ids | {str(int(one)).encode() for one in gone}) == set()
+        assert found(path, pure) == pure
+
+
+@pytest.mark.parametrize("more", [{}, {"client_sync": "handoff"}])
+def test_a_second_request_goes_on_from_the_first_and_says_what_it_is_worth(
+    settings, more, tmp_path
+):
+    settings = {**settings, **more}
+    path = tmp_path / "state"
+    learn(path, settings)
+    first = unlearn(path, settings, FIRST, nodes=NUM_CLIENTS)
+    steps = {side: len(cache.steps) for side, cache in caches(path, settings).items()}
+    second = unlearn(path, settings, ("samples:0.5@class:3", 0), nodes=NUM_CLIENTS)
+    assert first.digests != second.digests == digests_noted(path)
+    said = [phase["approximations"] for phase in second.phases]
+    assert [sum("earlier request" in line for line in lines) for lines in said] == [0, 0, 1]
+    now = caches(path, settings)
+    # The fine-tuning of each request is cached behind what was learned.
+    assert all(len(now[side].steps) > steps[side] for side in steps)
+    assert {step.stage for step in now["server"].steps} == {0, 1, 2}
+    left = np.concatenate([step.ids for one in now.values() for step in one.steps])
+    gone = {one for ids in forgotten(path).values() for one in ids}
+    assert gone
+    assert not gone & set(left.tolist())
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(settings, tmp_path):
+    """The caches change with everything else: all of it, or nothing."""
+    settings = {**settings, "client_sync": "handoff"}
+    # Everybody is needed, and everybody asks.
+    requests = [("class:2", 1), ("samples:0.5@class:3", 0), ("samples:0.3@class:1", 2)]
+    learned, whole = tmp_path / "learned", tmp_path / "whole"
+    learn(learned, settings)
+    shutil.copytree(learned, whole)
+    with Forks() as forks:
+        became = forks.done("unlearn", whole, settings, *requests)
+        job = Job("unlearn", settings, requests, learned)
+        hits = killed_at_random(forks, job, whole, tmp_path, became["seconds"], kills=8, seed=0)
+    assert sum(hits.values()) == 8
