@@ -43,7 +43,7 @@ def name_of(config: Mapping[str, Any]) -> str:
 
 
 def read(folder: Path) -> Runs:
-    """Read what a benchmark's cells measured in learning, in the order in which they were laid out."""
+    """Read what a benchmark's cells measured in learning, in the order of its grid."""
     described = json.loads((folder / "benchmark.json").read_text(encoding="utf-8"))
     runs: Runs = {}
     for cell in described["cells"]:
