@@ -38,7 +38,7 @@ def picture(browser: str, style: str, figure: str, target: Path) -> None:
             plain = Image.new("RGB", drawn.size, drawn.getpixel((0, drawn.height - 1)))
             box = ImageChops.difference(drawn, plain).getbbox()
             # Few colours: a quarter of the bytes, and no difference to see.
-            drawn.crop(box).quantize(64).save(target, optimize=True)
+            drawn.crop(box).quantize(256).save(target, optimize=True)
 
 
 def main() -> None:
