@@ -5,7 +5,8 @@ unlearning method a subclass of `StagedMethod`, whose stages pursue an `Objectiv
 run config as ``strategy='package.module:Class'`` and ``unlearning='package.module:Class'``.
 """
 
-from clients.base import SplitClient, action
+from clients.acting import action
+from clients.base import SplitClient
 from clients.holding import Holding
 from clients.setting import ClientSetting
 from clients.splitwiper import SplitWiperClient

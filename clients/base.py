@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 import numpy as np
 import torch
-from flwr.client import NumPyClient
-from flwr.common import Scalar
 from torch import nn
 
+from clients.acting import ActingClient, action
 from clients.audit import audited
-from clients.forgotten import FORGOTTEN, Forgotten
+from clients.forgotten import FORGOTTEN
 from clients.holding import Holding
-from clients.setting import ClientSetting, Upload
+from clients.setting import Upload
 from models.errors import UserError
 from models.registry import load_object
 from models.split import Model, Part, build_segment, segment_with
 from models.training import device
 from transport.floats import pack_arrays
 from transport.grpc_link import connect
-from transport.link import Endpoint, Link, LinkError
+from transport.link import Endpoint, Link
 from transport.message import Array, Message
 from unlearning.exactness import Ids, derive_seed, digest, visits
 from unlearning.methods import StagedMethod
 from unlearning.objectives import Batch
 from unlearning.request import Request
-from unlearning.stages import NO_REQUEST, Stage, learning
+from unlearning.stages import Stage, learning
 from unlearning.state_folder import StateFolder
-from unlearning.tensor_store import TensorStore
 
 # Activations are computed in groups of this many samples, counted from the first, so that a chunk
 # of an upload holds the same bits as the whole.
@@ -42,108 +39,15 @@ _GROUP = 64
 # kept.
 SEGMENT, KEPT = "segment", "kept"
 
-Method = TypeVar("Method", bound=Callable[..., Message])
 
-
-def action(method: Method) -> Method:
-    """Mark a client's method as one that an instruction may call by name."""
-    method.is_action = True  # type: ignore[attr-defined]
-    return method
-
-
-class SplitClient(NumPyClient):
+class SplitClient(ActingClient):
     """Base of every protocol's client.
 
-    An instruction's action is the name of a method marked with `action`, with dashes for
-    underscores; the method takes the `Message` and returns the answer. `recalled` is what it needs
-    of what it kept, and under what name, when it trains again to verify that.
+    `recalled` is what it needs of what it kept, and under what name, when it trains again to verify
+    that.
     """
 
     recalled: ClassVar[Mapping[str, str]] = {FORGOTTEN: FORGOTTEN, KEPT: SEGMENT}
-
-    def __init__(self, setting: ClientSetting) -> None:
-        self.setting = setting
-        self.training = setting.training
-        self.client = -1
-        self.phase = ""
-        self.kept = ""
-        self.left_out: int | None = None
-        self.number = NO_REQUEST
-        self.asked_again = False
-        """Whether the request of this message was acted upon before."""
-        self.waited = 0.0
-        """Seconds of this message spent waiting for the server, which are not the client's."""
-        self.pretraining = 0.0
-        """Seconds of this message spent training alone, before anything is split."""
-
-    # Flower's side.
-
-    def get_properties(self, config: dict[str, Scalar]) -> dict[str, Scalar]:
-        """Say who this node is."""
-        # Not all of what the operator told the node: that may be anything.
-        return {key: self.setting.properties[key] for key in ("partition-id", "num-partitions")}
-
-    def fit(
-        self, parameters: list[Array], config: dict[str, Scalar]
-    ) -> tuple[list[Array], int, dict[str, Scalar]]:
-        """Act on an instruction; the answer's tensors go back as parameters."""
-        answer, samples = self._act(Message.unpack(parameters, config))
-        arrays, fields = answer.pack()
-        return arrays, samples, fields
-
-    def evaluate(
-        self, parameters: list[Array], config: dict[str, Scalar]
-    ) -> tuple[float, int, dict[str, Scalar]]:
-        """Act on an instruction whose answer is scalars only."""
-        answer, samples = self._act(Message.unpack(parameters, config))
-        _, fields = answer.pack()
-        return 0.0, samples, fields
-
-    def _act(self, message: Message) -> tuple[Message, int]:
-        self.client, self.phase = message.integer("client"), str(message.fields["phase"])
-        self.training.fix_kernels()
-        clients = message.fields.get("clients", self.setting.properties["num-partitions"])
-        self.whole = self.setting.holding(self.client, int(str(clients)))
-        self._store = self.setting.store(self.client)
-        self.state = TensorStore(self._store)
-        attempt = str(message.fields.get("attempt", ""))
-        if attempt and isinstance(self._store, StateFolder):
-            self._store.check_attempt(str(message.fields["kept"]))
-            self._store.begin(attempt)
-        self.forgotten = Forgotten(self.state)
-        self.holding = self._retained()
-        started = time.perf_counter()
-        try:
-            if attempt or not isinstance(self._store, StateFolder):
-                self.prepare(message)
-            answer = self._method(message.action)(message)
-            if isinstance(self._store, StateFolder):
-                self._store.flush()
-        except (UserError, ValueError, LinkError, TimeoutError):
-            raise
-        except Exception as error:
-            # Flower passes on the text of an exception alone; that of many is nothing without type.
-            raise RuntimeError(f"{type(error).__name__}: {error}") from error
-        answer.fields["seconds"] = time.perf_counter() - started - self.waited
-        if self.pretraining:
-            answer.fields["pretrain-seconds"] = self.pretraining
-        if self.kept:
-            answer.fields["digest"] = self.kept
-        if self.left_out is not None:
-            answer.fields["left-out"] = self.left_out
-            if attempt:
-                hashes = self.forgotten.hashes(self.number)
-                answer.fields["forgotten"] = hashes.numpy().tobytes()
-        return answer, len(self.holding.ids)
-
-    def prepare(self, message: Message) -> None:
-        """Do what has to be done before any action; nothing, but for some protocols."""
-
-    def _method(self, name: str) -> Callable[[Message], Message]:
-        method = getattr(self, name.replace("-", "_"), None)
-        if not getattr(method, "is_action", False):
-            raise ValueError(f"{type(self).__name__} does not know the action {name!r}")
-        return method  # type: ignore[return-value]
 
     # The client segment.
 
@@ -312,10 +216,6 @@ class SplitClient(NumPyClient):
     def meant_by(self, request: int) -> Ids:
         """Return the ids of this client's samples that a request meant, by its number."""
         return self.forgotten.meant_by(request, self.whole.ids)
-
-    def _retained(self) -> Holding:
-        forgotten = self.forgotten.among(self.whole.ids)
-        return self.whole.without(forgotten) if len(forgotten) else self.whole
 
     # What crosses the cut.
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from clients.base import action
+from clients.acting import action
 from clients.holding import Holding
 from clients.vanilla import VanillaClient
 from models.training import device

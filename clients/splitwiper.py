@@ -6,8 +6,9 @@ import copy
 
 from torch import nn
 
+from clients.acting import action
 from clients.alone import local_head, pretrain, slices_of, train_alone
-from clients.base import SplitClient, action
+from clients.base import SplitClient
 from transport.message import Message
 from unlearning.methods import StagedMethod
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from clients.base import action
+from clients.acting import action
 from clients.label_privacy.consensus import Pool, visited
 from clients.label_privacy.copies import Assignment, assign
 from clients.label_privacy.label_map import LabelMap

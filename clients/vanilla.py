@@ -10,8 +10,9 @@ from functools import partial
 import torch
 from torch import nn
 
+from clients.acting import action
 from clients.alone import pretrain
-from clients.base import SplitClient, action
+from clients.base import SplitClient
 from clients.holding import Holding
 from clients.label_privacy.randomised_response import (
     draws,

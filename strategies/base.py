@@ -1,9 +1,8 @@
 """A protocol as a script: a generator that yields what to ask of whom and is sent the answers.
 
-Flower calls a strategy back round by round; the papers write an algorithm from top to bottom. The
-two meet here, once: `SplitStrategy` holds a script at the question it waits with, and Flower's four
-methods take the next question from it and hand it the answers. A protocol is then one class with
-`learn` and `unlearn`, which read like the paper's pseudo-code.
+A protocol is one class with `learn` and `unlearn`, which read like the paper's pseudo-code. Here is
+what these are written with, and how what was learned is scored; how Flower comes to ask what a
+script yields is in `strategies.scripted`.
 """
 
 from __future__ import annotations
@@ -14,37 +13,20 @@ from collections.abc import Callable, Collection, Generator, Iterable, Mapping, 
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-import numpy as np
-from flwr.common import (
-    EvaluateIns,
-    EvaluateRes,
-    FitIns,
-    FitRes,
-    Parameters,
-    Scalar,
-    ndarrays_to_parameters,
-    parameters_to_ndarrays,
-)
-from flwr.server.client_manager import ClientManager
-from flwr.server.client_proxy import ClientProxy
-from flwr.server.strategy import Strategy
+from flwr.common import Scalar
 
 from models.errors import UserError
 from models.options import Option, Value
 from models.split import Part
 from models.training import TrainingSettings
-from strategies.heard import ClientFailureError, Heard
+from strategies.heard import Heard
 from strategies.script import Question, Reply, Script
+from strategies.scripted import ScriptedStrategy
 from strategies.server_segment import Scored, ServerSegment
 from transport.floats import unpack_arrays
 from transport.message import Array, Message
 from unlearning.methods import Retrain, UnlearningMethod
 from unlearning.request import Request
-
-_NAMED_FAILURES = 3
-
-# Actions that change nothing of what a client holds.
-_MEASURING = ("upload", "score", "audit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +87,7 @@ class StrategySetting:
     report: Callable[[str], None] = lambda _: None
 
 
-class SplitStrategy(Strategy):
+class SplitStrategy(ScriptedStrategy):
     """Base of every protocol.
 
     A protocol writes `learn` and `unlearn` as scripts and names who answers it in `client`, as
@@ -126,6 +108,7 @@ class SplitStrategy(Strategy):
     one_client_segment: ClassVar[bool] = False
 
     def __init__(self, setting: StrategySetting) -> None:
+        super().__init__()
         self.clients = list(setting.clients)
         self.server = setting.server
         self.training = setting.training
@@ -133,21 +116,13 @@ class SplitStrategy(Strategy):
         self.setting = setting
         self.options = setting.options
         self.present = self.clients if setting.present is None else list(setting.present)
-        self.addressing: dict[str, Scalar] = {}
-        """Fields that every instruction carries."""
-        self.kept_by: dict[int, str] = {}
-        """By client, the attempt that it is to go on from; said along with a new attempt."""
         self.redone: dict[str, object] = {}
         """What the last forgetting trained again: shards, slices."""
         self.approximations: list[str] = []
         """What of the last forgetting is approximate or incomplete, a line each."""
-        self.heard = Heard()
-        """What clients said of themselves in the last script."""
         self.groups: dict[int, list[list[int]]] = {}
         """By client, groups of labels that a score counts together, where it counts no label."""
-        self.phase = "setup"
         self.progress = setting.report
-        self.client_digests: dict[int, str] = {}
         self._uploads: dict[Scored, dict[int, str | None]] = {"test": {}, "audit": {}}
         self.audited: dict[int, Message] = {}
         """By client, what it answered the last audit, see `strategies.audit`."""
@@ -155,8 +130,6 @@ class SplitStrategy(Strategy):
         self.scores_by_epoch: dict[int, dict[int, Message]] = {}
         """What `score` found during the last script, by the number of epochs trained till then."""
         self._epochs = 0
-        self._script: Script | None = None
-        self._question: Question | None = None
 
     # What a protocol writes.
 
@@ -185,6 +158,12 @@ class SplitStrategy(Strategy):
     def needed(cls, clients: Sequence[int], asking: Collection[int]) -> list[int]:
         """Return which of all clients are asked something when some of them ask to forget."""
         return list(clients)
+
+    def begin(self, script: Script, phase: str) -> None:
+        """Run a script up to its first question, as `ScriptedStrategy.begin`."""
+        if phase != "evaluate":
+            self.approximations, self.scores_by_epoch, self._epochs = [], {}, 0
+        super().begin(script, phase)
 
     # What a protocol asks with.
 
@@ -344,146 +323,3 @@ class SplitStrategy(Strategy):
             Each of one row a sample; by default those probabilities.
         """
         return {"probabilities": self.server.probabilities(client, split)}
-
-    # How a script is run: by Flower's methods, one question at a time.
-
-    def begin(self, script: Script, phase: str) -> None:
-        """Run a script up to its first question.
-
-        Parameters
-        ----------
-        script : Script
-            From `learn`, `unlearn` or `score`.
-        phase : str
-            Under which the ledger counts it.
-        """
-        if not isinstance(script, Generator):
-            raise TypeError(
-                f"{type(self).__name__} has no script for the phase {phase}: learn and unlearn "
-                "are generators, which yield"
-            )
-        self._script, self.phase, self.heard = script, phase, Heard()
-        if phase != "evaluate":
-            self.approximations, self.scores_by_epoch, self._epochs = [], {}, 0
-        self._advance(None)
-
-    @property
-    def question(self) -> Question | None:
-        """The question the script waits with; None when it has ended."""
-        return self._question
-
-    def _advance(self, replies: list[Reply] | None) -> None:
-        """Send the script its answers and take its next question that asks somebody something."""
-        assert self._script is not None
-        try:
-            # A generator's first step takes None.
-            self._question = self._script.send(replies)  # type: ignore[arg-type]
-            while not self._question.messages:
-                self._question = self._script.send([])
-        except StopIteration:
-            self._question = None
-
-    def _instructions(
-        self, kind: str, client_manager: ClientManager
-    ) -> list[tuple[ClientProxy, list[np.ndarray], dict[str, Scalar]]]:
-        if self._question is None or self._question.kind != kind:
-            return []
-        proxies = client_manager.all()
-        packed = []
-        for client, message in self._question.messages.items():
-            addressed = Message(
-                message.action,
-                {**message.fields, "client": client, "phase": self.phase, **self._address(client)},
-                message.tensors,
-            )
-            packed.append((proxies[str(client)], *addressed.pack()))
-        return packed
-
-    def _address(self, client: int) -> dict[str, Scalar]:
-        if "attempt" not in self.addressing:
-            return self.addressing
-        return {**self.addressing, "kept": self.kept_by.get(client, "")}
-
-    def _answer(self, replies: list[Reply], failures: Sequence[object]) -> None:
-        assert self._question is not None
-        if failures and not self._question.optional:
-            named = [str(failure) for failure in failures[:_NAMED_FAILURES]]
-            more = len(failures) - len(named)
-            raise ClientFailureError("; ".join([*named, *([f"and {more} more"] if more else [])]))
-        for failure in failures:
-            if isinstance(failure, ClientFailureError):
-                self.heard.absences.append(failure)
-                if self._question.messages[failure.client].action not in _MEASURING:
-                    # It may have finished all the same, too late: what it holds is not known.
-                    self.client_digests.pop(failure.client, None)
-        for reply in replies:
-            self.heard.note(reply)
-            if "digest" in reply.message.fields:
-                self.client_digests[reply.client] = str(reply.message.fields["digest"])
-        self._advance(sorted(replies, key=lambda reply: reply.client))
-
-    # Flower's Strategy.
-
-    def initialize_parameters(self, client_manager: ClientManager) -> Parameters | None:
-        """Return None: no parameters are shared by all clients."""
-        return None
-
-    def configure_fit(
-        self, server_round: int, parameters: Parameters, client_manager: ClientManager
-    ) -> list[tuple[ClientProxy, FitIns]]:
-        """Return the script's question, if `fit` answers it."""
-        return [
-            (proxy, FitIns(ndarrays_to_parameters(arrays), config))
-            for proxy, arrays, config in self._instructions("fit", client_manager)
-        ]
-
-    def aggregate_fit(
-        self,
-        server_round: int,
-        results: list[tuple[ClientProxy, FitRes]],
-        failures: list[tuple[ClientProxy, FitRes] | BaseException],
-    ) -> tuple[Parameters | None, dict[str, Scalar]]:
-        """Send the answers to the script.
-
-        Raises
-        ------
-        ClientFailureError
-            If a client did not answer.
-        """
-        replies = [
-            Reply(
-                int(proxy.cid),
-                Message.unpack(parameters_to_ndarrays(result.parameters), result.metrics),
-            )
-            for proxy, result in results
-        ]
-        self._answer(replies, failures)
-        return None, {}
-
-    def configure_evaluate(
-        self, server_round: int, parameters: Parameters, client_manager: ClientManager
-    ) -> list[tuple[ClientProxy, EvaluateIns]]:
-        """Return the script's question, if `evaluate` answers it."""
-        return [
-            (proxy, EvaluateIns(ndarrays_to_parameters(arrays), config))
-            for proxy, arrays, config in self._instructions("evaluate", client_manager)
-        ]
-
-    def aggregate_evaluate(
-        self,
-        server_round: int,
-        results: list[tuple[ClientProxy, EvaluateRes]],
-        failures: list[tuple[ClientProxy, EvaluateRes] | BaseException],
-    ) -> tuple[float | None, dict[str, Scalar]]:
-        """Send the answers to the script; raises as `aggregate_fit`."""
-        replies = [
-            Reply(int(proxy.cid), Message.unpack([], result.metrics)) for proxy, result in results
-        ]
-        self._answer(replies, failures)
-        return None, {}
-
-    def evaluate(
-        self, server_round: int, parameters: Parameters
-    ) -> tuple[float, dict[str, Scalar]] | None:
-        """Return None: the server holds no test data."""
-        return None

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from clients.base import action
+from clients.acting import action
 from clients.splitwiper import SplitWiperClient
 from clients.vanilla import VanillaClient
 from models.errors import UserError
