@@ -75,8 +75,16 @@ def _absolute_after(prefix: str, text: str) -> str:
     return prefix + absolute(path) if path and path != text else text
 
 
+def _datasets_from_here(text: str) -> str:
+    from simulations.data.sources import names_in
+
+    return "+".join(
+        _absolute_after("folder:", _absolute_after("npz:", name)) for name in names_in(text)
+    )
+
+
 _PATHS: Mapping[str, Callable[[str], str]] = {
-    "dataset": lambda text: _absolute_after("folder:", _absolute_after("npz:", text)),
+    "dataset": _datasets_from_here,
     "data-dir": lambda text: absolute(text) if text else text,
     "forget": lambda text: ";".join(_absolute_after("ids:", part) for part in text.split(";")),
     "out": lambda text: absolute(text) if text else text,

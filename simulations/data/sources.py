@@ -36,6 +36,11 @@ _PUBLISHED = {"mnist": idx, "fashion-mnist": idx, "cifar10": cifar, "cifar100": 
 _JOINT = re.compile(r"\+(?=(?:digits|" + "|".join(_PUBLISHED) + r")(?:\+|$)|npz:|folder:)")
 
 
+def names_in(name: str) -> list[str]:
+    """Return the names of the data sets that a name joins; of one, that name."""
+    return _JOINT.split(name)
+
+
 @lru_cache(maxsize=2)
 def load_all(name: str, data_dir: str = "", download: bool = False) -> Samples:
     """Load a data set, or several joined by ``+``; a process keeps the last ones it asked for.
@@ -43,7 +48,7 @@ def load_all(name: str, data_dir: str = "", download: bool = False) -> Samples:
     Parameters and what is raised as of `load`; ``data-dir`` and ``download`` go to those data sets
     that know them.
     """
-    names = _JOINT.split(name)
+    names = names_in(name)
     if len(names) == 1:
         return load(name, data_dir, download)
     if len(set(names)) < len(names):

@@ -18,6 +18,7 @@ from models.split import MODELS, TORCHVISION
 from simulations.benchmark.spec import shipped_specs
 from simulations.cli import app
 from simulations.command_line import launch
+from simulations.command_line.arguments import read_settings
 from simulations.command_line.launch import Outcome
 from simulations.config import RunConfig
 from simulations.console import FAILURE, PROGRESS
@@ -203,6 +204,14 @@ def test_interrupt_is_one_line(flower: Run) -> None:
     result = _invoke("run")
     assert result.exit_code == 130
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_relative_paths_of_joined_data_sets_are_meant_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = read_settings(["dataset=npz:a.npz+digits+folder:b"])
+    assert settings == {"dataset": f"npz:{tmp_path}/a.npz+digits+folder:{tmp_path}/b"}
 
 
 def test_relative_paths_are_meant_from_here(flower: Run, tmp_path: Path) -> None:
