@@ -65,9 +65,12 @@ def plug_ins(tmp_path_factory):
         yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster(plug_ins):
-    """The machine of the driver, two for clients, and one that has a GPU and nothing else."""
+    """The machine of the driver, two for clients, and one that has a GPU and nothing else.
+
+    The tests below take a node of it away one after the other: what they need is left each time.
+    """
     nodes = start_cluster(num_cpus=0, num_gpus=0)
     if nodes.address.startswith("127."):
         nodes.shutdown()
