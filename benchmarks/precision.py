@@ -23,8 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from figures import say
 
+from models.devices import device
 from models.split import smashed_shape
-from models.training import TrainingSettings, device
+from models.training import TrainingSettings
 from strategies.precision import PRECISIONS
 from strategies.server_model import ServerModel
 

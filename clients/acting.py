@@ -16,6 +16,7 @@ from flwr.common import Scalar
 from clients.forgotten import Forgotten
 from clients.holding import Holding
 from clients.setting import ClientSetting
+from models.devices import device, name_of
 from models.errors import UserError
 from transport.link import LinkError
 from transport.message import Array, Message
@@ -101,6 +102,7 @@ class ActingClient(NumPyClient):
             # Flower passes on the text of an exception alone; that of many is nothing without type.
             raise RuntimeError(f"{type(error).__name__}: {error}") from error
         answer.fields["seconds"] = time.perf_counter() - started - self.waited
+        answer.fields["device"] = name_of(device())
         if self.pretraining:
             answer.fields["pretrain-seconds"] = self.pretraining
         if self.kept:

@@ -12,8 +12,11 @@ from torch import nn
 
 from clients.base import SplitClient
 from clients.holding import Holding
+from models.devices import device, moved
+from models.inputs import blank
 from models.split import pool_to_quarters, seeded
-from models.training import device, train_batch
+from models.tokens import MeanOfTokens
+from models.training import train_batch
 from unlearning.exactness import Ids, derive_seed
 from unlearning.objectives import targets_of
 from unlearning.slices import epochs_of, slice_of, step_of
@@ -77,11 +80,16 @@ def _joined(segment: nn.Module, head: nn.Module) -> nn.Sequential:
 def local_head(client: SplitClient, segment: nn.Module, owner: str = "") -> nn.Sequential:
     """Return a fresh local head for a segment; by default with the client's own weights."""
     with torch.no_grad():
-        smashed = segment(torch.zeros(1, *client.input_shape, device=device()))
-    channels, height, width = smashed.shape[1:]
-    pool, cells = pool_to_quarters(height, width)
+        smashed = segment(blank(client.input_shape, 1).to(device()))
+    pool: nn.Module
+    if smashed.ndim == 3:
+        pool, features = MeanOfTokens(), smashed.shape[2]
+    else:
+        channels, height, width = smashed.shape[1:]
+        pool, cells = pool_to_quarters(height, width)
+        features = channels * cells
     with seeded(derive_seed(client.training.seed, "local-head", owner or client.client)):
-        head = nn.Sequential(pool, nn.Flatten(), nn.Linear(channels * cells, client.num_labels))
+        head = nn.Sequential(pool, nn.Flatten(), nn.Linear(features, client.num_labels))
     return head.to(device())
 
 
@@ -116,7 +124,7 @@ def train_alone(
     for epoch in range(stage.epochs):
         for x, batch in client.visit(stage, epoch, about, holding):
             targets = targets_of(stage.objective, batch, partial(_logits_of, teachers or {}, x))
-            placed = {name: target.to(device()) for name, target in targets.items()}
+            placed = {name: moved(target, device()) for name, target in targets.items()}
             train_batch(network, optimiser, x, partial(stage.objective.loss, targets=placed))
 
 

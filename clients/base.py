@@ -16,10 +16,11 @@ from clients.audit import audited
 from clients.forgotten import FORGOTTEN
 from clients.holding import Holding
 from clients.setting import Upload
+from models.devices import device, moved
 from models.errors import UserError
+from models.inputs import Shape, blank
 from models.registry import load_object
 from models.split import Model, Part, build_segment, segment_with
-from models.training import device
 from transport.floats import pack_arrays
 from transport.grpc_link import connect
 from transport.link import Endpoint, Link
@@ -91,7 +92,7 @@ class SplitClient(ActingClient):
         return weights
 
     @property
-    def _network(self) -> tuple[Model, tuple[int, int, int], int]:
+    def _network(self) -> tuple[Model, Shape, int]:
         return self.setting.model, self.input_shape, self.num_labels
 
     def keep_segment(self, segment: nn.Module) -> None:
@@ -104,10 +105,9 @@ class SplitClient(ActingClient):
         self.kept = digest(weights)
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of this client's images."""
-        channels, height, width = self.whole.x.shape[1:]
-        return channels, height, width
+    def input_shape(self) -> Shape:
+        """Channels, height and width of this client's images, or tokens of its texts."""
+        return tuple(self.whole.x.shape[1:])
 
     @property
     def num_labels(self) -> int:
@@ -194,8 +194,8 @@ class SplitClient(ActingClient):
 
         Yields
         ------
-        tensor of float32, shape (n, channels, height, width); Batch
-            The images, on the device, and what is known of them.
+        tensor, shape (n, ...); Batch
+            The samples, as `Holding` has them, on the device, and what is known of them.
         """
         forgotten = self.meant_by(about)
         if holding is not None:
@@ -211,7 +211,7 @@ class SplitClient(ActingClient):
             ids = visited.ids[rows]
             mask = torch.from_numpy(np.isin(ids, forgotten))
             known = Batch(ids, visited.y[torch.from_numpy(rows)], mask, self.num_labels)
-            yield visited.x[torch.from_numpy(rows)].to(device()), known
+            yield moved(visited.x[torch.from_numpy(rows)], device()), known
 
     def meant_by(self, request: int) -> Ids:
         """Return the ids of this client's samples that a request meant, by its number."""
@@ -252,7 +252,7 @@ class SplitClient(ActingClient):
             for begin in range(first, max(stop, first + 1), _GROUP):
                 group = slice(begin, begin + _GROUP)
                 images = x[group] if rows is None else x[rows[group]]
-                groups.append(segment(images.to(device())).cpu())
+                groups.append(segment(moved(images, device())).cpu())
         return torch.cat(groups)[start - first : stop - first]
 
     def to_upload(self, segment: nn.Module, what: str) -> Upload:
@@ -280,9 +280,7 @@ class SplitClient(ActingClient):
             Number of the chunk, from 0.
         """
         upload = self.to_upload(segment, what)
-        one = self._packed(
-            self.smashed(self.bottom(segment), torch.zeros(1, *self.input_shape), 0, 1)
-        )
+        one = self._packed(self.smashed(self.bottom(segment), blank(self.input_shape, 1), 0, 1))
         held = [*one.values(), *(known[:1] for known in upload.known.values())]
         sample_bytes = sum(array.nbytes for array in held)
         samples = max(1, self.setting.upload_chunk_bytes // sample_bytes)

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from clients.acting import action
 from clients.holding import Holding
 from clients.vanilla import VanillaClient
-from models.training import device
+from models.devices import device, moved
 from transport.link import Link
 from transport.message import Array, Message
 from unlearning.gradient_cache import GradientCache, Gradients, Recorder, Step
@@ -227,10 +227,10 @@ class GradientProjectionClient(VanillaClient):
         meant = np.intersect1d(step.ids, self.forgotten.among(self.whole.ids))
         forgotten = self.whole.only(meant)
         held = {name: one.detach().clone().requires_grad_() for name, one in weights.items()}
-        smashed = functional_call(self.kept_segment(), held, (forgotten.x.to(device()),))
+        smashed = functional_call(self.kept_segment(), held, (moved(forgotten.x, device()),))
         sent = {"smashed": smashed.detach().cpu(), "labels": forgotten.y}
         reply, _ = link.exchange(sent, {"step": str(step.number)})
-        at_cut = reply["gradient"].to(smashed.device)
+        at_cut = moved(reply["gradient"], smashed.device)
         shares = torch.autograd.grad(smashed, list(held.values()), at_cut, materialize_grads=True)
         return dict(zip(held, shares, strict=True))
 

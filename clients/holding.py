@@ -19,7 +19,8 @@ class Holding:
     ----------
     ids : array of int64, shape (n,)
         Ids of its training samples, sorted.
-    x, y : tensor of float32, shape (n, channels, height, width); tensor of int64, shape (n,)
+    x, y : tensor, images of float32, shape (n, channels, height, width), or token ids of int64,
+        shape (n, length); tensor of int64, shape (n,)
         Its training samples.
     test_ids, test_x, test_y : array, tensor, tensor
         Its test split, in the same form.

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from clients.vanilla import VanillaClient
-from models.training import device, finite
+from models.devices import device, moved
+from models.training import finite
 from transport.floats import unpack_arrays
 from transport.link import Link
 from transport.message import Array, Message
@@ -61,13 +62,13 @@ class UShapedClient(VanillaClient):
         assert isinstance(segment, nn.ModuleDict)
         smashed = segment["bottom"](x)
         reply, _ = link.exchange({"smashed": smashed.detach().cpu()})
-        features = reply["features"].to(smashed.device).requires_grad_()
+        features = moved(reply["features"], smashed.device).requires_grad_()
         optimiser.zero_grad(set_to_none=True)
-        placed = {name: target.to(features.device) for name, target in targets.items()}
+        placed = {name: moved(target, features.device) for name, target in targets.items()}
         finite(objective.loss(segment["head"](features), placed)).backward()
         assert features.grad is not None
         reply, _ = link.exchange({"feature-gradient": features.grad.cpu()})
-        smashed.backward(reply["gradient"].to(smashed.device))
+        smashed.backward(moved(reply["gradient"], smashed.device))
         optimiser.step()
 
     def finish(self, segment: nn.Module, outputs: torch.Tensor) -> torch.Tensor:
@@ -87,6 +88,6 @@ class UShapedClient(VanillaClient):
         return probabilities
 
     def _logits(self, outputs: Mapping[str, Array]) -> torch.Tensor:
-        features = torch.tensor(unpack_arrays(outputs)["features"]).to(device())
+        features = moved(torch.tensor(unpack_arrays(outputs)["features"]), device())
         with torch.no_grad():
             return self.finish(self.kept_segment(), features)

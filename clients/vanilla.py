@@ -20,6 +20,7 @@ from clients.label_privacy.randomised_response import (
     told_labels,
     uniform_prior,
 )
+from models.devices import moved
 from transport.link import Link
 from transport.message import Array, Message, Scalar
 from unlearning.exactness import derive_seed
@@ -146,7 +147,7 @@ class VanillaClient(SplitClient):
         sent = {name: target.cpu() for name, target in targets.items()}
         reply, _ = link.exchange({"smashed": smashed.detach().cpu(), **sent})
         optimiser.zero_grad(set_to_none=True)
-        smashed.backward(reply["gradient"].to(smashed.device))
+        smashed.backward(moved(reply["gradient"], smashed.device))
         optimiser.step()
 
     def _teachers(self, stage: Stage) -> dict[str, nn.Module]:
@@ -169,7 +170,7 @@ class VanillaClient(SplitClient):
         with torch.no_grad():
             smashed = self.bottom(teachers[name])(x[rows.to(x.device)])
             reply, _ = link.exchange({"smashed": smashed.cpu()}, {"teacher": name})
-            return self.finish(teachers[name], reply["outputs"].to(x.device))
+            return self.finish(teachers[name], moved(reply["outputs"], x.device))
 
     def finish(self, segment: nn.Module, outputs: torch.Tensor) -> torch.Tensor:
         """Return the logits, given what the server's side of the network answers."""

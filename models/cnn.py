@@ -4,10 +4,11 @@ from collections import OrderedDict
 
 from torch import nn
 
+from models.inputs import Shape
 from models.split import Network, pool_to_quarters
 
 
-def cnn(input_shape: tuple[int, int, int], num_labels: int) -> Network:
+def cnn(input_shape: Shape, num_labels: int) -> Network:
     """Three convolutions, for small grey images such as digits; cut after the first.
 
     Parameters

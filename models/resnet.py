@@ -4,11 +4,12 @@ from collections import OrderedDict
 
 from torch import nn
 
+from models.inputs import Shape
 from models.split import Network, pool_to_quarters
 from models.vgg import first_convolution
 
 
-def resnet18(input_shape: tuple[int, int, int], num_labels: int) -> Network:
+def resnet18(input_shape: Shape, num_labels: int) -> Network:
     """Torchvision's ResNet18 for 32x32 images; cut after the first convolution.
 
     Parameters

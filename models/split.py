@@ -15,7 +15,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from models.errors import UserError
+from models.errors import UserError, refuse
+from models.inputs import Shape, blank, described, example
 from models.registry import Registry
 
 # A model or a step may seed a part of its own inside a seeded block.
@@ -81,10 +82,11 @@ class Network:
         )
 
 
-Architecture = Callable[[tuple[int, int, int], int], Network]
-"""Builds a network for an input shape (channels, height, width) and a number of labels."""
+Architecture = Callable[[Shape, int], Network]
+"""Builds a network for an input shape and a number of labels."""
 
 MODELS: Registry[Architecture] = Registry("model", group="split_unlearning.models")
+MODELS.register("bert", "models.bert:bert")
 MODELS.register("cnn", "models.cnn:cnn")
 MODELS.register("resnet18", "models.resnet:resnet18")
 MODELS.register("vgg", "models.vgg:vgg")
@@ -105,11 +107,17 @@ class CutModel:
         The last layer that a client holds; by default the model's own.
     client_norm : {"keep", "group"}
         Whether group norm takes the place of batch norm on the client's side of the cut.
+    pretrained : str
+        Weights to begin with, a folder or a name on the Hugging Face hub; for ``bert`` only.
+    download : bool
+        Whether the hub may be asked for them.
     """
 
     name: str
     cut: str = ""
     client_norm: str = "keep"
+    pretrained: str = ""
+    download: bool = False
 
 
 Model = str | CutModel
@@ -131,13 +139,28 @@ def architecture(name: str) -> Architecture:
     return MODELS.get(name)
 
 
-def build_network(model: Model, input_shape: tuple[int, int, int], num_labels: int) -> Network:
+def build_network(model: Model, input_shape: Shape, num_labels: int) -> Network:
     """Return a freshly initialised network, ready to be cut; parameters as in `build_segment`."""
     chosen = CutModel(model) if isinstance(model, str) else model
-    network = architecture(chosen.name)(input_shape, num_labels)
+    if chosen.pretrained:
+        if chosen.name != "bert":
+            raise refuse("pretrained", chosen.pretrained, f"'' (model={chosen.name!r} has none)")
+        from models.bert import bert
+
+        network = bert(input_shape, num_labels, chosen.pretrained, chosen.download)
+    else:
+        network = architecture(chosen.name)(input_shape, num_labels)
     if chosen.cut:
         network = replace(network, cut=chosen.cut)
-    return with_group_norm(network) if chosen.client_norm == "group" else network
+    if chosen.client_norm == "keep":
+        return network
+    if not any(
+        isinstance(layer, nn.modules.batchnorm._BatchNorm)
+        for layer in network.segment("client").modules()
+    ):
+        allowed = f"keep (model={chosen.name!r} has no batch norm up to cut={network.cut!r})"
+        raise refuse("client-norm", chosen.client_norm, allowed)
+    return with_group_norm(network)
 
 
 @contextmanager
@@ -160,7 +183,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def build_segment(
-    part: Part, model: Model, input_shape: tuple[int, int, int], num_labels: int, seed: int
+    part: Part, model: Model, input_shape: Shape, num_labels: int, seed: int
 ) -> nn.Sequential:
     """Return a freshly initialised segment.
 
@@ -171,7 +194,7 @@ def build_segment(
     model : str or CutModel
         A name in `MODELS`, with or without how it is cut.
     input_shape : tuple of int
-        Channels, height and width of an image.
+        Channels, height and width of an image, or tokens of a text.
     num_labels : int
         Number of labels of the task.
     seed : int
@@ -184,7 +207,7 @@ def build_segment(
 def segment_with(
     part: Part,
     model: Model,
-    input_shape: tuple[int, int, int],
+    input_shape: Shape,
     num_labels: int,
     weights: Mapping[str, torch.Tensor],
 ) -> nn.Sequential:
@@ -196,19 +219,15 @@ def segment_with(
 
 # Drawing first weights for a whole network only to overwrite them costs more than a small turn.
 @lru_cache(maxsize=8)
-def _template(
-    part: Part, model: Model, input_shape: tuple[int, int, int], num_labels: int
-) -> nn.Sequential:
+def _template(part: Part, model: Model, input_shape: Shape, num_labels: int) -> nn.Sequential:
     return build_segment(part, model, input_shape, num_labels, seed=0)
 
 
-def smashed_shape(
-    model: Model, input_shape: tuple[int, int, int], num_labels: int
-) -> tuple[int, ...]:
+def smashed_shape(model: Model, input_shape: Shape, num_labels: int) -> tuple[int, ...]:
     """Return the shape of one image's smashed data, without the batch dimension."""
     segment = build_segment("client", model, input_shape, num_labels, seed=0)
     with torch.no_grad():
-        return tuple(segment(torch.zeros(1, *input_shape)).shape[1:])
+        return tuple(segment(blank(input_shape, 1)).shape[1:])
 
 
 def pool_to_quarters(height: int, width: int) -> tuple[nn.AvgPool2d, int]:
@@ -247,7 +266,7 @@ def _group_norm(layer: nn.Module) -> nn.Module:
 
 def check_fits(
     model: Model,
-    input_shape: tuple[int, int, int],
+    input_shape: Shape,
     num_labels: int,
     server_part: Part = "server",
 ) -> None:
@@ -272,13 +291,11 @@ def check_fits(
             network = build_network(model, input_shape, num_labels)
             client, server = network.segment("client"), network.segment(server_part)
             # Of two images, in training mode: batch norm refuses too few values only then.
-            logits = network.whole()(torch.rand(2, *input_shape))
+            logits = network.whole()(example(input_shape, 2))
     except UserError:
         raise
     except Exception as error:  # a stranger's layers may raise anything
-        raise UserError(
-            f"model={name!r} cannot take images of shape {input_shape}: {error}"
-        ) from error
+        raise UserError(f"model={name!r} cannot take {described(input_shape)}: {error}") from error
     if tuple(logits.shape) != (2, num_labels) or not logits.isfinite().all():
         raise UserError(f"model={name!r} does not answer with {num_labels} finite logits an image")
     for side, segment in (("client", client), ("server", server)):
@@ -287,7 +304,7 @@ def check_fits(
                 f"model={name!r} leaves the {side}'s side of the cut={network.cut!r} nothing to "
                 "learn; allowed: a cut with parameters on both sides"
             )
-    images = torch.ones(2, *input_shape)
+    images = example(input_shape, 2)
     _check_deterministic(name, client, images)
     if server_part == "trunk":
         with torch.no_grad():
@@ -300,7 +317,8 @@ def _check_deterministic(name: str, segment: nn.Sequential, x: torch.Tensor) -> 
     culprits = [
         f"{type(layer).__name__} ({where})"
         for where, layer in segment.named_modules()
-        if isinstance(layer, (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd))
+        if isinstance(layer, nn.modules.batchnorm._NormBase)
+        or (isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0)
         or type(layer).__name__ == "StochasticDepth"
     ]
     with torch.no_grad():

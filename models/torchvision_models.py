@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from models.errors import refuse
+from models.inputs import Shape
 from models.split import Architecture, Network
 
 
@@ -42,7 +43,7 @@ def torchvision_model(name: str) -> Architecture:
         allowed = f"torchvision: and a classification model of torchvision, such as {near[0]}"
         raise refuse("model", f"torchvision:{name}", ", ".join([allowed, *near[1:]]))
 
-    def architecture(input_shape: tuple[int, int, int], num_labels: int) -> Network:
+    def architecture(input_shape: Shape, num_labels: int) -> Network:
         model = models.get_model(name, weights=None, num_classes=num_labels)
         _take_channels(model, input_shape[0])
         try:

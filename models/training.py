@@ -61,17 +61,11 @@ class TrainingSettings:
         torch.set_num_threads(self.threads)
         # Read when CUDA's linear algebra starts; without it that has no deterministic kernels.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        # A GPU's convolutions would round what they multiply to ten bits, and call it float32.
+        torch.backends.cudnn.allow_tf32 = False
         # Asking is cheap, setting takes milliseconds.
         if not torch.are_deterministic_algorithms_enabled():
             torch.use_deterministic_algorithms(True)
-
-
-def device() -> torch.device:
-    """Return where this process computes: its GPU if it was given one, else the CPU.
-
-    Ray hides the GPUs that a process did not ask for.
-    """
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def train_batch(

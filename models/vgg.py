@@ -4,10 +4,11 @@ from collections import OrderedDict
 
 from torch import nn
 
+from models.inputs import Shape
 from models.split import Network, pool_to_quarters
 
 
-def vgg(input_shape: tuple[int, int, int], num_labels: int) -> Network:
+def vgg(input_shape: Shape, num_labels: int) -> Network:
     """Simplified VGG for 32x32 images; cut after the first convolution.
 
     Parameters

@@ -19,7 +19,6 @@ from models.errors import UserError, refuse
 from simulations.command_line import launch
 from simulations.command_line.arguments import (
     absolute,
-    check_numbers,
     check_plan,
     check_state_dir,
     check_writable,
@@ -29,6 +28,7 @@ from simulations.command_line.arguments import (
     read_settings,
 )
 from simulations.command_line.catalogue import describe, matrix, table
+from simulations.command_line.client_pool import check_client_pool
 from simulations.command_line.progress import shown, shown_grid
 from unlearning.state_folder import StateError, write_durably
 
@@ -107,7 +107,7 @@ def run(
     with _one_line_errors():
         config = read_config(settings or [], strategy, out)
         folder = Path(config.out)
-        check_numbers(clients, client_cpus, client_gpus)
+        check_client_pool(clients, client_cpus, client_gpus)
         check_writable("out", folder)
         plan = check_plan(config, clients)
         check_state_dir(config, clients)
@@ -171,7 +171,7 @@ def unlearn(
                 taken = take_back(held(path))
             typer.echo(f"withdrawn, and not forgotten: {'; '.join(taken)}")
             return
-        check_numbers(state.num_clients, client_cpus, client_gpus)
+        check_client_pool(state.num_clients, client_cpus, client_gpus)
         requests = pair_requests(
             forget or [], client or [], drop_client, state.config.forget_client
         )
@@ -230,7 +230,7 @@ def verify(
             return
         assert state is not None
         assert state.config is not None
-        check_numbers(state.num_clients, client_cpus, client_gpus)
+        check_client_pool(state.num_clients, client_cpus, client_gpus)
         tasks = tasks_of(state.journal)
         clients = state.num_clients - len(dropped(tasks))
         config = replace(state.config, out="", verify=True)
@@ -309,7 +309,7 @@ def benchmark(
         str, typer.Option(metavar="DIR", help="For all that is measured.")
     ] = "benchmark",
     scale: Annotated[
-        str, typer.Option(metavar="full|small", help="As the spec has it, or reduced.")
+        str, typer.Option(metavar="full|medium|small", help="As the spec has it, or reduced.")
     ] = "full",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with what is in DIR; nothing is done twice.")
@@ -335,7 +335,7 @@ def benchmark(
         from simulations.reporting.scalars import check_tensorboard
 
         folder = Path(absolute(out))
-        check_numbers(1, client_cpus, client_gpus)
+        check_client_pool(1, client_cpus, client_gpus)
         check_writable("out", folder)
         if tensorboard:
             check_tensorboard()

@@ -21,6 +21,7 @@ from models.split import CutModel, architecture
 from models.training import TrainingSettings
 from simulations.data.library import READS, LibrarySettings
 from simulations.data.selection import Selection
+from simulations.data.text import Tokens
 from simulations.keys import TOO_LARGE, Keys
 from strategies.base import SplitStrategy
 from strategies.gradient_noise import GradientNoise
@@ -277,7 +278,17 @@ class RunConfig(Keys):
 
     def cut_model(self) -> CutModel:
         """Return the network, and where and how it is cut."""
-        return CutModel(self.model, self.cut, self.client_norm)
+        return CutModel(
+            self.model,
+            self.cut,
+            self.client_norm,
+            self.pretrained,
+            bool(self.pretrained) and self.download,
+        )
+
+    def tokens(self) -> Tokens:
+        """Return how texts become token ids."""
+        return Tokens(self.text_length, self.pretrained, bool(self.pretrained) and self.download)
 
     def library(self) -> LibrarySettings:
         """Return what the partitioners of flwr-datasets are to be told."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, get_args
 
 from clients.label_privacy.copies import Copies
+from models.bert import is_hub_name
 from models.options import Value
 from simulations.data.library import LIBRARY
 from simulations.data.partition import DISTRIBUTIONS
@@ -139,6 +141,15 @@ class Keys:
     )
     shards_per_client: int = _own(
         2, "shards of each client, sorted by label", "an integer >= 1", _positive
+    )
+    text_length: int = _key(
+        64, "tokens of a text; longer ones are cut off", "an integer >= 1", _positive
+    )
+    pretrained: str = _key(
+        "",
+        "weights and tokenizer that bert begins with; download=true may ask the hub for them",
+        "an absolute path to a folder, a name on the hub, or empty for a small random BERT",
+        lambda value: not value or Path(value).is_absolute() or is_hub_name(value),
     )
     model: str = _key("cnn", "the network that is cut", _ANY_NAME)
     cut: str = _key(

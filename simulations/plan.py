@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import UserError, refuse
-from models.split import build_network, check_fits, smashed_shape
+from models.inputs import Shape, described, is_text
+from models.split import TORCHVISION, build_network, check_fits, smashed_shape
 from simulations.config import RunConfig
 from simulations.data.backdoor import planted_label
 from simulations.data.dataset import Samples
@@ -20,14 +21,13 @@ from simulations.data.library import LIBRARY, library_plan
 from simulations.data.partition import Plan, make_plan
 from simulations.data.sources import load_all
 from simulations.data.tasks import DIFFERENT_TASKS, plan_of_tasks
+from simulations.pretrained import check_tokens_known
 from strategies.precision import Precision, check_computes
 from strategies.registry import STRATEGIES
 from unlearning.exactness import Ids, visits
 from unlearning.request import Request
 from unlearning.slices import dealt
 from unlearning.stages import learning
-
-Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def deal(config: RunConfig, num_clients: int) -> tuple[Samples, Plan]:
     UserError
         If the data cannot be read, or cannot be dealt like that.
     """
-    dataset = load_all(config.dataset, config.data_dir, config.download)
+    dataset = load_all(config.dataset, config.data_dir, config.download, config.tokens())
     selection = config.selection()
     train = selection.seen(dataset.y_train, "train", config.seed)
     test = selection.seen(dataset.y_test, "test", config.seed)
@@ -154,6 +154,8 @@ def _dealt(config: RunConfig, dataset: Samples, train: Ids, test: Ids, num_clien
     )
 
 
+_FOR_IMAGES = ("cnn", "resnet18", "vgg")
+
 # A benchmark checks as many runs as it has, most of which cut the same network alike.
 _fits = lru_cache(maxsize=32)(check_fits)
 
@@ -178,6 +180,8 @@ def prepare(config: RunConfig, num_clients: int) -> Preparation:
     dataset, plan = deal(config, num_clients)
     strategy = STRATEGIES.get(config.strategy)
     part = strategy.server_part
+    _check_kind(config, dataset)
+    check_tokens_known(config, dataset)
     network = config.cut_model(), dataset.input_shape, dataset.num_classes
     shapes = {view.input_shape for view in dataset.views}
     for shape in (dataset.input_shape, *sorted(shapes - {dataset.input_shape})):
@@ -199,6 +203,23 @@ def prepare(config: RunConfig, num_clients: int) -> Preparation:
         forgettings.append(forgetting)
     _check_method(config, dataset, plan, forgettings)
     return Preparation(config, dataset, plan, tuple(forgettings))
+
+
+def _check_kind(config: RunConfig, dataset: Samples) -> None:
+    """Refuse what means nothing for images, or for texts."""
+    of = f"dataset={config.dataset!r} has {described(dataset.input_shape)}"
+    if any(is_text(task.input_shape) for task in dataset.tasks):
+        if len(dataset.tasks) > 1:
+            raise refuse("dataset", config.dataset, "texts alone, or several data sets of images")
+        if config.backdoor:
+            raise refuse("backdoor", config.backdoor, f"empty ({of}: a trigger is of pixels)")
+        if config.model in _FOR_IMAGES or config.model.startswith(TORCHVISION):
+            raise refuse("model", config.model, f"bert, or one of yours that reads tokens ({of})")
+        return
+    for key, value in (("text-length", config.text_length), ("pretrained", config.pretrained)):
+        default = RunConfig().as_mapping()[key]
+        if value != default:
+            raise refuse(key, value, f"{default!r} ({of})")
 
 
 def _check_tasks_meet(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import socket
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
@@ -9,11 +12,13 @@ from typing import Any, cast
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from models.errors import UserError
+from models.errors import UserError, refuse
 from strategies.server_segment import ServerSegment
 
 # Starting a process and importing torch takes seconds; beyond this nothing is coming.
 _START_SECONDS = 60.0
+
+_ANSWER_SECONDS = 10.0
 
 
 class _Host:
@@ -118,7 +123,7 @@ def place(num_cpus: float, num_gpus: float, **segment: Any) -> ServerSegment:
         raise UserError(
             f"the server segment did not start within {_START_SECONDS:.0f} seconds: either the "
             f"machine is too busy, or server-num-cpus={num_cpus:g} and server-num-gpus="
-            f"{num_gpus:g} are free on different nodes only"
+            f"{num_gpus:g} are free on different nodes, or parts of different GPUs, only"
         )
     _answer(begun)
     return cast(ServerSegment, HostedSegment(actor, (num_cpus, num_gpus)))
@@ -152,6 +157,38 @@ def _end_spare() -> None:
     for actor in _spare.values():
         ray.kill(actor)
     _spare.clear()
+
+
+def nodes_at(address: str) -> list[tuple[float, float]]:
+    """Return the CPUs and GPUs of each node of a Ray cluster that is alive.
+
+    Parameters
+    ----------
+    address : str
+        As of ``ray.init``.
+
+    Raises
+    ------
+    UserError
+        If there is no cluster at that address.
+    """
+    host, colon, port = address.rpartition(":")
+    try:
+        if colon and port.isdecimal() and "/" not in host:
+            # Ray itself tries for two minutes.
+            socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
+        with warnings.catch_warnings():
+            # Ray announces how it will treat accelerators some day.
+            warnings.simplefilter("ignore", FutureWarning)
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise refuse("RAY_ADDRESS", address, f"where a Ray cluster answers ({reason})") from error
+    try:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    finally:
+        ray.shutdown()
+    return [(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes]
 
 
 def link_host() -> str:

@@ -16,7 +16,9 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
+from models.devices import name_of
 from models.errors import refuse
+from models.inputs import Shape
 from models.split import Model, Part, build_segment, seeded, smashed_shape
 
 Precision = Literal["float32", "bfloat16"]
@@ -73,7 +75,7 @@ def check_device(precision: Precision, device: torch.device) -> None:
     if precision == "float32" or device.type != "cuda":
         return
     if not torch.cuda.is_bf16_supported(including_emulation=False):
-        allowed = f"float32 (on {torch.cuda.get_device_name(device)})"
+        allowed = f"float32 (on {name_of(device)})"
         raise refuse("precision", precision, allowed)
 
 
@@ -83,7 +85,7 @@ def check_computes(
     precision: Precision,
     part: Part,
     model: Model,
-    input_shape: tuple[int, int, int],
+    input_shape: Shape,
     num_labels: int,
 ) -> None:
     """Refuse a precision in which a network cannot be trained, before anything starts.

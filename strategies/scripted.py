@@ -48,6 +48,8 @@ class ScriptedStrategy(Strategy):
         """What clients said of themselves in the last script."""
         self.client_digests: dict[int, str] = {}
         """By client, of the segment that it said it holds."""
+        self.client_devices: set[str] = set()
+        """What the clients that answered computed on: cpu, or names of GPUs."""
         self._script: Script | None = None
         self._question: Question | None = None
 
@@ -120,6 +122,8 @@ class ScriptedStrategy(Strategy):
                     self.client_digests.pop(failure.client, None)
         for reply in replies:
             self.heard.note(reply)
+            if "device" in reply.message.fields:
+                self.client_devices.add(str(reply.message.fields["device"]))
             if "digest" in reply.message.fields:
                 self.client_digests[reply.client] = str(reply.message.fields["digest"])
         self._advance(sorted(replies, key=lambda reply: reply.client))

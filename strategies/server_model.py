@@ -15,10 +15,13 @@ from torch import nn
 from torch.func import functional_call
 
 from models.averaging import weighted_average
+from models.devices import moved
+from models.inputs import Shape
 from models.split import Model, Part, build_segment, seeded, smashed_shape
 from models.training import TrainingSettings, finite, train_batch
 from strategies.gradient_noise import GradientNoise
 from strategies.precision import Precision, check_device, computed, laid_out
+from strategies.relearning import epochs_to_relearn
 from unlearning.exactness import derive_seed, digest
 from unlearning.gradient_cache import GradientCache, Gradients, Recorder
 from unlearning.objectives import CrossEntropy
@@ -69,7 +72,7 @@ class ServerModel:
         self,
         part: Part,
         model: Model,
-        input_shape: tuple[int, int, int],
+        input_shape: Shape,
         num_labels: int,
         training: TrainingSettings,
         device: torch.device,
@@ -160,7 +163,7 @@ class ServerModel:
             By parameter, and at the cut.
         """
         x = self._received(tensors["smashed"])
-        labels = self.checked_labels(tensors["labels"], len(x)).to(self._device)
+        labels = moved(self.checked_labels(tensors["labels"], len(x)), self._device)
         held = {name: one.detach().clone().requires_grad_() for name, one in weights.items()}
         with seeded(derive_seed(self._training.seed, "forgotten-share", step)):
             logits = functional_call(self._main.segment, held, (x,))
@@ -191,7 +194,8 @@ class ServerModel:
 
     def train(self, x: torch.Tensor, labels: torch.Tensor) -> None:
         """Learn from a batch of cached samples."""
-        self._train(self._main, x.to(self._device), {"labels": labels.to(self._device)})
+        targets = {"labels": moved(labels, self._device)}
+        self._train(self._main, moved(x, self._device), targets)
 
     def step(self, client: int, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Learn from a batch of a client's.
@@ -210,7 +214,7 @@ class ServerModel:
         """
         x = self._received(tensors["smashed"])
         targets = {
-            name: self._checked_target(name, target, len(x)).to(self._device)
+            name: moved(self._checked_target(name, target, len(x)), self._device)
             for name, target in tensors.items()
             if name != "smashed"
         }
@@ -272,7 +276,7 @@ class ServerModel:
         if client not in self._open:
             raise ValueError(f"client {client} sends a gradient before any smashed data")
         x, features = self._open.pop(client)
-        gradient = tensors["feature-gradient"].to(self._device)
+        gradient = moved(tensors["feature-gradient"], self._device)
         if gradient.dtype != features.dtype or gradient.shape != features.shape:
             raise ValueError(
                 f"the gradient is {gradient.dtype} of shape {tuple(gradient.shape)}; the features "
@@ -315,14 +319,22 @@ class ServerModel:
         """
         segment = self._main.segment.eval()
         with torch.no_grad():
-            chunks = [
-                self._computed(segment, smashed[start : start + _PREDICTED].to(self._device)).cpu()
-                # One empty chunk for an empty upload, for the shape of its nothing.
-                for start in range(0, max(1, len(smashed)), _PREDICTED)
-            ]
+            # One empty chunk for an empty upload, for the shape of its nothing.
+            starts = range(0, max(1, len(smashed)), _PREDICTED)
+            sent = (moved(smashed[one : one + _PREDICTED], self._device) for one in starts)
+            chunks = [self._computed(segment, x).cpu() for x in sent]
         segment.train()
         outputs: NDArray[np.float32] = torch.cat(chunks).numpy()
         return outputs
+
+    def epochs_to_relearn(
+        self, smashed: torch.Tensor, labels: torch.Tensor, wanted: float, most: int
+    ) -> int | None:
+        """Have a copy learn samples again, as `strategies.relearning`; the segment stays."""
+        segment = copy.deepcopy(self._main.segment)
+        x, y = moved(smashed, self._device), moved(labels, self._device)
+        compute = partial(self._computed, segment)
+        return epochs_to_relearn(segment, compute, x, y, wanted, most, self._training)
 
     # The weights.
 
@@ -348,7 +360,7 @@ class ServerModel:
         checked = self.checked(smashed)
         if not len(checked):
             raise ValueError("a batch of 0 samples cannot be learned from")
-        return checked.to(self._device).detach().requires_grad_()
+        return moved(checked, self._device).detach().requires_grad_()
 
     def checked(self, smashed: torch.Tensor) -> torch.Tensor:
         """Return smashed data.

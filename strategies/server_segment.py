@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.devices import device, name_of
+from models.inputs import Shape
 from models.split import Model, Part
 from models.training import TrainingSettings
 from strategies.gradient_noise import GradientNoise
@@ -74,7 +76,7 @@ class ServerSegment:
     def __init__(
         self,
         model: Model,
-        input_shape: tuple[int, int, int],
+        input_shape: Shape,
         num_labels: int,
         training: TrainingSettings,
         host: str = "127.0.0.1",
@@ -83,8 +85,7 @@ class ServerSegment:
         gradient_noise: GradientNoise | None = None,
         precision: Precision = "float32",
     ) -> None:
-        # Ray can pretend to have a GPU; the result names the device that was really used.
-        self._device = torch.device("cuda" if on_gpu and torch.cuda.is_available() else "cpu")
+        self._device = device(on_gpu)
         self._model = ServerModel(
             part,
             model,
@@ -271,7 +272,8 @@ class ServerSegment:
         samples = self._cache.samples(clients)
         visited = epoch_order(samples.keys, self._training.seed, self._model.stage.name, epoch)
         in_batches = batches(len(visited), self._training.batch_size)
-        for smashed, labels in samples.in_turn(visited, in_batches):
+        pinned = self._device.type == "cuda"
+        for smashed, labels in samples.in_turn(visited, in_batches, pinned):
             self._model.train(smashed, labels)
         self._seconds += self._elapsed(started)
 
@@ -357,6 +359,32 @@ class ServerSegment:
             torch.from_numpy(self.outputs(client, split)), dim=1
         ).numpy()
         return probabilities
+
+    def epochs_to_relearn(
+        self, forgotten: Mapping[int, tuple[Array, Array]], wanted: float, most: int
+    ) -> int | None:
+        """Return how many epochs a copy of the segment needs to learn forgotten samples again.
+
+        Client segments stay as they are: what is learned from is what was uploaded for an audit.
+
+        Parameters
+        ----------
+        forgotten : mapping of int to pair of array of int64, shape (n,)
+            By client, the places of its forgotten samples in that upload, and their labels.
+        wanted : float
+            The share of them that it is to get right.
+        most : int
+            Epochs to try.
+
+        Returns
+        -------
+        int or None
+            None if it does not in so many epochs.
+        """
+        audited = self._scored["audit"]
+        smashed = [audited.smashed(client)[rows] for client, (rows, _) in forgotten.items()]
+        labels = [torch.from_numpy(labels) for _, labels in forgotten.values()]
+        return self._model.epochs_to_relearn(torch.cat(smashed), torch.cat(labels), wanted, most)
 
     # Vanilla: every batch over the link.
 
@@ -462,9 +490,7 @@ class ServerSegment:
 
     def device_name(self) -> str:
         """Return what the segment computes on."""
-        if self._device.type == "cuda":
-            return torch.cuda.get_device_name(self._device)
-        return "cpu"
+        return name_of(self._device)
 
     def _elapsed(self, started: float) -> float:
         """Return the seconds since `started`, with all that a GPU still had to do."""

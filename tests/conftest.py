@@ -15,6 +15,25 @@ settings.load_profile("patient")
 _CACHE = "XDG_CACHE_HOME"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_gpus():
+    """Hide GPUs: what tests compare is computed on CPUs. Those of tests/gpu show them again."""
+    with pytest.MonkeyPatch.context() as patch:
+        hide_gpus(patch)
+        yield patch
+
+
+def hide_gpus(patch):
+    """Hide GPUs, if there are any, from this process and from all that it starts."""
+    import torch
+
+    if torch.cuda.is_available():
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        # This process has met them.
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        patch.setattr(torch.cuda, "device_count", lambda: 0)
+
+
 def pytest_addoption(parser):
     parser.addoption(
         "--plugin",

@@ -6,7 +6,9 @@ import json
 import math
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -202,20 +204,23 @@ class CachedSamples:
         """Whose sample each is: int64, shape (n,)."""
         return self.keys // _IDS_PER_CLIENT
 
-    def smashed(self, rows: torch.Tensor | None = None) -> torch.Tensor:
+    def smashed(self, rows: torch.Tensor | None = None, pinned: bool = False) -> torch.Tensor:
         """Return the smashed data of some samples, in the order in which they are named.
 
         Parameters
         ----------
         rows : tensor of int64, shape (m,), optional
             Their places among these samples; by default all.
+        pinned : bool
+            Whether they are to lie in memory that a GPU can copy from by itself.
 
         Returns
         -------
         tensor of float32, shape (m, ...)
         """
         places = np.arange(len(self)) if rows is None else rows.numpy()
-        taken = np.empty((len(places), *self._chunks[0].shape), dtype=np.float32)
+        smashed = torch.empty(len(places), *self._chunks[0].shape, pin_memory=pinned)
+        taken = smashed.numpy()
         holders = np.searchsorted(self._ends, places, side="right")
         for holder in np.unique(holders).tolist():
             chunk = self._chunks[holder]
@@ -228,12 +233,14 @@ class CachedSamples:
                     for one in mine
                 ],
             )
-        return torch.from_numpy(taken)
+        return smashed
 
     def in_turn(
-        self, rows: torch.Tensor, batches: Iterable[slice]
+        self, rows: torch.Tensor, batches: Iterable[slice], pinned: bool = False
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield smashed data and labels of one batch after the other; several are read at a time.
+        """Yield smashed data and labels of one batch after the other.
+
+        Several are read at a time, by a thread, while those before are worked on.
 
         Parameters
         ----------
@@ -241,15 +248,36 @@ class CachedSamples:
             Places among these samples, in the order in which they are visited.
         batches : iterable of slice
             Of `rows`, from its beginning to its end.
+        pinned : bool
+            As of `smashed`.
         """
-        start = stop = 0
-        read = torch.empty(0)
-        for batch in batches:
-            if batch.stop > stop:
-                ahead = max(1, _AHEAD_BYTES // self._chunks[0].row_bytes)
-                start, stop = batch.start, max(batch.stop, min(len(rows), batch.start + ahead))
-                read = self.smashed(rows[start:stop])
-            yield read[batch.start - start : batch.stop - start], self.labels[rows[batch]]
+        ahead = max(1, _AHEAD_BYTES // self._chunks[0].row_bytes) if self._chunks else 1
+        groups = list(_together(batches, ahead))
+        with ThreadPoolExecutor(1) as reader:
+
+            def begin(group: list[slice]) -> Future[torch.Tensor]:
+                return reader.submit(self.smashed, rows[group[0].start : group[-1].stop], pinned)
+
+            coming = begin(groups[0]) if groups else None
+            for group, after in zip_longest(groups, groups[1:]):
+                assert coming is not None
+                read, coming = coming.result(), begin(after) if after else None
+                start = group[0].start
+                for batch in group:
+                    smashed = read[batch.start - start : batch.stop - start]
+                    yield smashed, self.labels[rows[batch]]
+
+
+def _together(batches: Iterable[slice], samples: int) -> Iterator[list[slice]]:
+    """Yield neighbouring batches that have so many samples together, but one at least."""
+    group: list[slice] = []
+    for batch in batches:
+        if group and batch.stop - group[0].start > samples:
+            yield group
+            group = []
+        group.append(batch)
+    if group:
+        yield group
 
 
 def _numbers(name: str) -> tuple[int, int]:

@@ -15,7 +15,7 @@ alone: counting the shift as well, which is consistent on paper, multiplies what
 share taken at other weights by a_t, which is large where r_t is small, and destroys the network
 (docs/gradient-projection.md has figures). What a shift of r_t = r'_t + f'_t moved along f'_t is
 then in no cache; weights kept every few steps, each rewritten as it has to be, correct for it. And
-a share is cut to the norm of the gradient that it is taken out of.
+of a share no more is taken than the gradient holds of it.
 
 What cannot be had: r_t was taken at weights that had seen what was forgotten.
 """

@@ -259,7 +259,7 @@ class SequentialProjection:
             raise ValueError(f"nobody asked for the forgotten share of step {number}")
         gradients = self._gradients(number)
         if self._cache.shifts(number):
-            forgotten = _at_most(forgotten, gradients)
+            forgotten = _contained(forgotten, gradients)
         retained = {name: gradients[name] - forgotten[name] for name in gradients}
         self.evaluations += self._counts[number]
         self._pass(step, (retained, forgotten))
@@ -325,15 +325,17 @@ class SequentialProjection:
         return {name: tensor.to(self._device) for name, tensor in tensors.items()}
 
 
-def _at_most(shares: Gradients, whole: Mapping[str, torch.Tensor]) -> Gradients:
-    """Return shares cut to the norm of the gradient that they are a share of, each tensor alone.
+def _contained(shares: Gradients, whole: Mapping[str, torch.Tensor]) -> Gradients:
+    """Return of each share the part that its gradient holds: its least-squares fit, 0 to 1 of it.
 
-    In a rewritten cache they are taken at weights that the gradient was not taken at: one that is
-    larger than the whole says nothing of what was learned, and a row of such makes u grow without
-    bound.
+    In a rewritten cache a share is taken at weights that the gradient was not taken at, and where
+    the loss may be many times as large. The multiple a of a share f that is nearest to the gradient
+    g, a = <f, g> / ||f||², is never longer than g; along it, nothing of f is left in g. A share of
+    which g holds nothing, or the opposite, is none, and no share grows.
     """
-    cut = {}
+    held = {}
     for name, share in shares.items():
-        norm, bound = share.norm(), whole[name].norm()
-        cut[name] = share * (bound / norm) if norm > bound else share
-    return cut
+        squared = torch.sum(share * share)
+        fit = torch.sum(share * whole[name]) / squared if squared > _NOTHING else squared
+        held[name] = fit.clamp(0.0, 1.0) * share
+    return held

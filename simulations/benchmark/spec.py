@@ -19,7 +19,7 @@ from simulations.command_line.arguments import from_here
 from simulations.config import RunConfig
 from simulations.plan import prepare
 
-SCALES = ("full", "small")
+SCALES = ("full", "medium", "small")
 
 _TOP = ("title", "clients", "paper", "paper-dataset", "run", "grid", "shadows", "reduced")
 _SHADOWS = ("count", "share")
@@ -35,8 +35,8 @@ class Spec:
     ----------
     name, title : str
         For files, and for people.
-    scale : {"full", "small"}
-        Whether it is as its author meant it, or reduced for a small machine.
+    scale : {"full", "medium", "small"}
+        Whether it is as its author meant it, or reduced for a machine with a GPU, or a small one.
     reduced : sequence of str
         What was reduced, a line each.
     paper : sequence of str
@@ -106,9 +106,9 @@ def read_spec(path: Path, scale: str, changed: Mapping[str, Value]) -> Spec:
     ----------
     path : Path
         A TOML file.
-    scale : {"full", "small"}
-        With ``small``, what its table ``small`` says goes before the rest: keys one by one, grids
-        as a whole.
+    scale : {"full", "medium", "small"}
+        With the others, what the table of that name says goes before the rest: keys one by one,
+        grids as a whole.
     changed : mapping
         Run-config keys that go before the spec's table ``run``.
 
@@ -123,14 +123,15 @@ def read_spec(path: Path, scale: str, changed: Mapping[str, Value]) -> Spec:
         written = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is no spec of a benchmark: {error}") from error
-    small = written.pop("small", None)
-    if scale == "small":
-        if small is None:
-            raise UserError(f"{path} has no table small: allowed: --scale full")
-        _check_names(path, "small", small, _TOP)
-        run = {**written.get("run", {}), **small.get("run", {})}
-        written = {**written, **small, "run": run}
-    _check_names(path, "a spec", written, (*_TOP, "small"))
+    reduced = {name: written.pop(name) for name in SCALES if name in written}
+    if scale in reduced:
+        _check_names(path, scale, reduced[scale], _TOP)
+        run = {**written.get("run", {}), **reduced[scale].get("run", {})}
+        written = {**written, **reduced[scale], "run": run}
+    elif scale != "full":
+        there = ", ".join(["full", *reduced])
+        raise UserError(f"{path} has no table {scale}; allowed: --scale {there}")
+    _check_names(path, "a spec", written, (*_TOP, *SCALES[1:]))
     reader = _Reader(path, written, changed)
     cells, left_out = reader.cells()
     if not cells:

@@ -5,7 +5,6 @@ Everything here comes before anything starts, and creates nothing.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -83,10 +82,18 @@ def _datasets_from_here(text: str) -> str:
     )
 
 
+def _pretrained_from_here(text: str) -> str:
+    """Make the path of a folder absolute; a name that no folder here has may be one on the hub."""
+    from models.bert import is_hub_name
+
+    return text if not text or (is_hub_name(text) and not Path(text).is_dir()) else absolute(text)
+
+
 _PATHS: Mapping[str, Callable[[str], str]] = {
     "dataset": _datasets_from_here,
     "data-dir": lambda text: absolute(text) if text else text,
     "forget": lambda text: ";".join(_absolute_after("ids:", part) for part in text.split(";")),
+    "pretrained": _pretrained_from_here,
     "out": lambda text: absolute(text) if text else text,
     "state-dir": lambda text: absolute(text) if text else text,
 }
@@ -100,26 +107,6 @@ def join_ray(address: str) -> str:
     if address:
         os.environ["RAY_ADDRESS"] = address
     return address
-
-
-def check_numbers(clients: int, client_cpus: int, client_gpus: float) -> None:
-    """Refuse numbers of clients, and of what each of them reserves, that this machine has not."""
-    if clients < 1:
-        raise refuse("--clients", clients, "an integer >= 1")
-    # Flower divides by the CPUs of a client, and knows no fractions of one.
-    if client_cpus < 1:
-        raise refuse("--client-cpus", client_cpus, "an integer >= 1")
-    if not (math.isfinite(client_gpus) and client_gpus >= 0):
-        raise refuse("--client-gpus", client_gpus, "a number >= 0")
-    # What another cluster has is known only there.
-    if not os.environ.get("RAY_ADDRESS"):
-        import torch
-
-        cpus, gpus = os.cpu_count() or 1, torch.cuda.device_count()
-        if client_cpus > cpus:
-            raise refuse("--client-cpus", client_cpus, f"at most {cpus}, what this machine has")
-        if client_gpus > gpus:
-            raise refuse("--client-gpus", client_gpus, f"at most {gpus}, what this machine has")
 
 
 def check_writable(key: str, folder: Path) -> None:

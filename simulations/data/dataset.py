@@ -1,4 +1,4 @@
-"""Images and their labels, before anybody holds any of them."""
+"""Images or texts and their labels, before anybody holds any of them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.inputs import Shape, is_text
+
+Pixels = NDArray[np.uint8] | NDArray[np.float32]
+TokenIds = NDArray[np.int32]
+
 
 class Holdable(ABC):
-    """What a client may hold samples of: images of one shape."""
+    """What a client may hold samples of: images of one shape, or texts of one length."""
 
     @property
     @abstractmethod
-    def input_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of an image."""
+    def input_shape(self) -> Shape:
+        """Channels, height and width of an image; or how many tokens a text has."""
 
     @abstractmethod
     def train(self, ids: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -29,8 +34,8 @@ class Holdable(ABC):
 
         Returns
         -------
-        images : Tensor of float32, shape (n, channels, height, width)
-            Scaled to [-1, 1].
+        samples : Tensor of float32, shape (n, channels, height, width), or of int64, (n, length)
+            Images scaled to [-1, 1], or the token ids of texts.
         labels : Tensor of int64, shape (n,)
             Their labels.
 
@@ -77,7 +82,7 @@ class Samples(ABC):
         """What clients of each task hold samples of."""
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
+    def input_shape(self) -> Shape:
         """Channels, height and width of an image, as the server's segment is built for."""
         return self.views[0].input_shape
 
@@ -88,15 +93,16 @@ class Samples(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Dataset(Samples, Holdable):
-    """Images of one shape and their labels, split into train and test.
+    """Images of one shape, or texts of one length, and their labels, split into train and test.
 
     Parameters
     ----------
     name : str
         As it was asked for.
-    x_train, x_test : ndarray of uint8 or float32, shape (samples, channels, height, width)
-        The images as they were read, pixels from 0 to `largest`. They may be mapped from a file:
-        only what is asked for is read.
+    x_train, x_test : ndarray
+        Images as they were read, of uint8 or float32, shape (samples, channels, height, width),
+        pixels from 0 to `largest`; or token ids, of int32, shape (samples, length). They may be
+        mapped from a file: only what is asked for is read.
     y_train, y_test : ndarray of int64, shape (samples,)
         Their labels.
     class_names : tuple of str
@@ -106,9 +112,9 @@ class Dataset(Samples, Holdable):
     """
 
     name: str
-    x_train: NDArray[np.uint8] | NDArray[np.float32]
+    x_train: Pixels | TokenIds
     y_train: NDArray[np.int64]
-    x_test: NDArray[np.uint8] | NDArray[np.float32]
+    x_test: Pixels | TokenIds
     y_test: NDArray[np.int64]
     class_names: tuple[str, ...]
     largest: float = 255.0
@@ -133,10 +139,9 @@ class Dataset(Samples, Holdable):
         return self
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of an image."""
-        _, channels, height, width = self.x_train.shape
-        return channels, height, width
+    def input_shape(self) -> Shape:
+        """Channels, height and width of an image; or how many tokens a text has."""
+        return tuple(self.x_train.shape[1:])
 
     def train(self, ids: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return samples of the train split, ready for a network."""
@@ -147,12 +152,16 @@ class Dataset(Samples, Holdable):
         return self._tensors(self.x_test[ids], self.y_test[ids])
 
     def _tensors(
-        self, images: NDArray[np.uint8] | NDArray[np.float32], labels: NDArray[np.int64]
+        self,
+        samples: Pixels | TokenIds,
+        labels: NDArray[np.int64],
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        if is_text(self.input_shape):
+            return torch.from_numpy(samples).to(torch.int64), torch.from_numpy(labels)
         # A mean or a maximum taken from the data would carry a trace of every sample, forgotten
         # ones included; a constant carries none.
         # The memory format is said because that of a single channel is ambiguous, and kernels that
         # guess another one than the other side of the cut round differently.
-        floats = torch.from_numpy(images).to(torch.float32, memory_format=torch.contiguous_format)
+        floats = torch.from_numpy(samples).to(torch.float32, memory_format=torch.contiguous_format)
         # In place: the rows that were asked for are a copy already.
         return floats.div_(self.largest / 2).sub_(1), torch.from_numpy(labels)

@@ -12,14 +12,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
 from flwr_datasets.partitioner import Partitioner
 from numpy.typing import NDArray
 
-from simulations.data.partition import make_plan
+from models.errors import refuse
+from simulations.data.partition import Plan, make_plan
+from simulations.data.tasks import plan_of_tasks
 
 
 class LabelPartitioner(Partitioner):  # type: ignore[misc]
@@ -88,20 +91,35 @@ class LabelPartitioner(Partitioner):  # type: ignore[misc]
         train = mine if self._like is None else self._like._labels()
         names = np.unique(np.concatenate([train, mine]))
         known = names.tolist()
-        plan = make_plan(
+        plan = self._plan(
             np.searchsorted(names, train).astype(np.int64),
             np.searchsorted(names, mine[:0] if self._like is None else mine).astype(np.int64),
+            known,
+            # One that the column does not hold is refused by its place, behind all others.
+            frozenset(
+                known.index(label) if label in known else len(known) for label in self._forgotten
+            ),
+        )
+        return plan.train if self._like is None else plan.test
+
+    def _plan(
+        self,
+        y_train: NDArray[np.int64],
+        y_test: NDArray[np.int64],
+        names: Sequence[int | str],
+        forgotten: frozenset[int],
+    ) -> Plan:
+        """Deal labels out, each told by its place among the names in the column."""
+        return make_plan(
+            y_train,
+            y_test,
             num_classes=len(names),
             distribution=self.distribution,
             num_clients=self._num_partitions,
             requesting_client=self._requesting,
-            # One that the column does not hold is refused by its place, behind all others.
-            forgotten_labels=frozenset(
-                known.index(label) if label in known else len(known) for label in self._forgotten
-            ),
+            forgotten_labels=forgotten,
             seed=self._seed,
         )
-        return plan.train if self._like is None else plan.test
 
 
 class HomogeneousLabelsPartitioner(LabelPartitioner):
@@ -126,3 +144,55 @@ class StratifiedPartitioner(LabelPartitioner):
     """Every label is dealt evenly to every client, those to be forgotten too."""
 
     distribution = "iid"
+
+
+class DifferentTasksPartitioner(LabelPartitioner):
+    """Each client holds samples of one task, as many clients each as can be.
+
+    Parameters
+    ----------
+    num_partitions : int
+        How many clients hold samples.
+    tasks : sequence of collections of int or str
+        The labels of each task, as they stand in the column; the first is that of the first
+        clients. Joined data sets, ``datasets.concatenate_datasets``, are one such column.
+    more
+        As of `LabelPartitioner`.
+
+    Raises
+    ------
+    UserError
+        As `LabelPartitioner`; also if there are fewer clients than tasks, a label is of no task or
+        of several, or one to be forgotten is not of the requesting client's task.
+    """
+
+    distribution = "different-tasks"
+
+    def __init__(
+        self, num_partitions: int, *, tasks: Sequence[Collection[int | str]], **more: Any
+    ) -> None:
+        super().__init__(num_partitions, **more)
+        self._tasks = tuple(map(tuple, tasks))
+
+    def _plan(
+        self,
+        y_train: NDArray[np.int64],
+        y_test: NDArray[np.int64],
+        names: Sequence[int | str],
+        forgotten: frozenset[int],
+    ) -> Plan:
+        return plan_of_tasks(
+            y_train,
+            y_test,
+            task_of_label=np.array([self._task_of(name) for name in names], dtype=np.int64),
+            num_clients=self._num_partitions,
+            requesting_client=self._requesting,
+            forgotten_labels=forgotten,
+            seed=self._seed,
+        )
+
+    def _task_of(self, label: int | str) -> int:
+        found = [number for number, labels in enumerate(self._tasks) if label in labels]
+        if len(found) != 1:
+            raise refuse("tasks", self._tasks, f"each label in one of them, {label!r} too")
+        return found[0]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from models.errors import refuse
+from models.inputs import Shape
 from simulations.data.dataset import Dataset, Holdable, Samples
 from simulations.data.partition import Plan, make_plan
 from unlearning.exactness import derive_seed
@@ -107,7 +108,7 @@ class _View(Holdable):
     width: int
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
+    def input_shape(self) -> Shape:
         """The task's channels, and the height and the width of the largest."""
         return self.task.input_shape[0], self.height, self.width
 

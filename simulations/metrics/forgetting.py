@@ -56,7 +56,9 @@ def metrics_of(cell: Path, reference: Path | None, shadows: Sequence[Path]) -> d
     ValueError
         If a file does not hold what it should, or a shadow run saw a sample of the target.
     """
-    result = json.loads((cell / "result.json").read_text(encoding="utf-8"))
+    result = _result(cell)
+    relearned = _relearned(result)
+    as_good_as = _relearned(_result(reference)) if reference else {}
     target = read_outputs(cell / FILE)
     retrained = read_outputs(reference / FILE) if reference else {}
     taught = [read_outputs(shadow / FILE) for shadow in shadows]
@@ -73,10 +75,29 @@ def metrics_of(cell: Path, reference: Path | None, shadows: Sequence[Path]) -> d
                 "phase": phase["phase"],
                 "request": phase["request"],
                 **judge.phase(phase["task"]),
+                "relearn": _beside(relearned.get(phase["task"]), as_good_as.get(phase["task"])),
             }
             for phase in result["phases"]
         ],
     }
+
+
+def _result(cell: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((cell / "result.json").read_text(encoding="utf-8"))
+    return result
+
+
+def _relearned(result: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """Return by task how quickly what was forgotten is learned again, where that was measured."""
+    return {phase["task"]: phase["relearn"] for phase in result["phases"] if phase.get("relearn")}
+
+
+def _beside(
+    target: Mapping[str, Any] | None, reference: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    if target is None:
+        return None
+    return {**target, "reference_epochs": reference["epochs"] if reference else None}
 
 
 class _Judge:
@@ -120,7 +141,6 @@ class _Judge:
             "membership_reference": self._attacked(self._reference, task, asked),
             "membership_pair": self._pair_attacked(before, task),
             "divergence": by_kind,
-            "relearn": None,
             "backdoor": self._backdoor(before, task, asked),
         }
 

@@ -69,7 +69,8 @@ class Phase:
     """Learning (task 0), or one forgetting, with what was computed of it.
 
     `membership` has the keys ``after``, ``before``, ``reference`` and ``pair``, `divergence`
-    ``forgotten``, ``retained`` and ``test``; what was not measured is not there.
+    ``forgotten``, ``retained`` and ``test``; what was not measured is not there. `by_data_set` is
+    accuracy by the name of the data set, where clients hold several.
     """
 
     task: int
@@ -78,6 +79,7 @@ class Phase:
     retained: float | None
     clients: tuple[ClientCost, ...]
     server_seconds: float | None
+    by_data_set: Mapping[str, float] = field(default_factory=dict)
     by_epoch: tuple[Epoch, ...] = ()
     attacks: tuple[Attack, ...] = ()
     vanished_are_one_label: bool | None = None
@@ -205,6 +207,7 @@ def read_cell(description: Json, result: Json, metrics: Json | None) -> Cell:
 def _phase(measured: Json, computed: Json, place: int) -> Phase:
     accuracy = measured["accuracy"]
     matching = measured.get("label_matching") or {}
+    of_tasks = accuracy.get("per_task") or {}
     return Phase(
         task=int(measured.get("task", place)),
         request=str(measured["request"] or ""),
@@ -212,6 +215,8 @@ def _phase(measured: Json, computed: Json, place: int) -> Phase:
         retained=number(accuracy.get("retained")),
         clients=tuple(_cost(client) for client in measured["clients"]),
         server_seconds=number((measured.get("server") or {}).get("train_seconds")),
+        # Of a single one it would be what the accuracies say already.
+        by_data_set=_numbers(of_tasks) if len(of_tasks) > 1 else {},
         by_epoch=tuple(
             Epoch(int(one["epoch"]), number(one.get("unlearned")), number(one.get("retained")))
             for one in measured.get("by_epoch") or ()

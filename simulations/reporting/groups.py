@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from simulations.reporting.table import Column, Label
 # Says how a cell compares with the paper, and sets none apart.
 _NOTES = frozenset({"paper_dataset", "paper-dataset"})
 _FIRST = ("strategy", "unlearning")
+# A slash in the name of a label is none of a path.
+_FOLDERS = re.compile(r"\b(npz|folder|ids):[^:;]*/")
 
 
 @dataclass(frozen=True)
@@ -183,10 +186,8 @@ def shown(value: Any) -> Label:
     # A request reads alike, `class:bird`; a path into a package has a dot, or a class's capital.
     if is_path and ("." in module or name[:1].isupper()):
         return Label(name, value)
-    if "/" in value and colon:
-        kind = value.partition(":")[0]
-        return Label(f"{kind}:{value.rsplit('/', 1)[1]}", value)
-    return Label(value)
+    short = _FOLDERS.sub(r"\1:", value)
+    return Label(short, value if short != value else "")
 
 
 def as_number(value: Any) -> float | None:

@@ -74,6 +74,7 @@ def scalars(phase: Phase) -> Iterator[Scalar]:
         "accuracy/retained": phase.retained,
         "cost, the server/seconds": phase.server_seconds,
     }
+    once |= {f"accuracy, by data set/{name}": share for name, share in phase.by_data_set.items()}
     for whose, requested in (("a client that asks", True), ("another client", False)):
         for cost in _COSTS:
             tag = f"cost, {whose}/{cost.replace('_', ' ')}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -100,7 +100,9 @@ class Recorder:
             "approximations": list(strategy.approximations),
         }
 
-    def note_phase(self, task: Task, cost: dict[str, Any]) -> None:
+    def note_phase(
+        self, task: Task, cost: dict[str, Any], relearn: dict[str, Any] | None = None
+    ) -> None:
         """Take down a phase after its evaluation.
 
         Parameters
@@ -109,6 +111,8 @@ class Recorder:
             What was done in it.
         cost : dict
             From `take_cost`.
+        relearn : dict, optional
+            From `relearn_time`.
         """
         strategy = self._strategy
         self._ledger.merge(
@@ -143,6 +147,7 @@ class Recorder:
                 "privacy": privacy_of(self._prepared.config, self._uploads),
                 "label_matching": self._label_matching(task),
                 "membership": None,
+                "relearn": relearn,
                 "digests": {
                     "server": strategy.server.digest(),
                     "clients": {
@@ -163,7 +168,9 @@ class Recorder:
             "unlearning": config.unlearning,
             "config": config.as_mapping(),
             "clients": self._prepared.plan.num_clients,
-            "environment": environment(config, self._strategy.server.device_name()),
+            "environment": environment(
+                config, self._strategy.server.device_name(), self._strategy.client_devices
+            ),
             "distribution": distribution(self._prepared),
             "setup": {"clients": self._setup},
             "phases": self._phases,
@@ -293,7 +300,9 @@ def _covered(tasks: Sequence[Task], client: int, label: int) -> bool:
     return any(task.covers(client, label) for task in tasks)
 
 
-def environment(config: RunConfig, server_device: str) -> dict[str, Any]:
+def environment(
+    config: RunConfig, server_device: str, client_devices: Collection[str]
+) -> dict[str, Any]:
     """Return what the last bits of a result may depend on."""
     return {
         "python": platform.python_version(),
@@ -302,6 +311,7 @@ def environment(config: RunConfig, server_device: str) -> dict[str, Any]:
         "threads": config.threads,
         "precision": config.precision,
         "server_device": server_device,
+        "client_devices": sorted(client_devices),
         **{name: version(name) for name in ("flwr", "ray", "torch", "numpy")},
     }
 

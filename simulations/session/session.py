@@ -13,6 +13,7 @@ from simulations.metrics.outputs import FILE, Outputs, write_outputs
 from simulations.plan import Preparation
 from simulations.session.audit import outputs_of
 from simulations.session.conversation import Conversation
+from simulations.session.relearning import relearn_time
 from simulations.session.result import Recorder, environment, write_result
 from simulations.state.agenda import Task, check_belongs, dropped, kept_by, tasks_of
 from simulations.state.state_dir import StateDir
@@ -120,16 +121,24 @@ class Session:
             strategy.present = [one for one in strategy.present if one not in task.counts]
         strategy.groups = self._recorder.groups(task)
         self._conversation.hold(strategy, self._measure(), "evaluate")
-        self._recorder.note_phase(task, event["cost"])
-        if self.prepared.config.audit:
-            self._outputs[task.number] = outputs_of(strategy.audited)
-            write_outputs(Path(self.prepared.config.out) / FILE, self._outputs)
+        relearned = self._look_at_outputs(task) if self.prepared.config.audit else None
+        self._recorder.note_phase(task, event["cost"], relearned)
         result = self._recorder.result()
         if self.prepared.config.out:
             write_result(result, self.prepared.config.out)
         if self._state:
             self._state.write_result(result)
         self._journal.append("measured", task=task.number)
+
+    def _look_at_outputs(self, task: Task) -> dict[str, Any] | None:
+        """Write down what an audit found; return how quickly what was forgotten is relearned."""
+        before = self._outputs.get(max(self._outputs, default=-1))
+        after = self._outputs[task.number] = outputs_of(self.strategy.audited)
+        write_outputs(Path(self.prepared.config.out) / FILE, self._outputs)
+        if before is None:
+            return None
+        most = self.prepared.config.server_epochs
+        return relearn_time(self.strategy, before, after, task.number, most)
 
     def _measure(self) -> Script:
         """Score, and audit where the run is to do that."""
@@ -140,8 +149,7 @@ class Session:
     def _prepare(self, task: Task, attempt: str) -> dict[str, Any]:
         """Learn or forget, up to where all that it changes is on disk, beside what it replaces."""
         strategy, server = self.strategy, self.server
-        machine = environment(self.prepared.config, server.device_name())
-        self._journal.append("started", task=task.number, attempt=attempt, environment=machine)
+        self._journal.append("started", task=task.number, attempt=attempt)
         strategy.groups = self._recorder.groups(task)
         if self._state:
             server.stage(attempt)
@@ -161,6 +169,9 @@ class Session:
             redone=strategy.redone,
             digests={"server": server.digest(), "clients": strategy.client_digests},
             changed=sorted(strategy.heard.answered),
+            environment=environment(
+                self.prepared.config, server.device_name(), strategy.client_devices
+            ),
             cost=cost,
         )
 

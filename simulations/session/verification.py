@@ -25,8 +25,8 @@ from unlearning.tensor_store import TensorStore
 _VERSION = 1
 _CLAIM = (
     "Every segment that the state-dir keeps has, bit for bit, the weights that training from "
-    "scratch without the forgotten samples gives, under the same plan: the same config, clients, "
-    "slices, label list and scaling of pixels."
+    "scratch without the forgotten samples gives, under the same plan: the same config, pretrained "
+    "weights if any, clients, slices, label list and scaling of pixels."
 )
 
 
@@ -96,8 +96,9 @@ def verify(
         "requests": _requests(state),
         "digests": {"kept": kept, "reference": reference},
         "config": prepared.config.as_mapping(),
+        "pretrained": state.pretrained,
         "clients": state.num_clients,
-        "environment": environment(prepared.config, server.device_name()),
+        "environment": environment(prepared.config, server.device_name(), strategy.client_devices),
         "journal": state.journal.head,
     }
     with explained(state.key):
@@ -137,11 +138,10 @@ def _learned(state: StateDir) -> dict[str, Any]:
     """Return when and on what was learned, and the digests after it."""
     events = [event for event in state.journal.events if event.get("task") == 0]
     (prepared,) = (event for event in events if event["event"] == "prepared")
-    started = [event for event in events if event["event"] == "started"][-1]
     return {
         "time": prepared["time"],
         "digests": prepared["digests"],
-        "environment": started["environment"],
+        "environment": prepared["environment"],
     }
 
 
@@ -149,7 +149,6 @@ def _requests(state: StateDir) -> list[dict[str, Any]]:
     """Return what was asked and when, what was redone, and the digests before and after."""
     events = state.journal.events
     done = {event["task"]: event["time"] for event in events if event["event"] == "committed"}
-    machines = {event["task"]: event["environment"] for event in events if "environment" in event}
     tasks = tasks_of(state.journal)
     listed = []
     for before, task in pairwise(tasks):
@@ -167,7 +166,7 @@ def _requests(state: StateDir) -> list[dict[str, Any]]:
                     "before": before.prepared["digests"],
                     "after": task.prepared["digests"],
                 },
-                "environment": machines[task.number],
+                "environment": task.prepared["environment"],
             }
         )
     return listed
@@ -196,7 +195,9 @@ def render_certificate(certificate: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {machine[name]}" for name in ("python", "torch", "numpy", "flwr"))
     # A certificate of before there was a choice does not name it.
     computed = f"{machine['threads']} threads, {machine.get('precision', 'float32')}"
-    lines.append(f"  given {versions}, {machine['server_device']}, {computed}")
+    # Nor what clients computed on, of before it was told.
+    clients = f" (clients: {', '.join(machine.get('client_devices', ['not told']))})"
+    lines.append(f"  given {versions}, {machine['server_device']}{clients}, {computed}")
     lines.append(f"  on {machine['platform']}")
     lines.append(f"  signed with key {fingerprint(certificate)}")
     return "\n".join(lines)

@@ -26,6 +26,7 @@ from models.errors import UserError, refuse
 from simulations.config import RunConfig
 from simulations.lock import locked
 from simulations.plan import Preparation, deal, fingerprint
+from simulations.pretrained import pretrained_digest
 from unlearning.certificate import new_key
 from unlearning.journal import Journal
 from unlearning.state_folder import (
@@ -73,6 +74,8 @@ class StateDir:
         self.config: RunConfig | None = None
         """What was trained; None if nothing was yet."""
         self.num_clients = 0
+        self.pretrained = ""
+        """SHA-256 of the pretrained network that training began with; empty for none."""
         self._plan = ""
         with explained(path):
             if not self._run.exists():
@@ -86,6 +89,8 @@ class StateDir:
             if content.pop("sha256") != checksum(content):
                 raise damaged(self._run)
             self.num_clients, self._plan = int(content["clients"]), str(content["plan"])
+            # A state of before there were any does not name it.
+            self.pretrained = str(content.get("pretrained", ""))
             config = RunConfig.from_mapping(content["config"] | {"state-dir": str(path)})
         except StateError:
             # It has said what is wrong.
@@ -170,10 +175,12 @@ class StateDir:
             self.journal.append("received", **fields)
         self.config, self.num_clients = prepared.config, prepared.plan.num_clients
         self._plan = fingerprint(prepared.dataset, prepared.plan)
+        self.pretrained = pretrained_digest(self.config)
         content: dict[str, Any] = {
             "format": FORMAT,
             "clients": self.num_clients,
             "plan": self._plan,
+            "pretrained": self.pretrained,
             "config": self.config.as_mapping(),
         }
         # Of what will be read: an edit of it would change who holds what.
@@ -202,14 +209,20 @@ class StateDir:
         Raises
         ------
         StateError
-            If the data is not what it was: nothing exact could follow.
+            If the data, or the pretrained network, is not what it was: nothing exact could follow.
         """
         assert self.config is not None
+        if pretrained_digest(self.config) != self.pretrained:
+            raise StateError(
+                f"pretrained={self.config.pretrained!r} is not what {self.path} was trained with: "
+                "its weights, how it computes or the tokenizer's vocabulary have changed"
+            )
         dataset, plan = deal(self.config, self.num_clients)
         if fingerprint(dataset, plan) != self._plan:
+            tokens = ", the tokens of their words" if self.pretrained else ""
             raise StateError(
                 f"dataset={self.config.dataset!r} is not what {self.path} was trained on: its "
-                "samples, their labels or who holds them have changed"
+                f"samples, their labels{tokens} or who holds them have changed"
             )
         return Preparation(self.config, dataset, plan)
 

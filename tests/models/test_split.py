@@ -12,8 +12,10 @@ from torch import nn
 
 from models.cnn import cnn
 from models.errors import UserError
+from models.inputs import example
 from models.split import (
     MODELS,
+    CutModel,
     Network,
     build_segment,
     check_fits,
@@ -25,7 +27,24 @@ from models.vgg import vgg
 from unlearning.exactness import digest
 
 # Every built-in model, with a shape it takes.
-SHAPES = {"cnn": (1, 8, 8), "resnet18": (3, 16, 16), "vgg": (3, 32, 32)}
+SHAPES = {"bert": (12,), "cnn": (1, 8, 8), "resnet18": (3, 16, 16), "vgg": (3, 32, 32)}
+
+
+def installed(model):
+    """Return a model's name; skip the test if what it needs is not installed."""
+    if model == "bert":
+        pytest.importorskip("transformers", reason="the extra [text] is not installed")
+    return model
+
+
+@pytest.fixture(params=SHAPES)
+def model(request):
+    return installed(request.param)
+
+
+@pytest.fixture(params=["bert", "cnn"])
+def without_batch_norm(request):
+    return installed(request.param)
 
 
 def layers():
@@ -63,13 +82,12 @@ def test_the_segments_one_after_the_other_are_the_whole_network(cut):
     assert [name for name, _ in server.named_children()] == names[names.index(cut) + 1 :]
 
 
-@pytest.mark.parametrize("model", SHAPES)
 def test_a_built_in_model_is_cut_without_changing_what_it_computes(model):
     shape = SHAPES[model]
     network = MODELS.get(model)(shape, 7)
     whole = network.whole().eval()
     client, server = map(network.segment, ("client", "server"))
-    x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(1))
+    x = example(shape, 3)
     assert torch.equal(server(client(x)), whole(x))
     assert whole(x).shape == (3, 7)
     together = {*client.state_dict(), *server.state_dict()}
@@ -121,7 +139,6 @@ def test_seeded_restores_the_generator_and_lets_go_when_the_block_raises():
 
 
 @pytest.mark.parametrize("part", ["client", "server", "trunk", "head"])
-@pytest.mark.parametrize("model", SHAPES)
 def test_weights_follow_from_the_seed_alone(part, model):
     def weights(seed):
         return digest(build_segment(part, model, SHAPES[model], 4, seed=seed).state_dict())
@@ -172,7 +189,6 @@ def test_two_threads_draw_what_they_would_draw_alone():
     assert torch.equal(torch.default_generator.get_state(), before)
 
 
-@pytest.mark.parametrize("model", SHAPES)
 def test_a_client_segment_takes_the_weights_it_is_given_and_keeps_them_apart(model):
     source, other = (build_segment("client", model, SHAPES[model], 4, seed=seed) for seed in (2, 3))
     before = torch.default_generator.get_state()
@@ -181,7 +197,7 @@ def test_a_client_segment_takes_the_weights_it_is_given_and_keeps_them_apart(mod
     assert torch.equal(torch.default_generator.get_state(), before)
     assert digest(given.state_dict()) == digest(source.state_dict())
     assert digest(again.state_dict()) == digest(other.state_dict())
-    x = torch.randn(2, *SHAPES[model], generator=torch.Generator().manual_seed(1))
+    x = example(SHAPES[model], 2)
     assert torch.equal(given(x), source(x))
     assert all(parameter.requires_grad for parameter in given.parameters())
 
@@ -266,11 +282,13 @@ def test_as_many_numbers_cross_the_cut_as_the_design_counts():
     assert torch.Size(smashed_shape("cnn", (1, 8, 8), 10)).numel() == 128
 
 
-@pytest.mark.parametrize("model", SHAPES)
 def test_built_in_client_segments_are_deterministic_functions(model):
     check_fits(model, SHAPES[model], 10)
     client, server = map(MODELS.get(model)(SHAPES[model], 10).segment, ("client", "server"))
     kinds = {type(layer) for layer in client.modules()}
+    if model == "bert":
+        assert {layer.p for layer in client.modules() if isinstance(layer, nn.Dropout)} == {0.0}
+        return
     assert kinds == {nn.Sequential, nn.Conv2d, nn.ReLU, nn.MaxPool2d}
     # A client segment without buffers, and the same in both modes.
     assert not list(client.buffers())
@@ -357,3 +375,9 @@ def test_vgg_and_cnn_take_every_number_of_channels_and_labels():
         for channels, labels in ((1, 2), (3, 10), (4, 100)):
             whole = architecture((channels, side, side), labels).whole().eval()
             assert whole(torch.zeros(2, channels, side, side)).shape == (2, labels)
+
+
+def test_group_norm_in_the_place_of_nothing_is_refused(without_batch_norm):
+    model = without_batch_norm
+    with pytest.raises(UserError, match=rf"client-norm='group' .*model='{model}' has no batch"):
+        check_fits(CutModel(model, client_norm="group"), SHAPES[model], 7)

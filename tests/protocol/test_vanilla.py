@@ -35,12 +35,21 @@ def large_digits(tmp_path_factory):
     return f"npz:{path}"
 
 
-def unsplit(model, dataset, epochs, batch_size, owner=0, parts=("client", "server"), **optimiser):
+def unsplit(
+    model,
+    dataset,
+    epochs,
+    batch_size,
+    owner=0,
+    parts=("client", "server"),
+    tokens=None,
+    **optimiser,
+):
     """Train the whole network in plain PyTorch on the batches that the protocol visits.
 
     Returns the state of each part, after training them as one network.
     """
-    data = load(dataset)
+    data = load(dataset, tokens=tokens)
     ids = np.arange(len(data.y_train))
     x, y = data.train(ids)
     segments = []

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -140,7 +141,8 @@ def test_a_ray_cluster_is_joined_by_its_address(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "")
     assert _invoke("run", "--client-gpus", "1000").exit_code == 2
-    result = _invoke("run", "--client-gpus", "1000", "--ray-address", "10.0.0.1:6379")
+    with patch("strategies.placement.nodes_at", return_value=[(1.0, 1000.0)]):
+        result = _invoke("run", "--client-gpus", "1000", "--ray-address", "10.0.0.1:6379")
     assert result.exit_code == 0
     assert os.environ["RAY_ADDRESS"] == "10.0.0.1:6379"
     assert flower.asked[0][2]["client_gpus"] == 1000
@@ -151,7 +153,8 @@ def test_done_prints_progress_and_tables(
 ) -> None:
     # What another cluster has is not asked of this machine.
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    result = _invoke("run", "--clients", "3", "--client-gpus", "0.5", "--strategy", "vanilla")
+    with patch("strategies.placement.nodes_at", return_value=[(4.0, 1.0)]):
+        result = _invoke("run", "--clients", "3", "--client-gpus", "0.5", "--strategy", "vanilla")
     assert result.exit_code == 0
     assert result.stderr == ""
     assert "learn\n" in result.stdout
@@ -212,6 +215,30 @@ def test_relative_paths_of_joined_data_sets_are_meant_from_here(
     monkeypatch.chdir(tmp_path)
     settings = read_settings(["dataset=npz:a.npz+digits+folder:b"])
     assert settings == {"dataset": f"npz:{tmp_path}/a.npz+digits+folder:{tmp_path}/b"}
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("bert", "HERE/bert"),
+        ("a/bert", "HERE/a/bert"),
+        ("./missing", "HERE/missing"),
+        ("one/two/three", "HERE/one/two/three"),
+        ("~/bert", os.path.expanduser("~/bert")),
+        ("missing", "missing"),
+        ("google/missing", "google/missing"),
+        ("/bert", "/bert"),
+        ("", ""),
+    ],
+)
+def test_a_folder_of_weights_is_meant_from_here_and_a_name_of_the_hub_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, read: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "a" / "bert").mkdir(parents=True)
+    found = read_settings([f"pretrained={given}"])
+    assert found == {"pretrained": read.replace("HERE", str(tmp_path))}
 
 
 def test_relative_paths_are_meant_from_here(flower: Run, tmp_path: Path) -> None:

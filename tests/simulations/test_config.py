@@ -73,6 +73,8 @@ BAD_TYPES = [
     ("shards-per-client", "2"),
     ("model", 2),
     ("cut", 1),
+    ("text-length", "x"),
+    ("pretrained", 1),
     ("client-norm", True),
     ("client-norm", 1),
     ("forget", 2),
@@ -120,6 +122,7 @@ BAD_TYPES = [
     ("seed", "0"),
 ]
 BAD_VALUES = [
+    ("text-length", 0),
     ("distribution", "uniformly"),
     *(("dirichlet-alpha", value) for value in (0, -1, NAN, INF)),
     *((key, value) for key in ("labels-per-client", "shards-per-client") for value in (0, -1)),
@@ -191,6 +194,7 @@ BAD_VALUES = [
     ("mechanism", "uniform"),
     ("privacy-unit", "client"),
     ("secrets", "file"),
+    *(("pretrained", value) for value in ("./minilm", "../minilm", "~/minilm", "a/b/c", "-", "a/")),
 ]
 # Refused by `check`: names that nothing stands for, texts that do not parse, and what is not
 # possible alone.
@@ -234,8 +238,8 @@ BAD_TEXTS = [
 
 def test_every_key_is_in_a_table_of_what_is_refused():
     assert {key for key, _ in BAD_TYPES} == set(KEYS)
-    # A data set is looked up when it is loaded, a cut when the model is built; true and false are
-    # both possible.
+    # A data set is looked up when it is loaded, a cut when the model is built;
+    # true and false are both possible.
     expected = set(KEYS) - {"attacks", "cut", "dataset", "download", "skip-absent"}
     assert {key for key, _ in [*BAD_VALUES, *BAD_TEXTS]} == expected
 

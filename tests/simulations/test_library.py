@@ -18,6 +18,7 @@ from simulations.data import library, partitioners
 from simulations.data.library import LIBRARY, READS, LibrarySettings, library_plan
 from simulations.data.partition import DISTRIBUTIONS, make_plan
 from simulations.data.sources import load
+from simulations.data.tasks import DIFFERENT_TASKS, plan_of_tasks
 from simulations.plan import deal
 from unlearning.exactness import derive_seed
 
@@ -237,7 +238,7 @@ def test_a_clients_process_starts_without_what_only_dealing_and_decoding_take():
 
 
 def test_every_distribution_of_ours_is_a_partitioner():
-    assert set(OURS) == set(DISTRIBUTIONS)
+    assert set(OURS) == DISTRIBUTIONS.keys() | DIFFERENT_TASKS.keys()
 
 
 @st.composite
@@ -249,7 +250,7 @@ def partitionings(draw):
     return {
         "train": shuffle.permutation(np.repeat(np.arange(num_classes), draw(counts))),
         "test": shuffle.permutation(np.repeat(np.arange(num_classes), draw(counts))),
-        "distribution": draw(st.sampled_from(sorted(OURS))),
+        "distribution": draw(st.sampled_from(sorted(DISTRIBUTIONS))),
         "clients": clients,
         "requesting": draw(st.integers(0, clients - 1)),
         "forgotten": draw(st.frozensets(st.integers(0, num_classes - 1), max_size=2)),
@@ -301,6 +302,57 @@ def test_partitions_are_what_a_run_deals(task, named):
     for client in range(task["clients"]):
         assert train.load_partition(client)["id"][:] == plan.train[client].tolist()
         assert test.load_partition(client)["id"][:] == plan.test[client].tolist()
+
+
+LETTERS = {"a": 0, "b": 1, "c": 2, "d": 3, "e": 4}
+TASKS = [("d", "a"), ["e", "b", "c"]]
+
+
+def by_tasks(letters, **told):
+    """The partitioner of the train split, and its data set, of rows in no order."""
+    rows = np.random.default_rng(1).permutation(np.repeat(letters, 12))
+    partitioner = OURS["different-tasks"](**{"num_partitions": 5, "tasks": TASKS, **told})
+    partitioner.dataset = Dataset.from_dict({"id": np.arange(len(rows)), "label": rows})
+    return partitioner, rows
+
+
+@pytest.mark.parametrize(("requesting", "forgotten"), [(0, "a"), (4, "e"), (0, "")])
+def test_tasks_are_dealt_as_in_a_run(requesting, forgotten):
+    told = {"requesting_partition": requesting, "forgotten_labels": list(forgotten), "seed": 3}
+    train, rows = by_tasks(list(LETTERS), **told)
+    test, test_rows = by_tasks(list(LETTERS), **told, like=train)
+    y_train, y_test = (np.array([LETTERS[one] for one in some]) for some in (rows, test_rows))
+    plan = plan_of_tasks(
+        y_train,
+        y_test,
+        task_of_label=np.array([0, 1, 1, 0, 1]),
+        num_clients=5,
+        requesting_client=requesting,
+        forgotten_labels=frozenset(LETTERS[one] for one in forgotten),
+        seed=3,
+    )
+    for client in range(5):
+        held = train.load_partition(client)
+        assert held["id"][:] == plan.train[client].tolist()
+        assert test.load_partition(client)["id"][:] == plan.test[client].tolist()
+        task = TASKS[0] if client < 3 else TASKS[1]
+        assert set(held["label"]) <= set(task) - (set() if client == requesting else {forgotten})
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"tasks": [("a", "b"), ("c", "d")]}, "tasks=.*'e' too"),
+        ({"tasks": [*TASKS, ("a",)]}, "tasks=.*'a' too"),
+        ({"num_partitions": 1}, "at least 2, one for each task"),
+        ({"forgotten_labels": ["e"]}, "forget='class:4' .*task of forget-client=0"),
+        ({"forgotten_labels": ["z"]}, "forget="),
+    ],
+)
+def test_tasks_that_cannot_be_dealt_are_refused(told, words):
+    partitioner, _ = by_tasks(list(LETTERS), **told)
+    with pytest.raises(UserError, match=words):
+        partitioner.load_partition(0)
 
 
 def test_a_label_that_the_column_does_not_hold_is_refused():

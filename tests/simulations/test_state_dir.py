@@ -222,6 +222,7 @@ OTHER = {
     "download": True,
     "distribution": "iid",
     "model": "vgg",
+    "pretrained": "/other",
     "cut": "conv1",
     "client-norm": "group",
     "forget": "class:3",

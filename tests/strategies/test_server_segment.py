@@ -9,8 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from models.cnn import cnn
+from models.devices import device
 from models.split import build_segment
-from models.training import TrainingSettings, device
+from models.training import TrainingSettings
 from models.vgg import vgg
 from strategies.server_segment import ServerSegment
 from transport.link import Caller

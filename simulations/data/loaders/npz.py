@@ -1,4 +1,4 @@
-"""Images of a user's own, in a ``numpy.savez`` file."""
+"""Images or texts of a user's own, in a ``numpy.savez`` file."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from numpy.typing import NDArray
 
 from models.errors import UserError, refuse
 from simulations.data.dataset import Dataset
-from simulations.data.loaders.source import Source, channels_first, not_absolute
+from simulations.data.loaders.source import Source, Texts, channels_first, not_absolute
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test", "class_names")
+_TEXT_KEYS = ("text_train", "y_train", "text_test", "y_test", "class_names")
 
 
 def npz(name: str) -> Source:
-    """Images of a ``numpy.savez`` file.
+    """Images or texts of a ``numpy.savez`` file.
 
     Parameters
     ----------
     name : str
         ``npz:PATH``, absolute. The file holds ``x_train`` and ``x_test`` of uint8, shape
         (n, height, width) or (n, height, width, channels), ``y_train`` and ``y_test`` of integers,
-        and ``class_names``, strings whose index is the label.
+        and ``class_names``, strings whose index is the label. A file of texts holds ``text_train``
+        and ``text_test``, strings, in the place of the images.
 
     Raises
     ------
@@ -38,13 +40,16 @@ def npz(name: str) -> Source:
     return Source(name, (path,), partial(_read, name, path))
 
 
-def _read(name: str, path: Path) -> Dataset:
+def _read(name: str, path: Path) -> Dataset | Texts:
     """Read a file that a user wrote, and refuse it in the user's words."""
     arrays = _arrays(name, path)
     names = arrays["class_names"]
     if names.ndim != 1 or names.dtype.kind != "U" or len(set(names.tolist())) < len(names):
         raise _not_allowed(name, "class_names", names, "a list of different strings")
-    x_train, x_test = (_images(name, key, arrays[key]) for key in ("x_train", "x_test"))
+    is_text = "text_train" in arrays
+    kind = "texts" if is_text else "images"
+    keys = ("text_train", "text_test") if is_text else ("x_train", "x_test")
+    x_train, x_test = ((_texts if is_text else _images)(name, key, arrays[key]) for key in keys)
     if x_train.shape[1:] != x_test.shape[1:]:
         raise _not_allowed(name, "x_test", arrays["x_test"], "images shaped like those of x_train")
     labels = {}
@@ -53,13 +58,22 @@ def _read(name: str, path: Path) -> Dataset:
         if found.ndim != 1 or found.dtype.kind not in "iu":
             raise _not_allowed(name, key, found, "integers, shape (n,)")
         if len(found) != len(images):
-            raise _not_allowed(name, key, found, f"a label for each of {len(images)} images")
+            raise _not_allowed(name, key, found, f"a label for each of {len(images)} {kind}")
         if found.min() < 0 or found.max() >= len(names):
             span = f"labels from {found.min()} to {found.max()}"
             raise refuse(
                 "dataset", name, f"{key} from 0 to {len(names) - 1}, the class_names; it has {span}"
             )
         labels[key] = found.astype(np.int64)
+    if is_text:
+        return Texts(
+            name,
+            x_train.tolist(),
+            labels["y_train"],
+            x_test.tolist(),
+            labels["y_test"],
+            tuple(names.tolist()),
+        )
     return Dataset(
         name, x_train, labels["y_train"], x_test, labels["y_test"], tuple(names.tolist())
     )
@@ -69,9 +83,10 @@ def _arrays(name: str, path: Path) -> dict[str, np.ndarray]:
     """Return the arrays of the file, unchecked."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            missing = [key for key in _KEYS if key not in archive]
+            keys = _TEXT_KEYS if {"text_train", "text_test"} & set(archive) else _KEYS
+            missing = [key for key in keys if key not in archive]
             if not missing:
-                return {key: np.asarray(archive[key]) for key in _KEYS}
+                return {key: np.asarray(archive[key]) for key in keys}
     except OSError as error:
         raise refuse(
             "dataset", name, f"a file that can be read ({error.strerror or 'unreadable'})"
@@ -88,7 +103,7 @@ def _arrays(name: str, path: Path) -> dict[str, np.ndarray]:
         zlib.error,
     ) as error:
         raise refuse("dataset", name, "a numpy.savez file without pickled objects") from error
-    raise refuse("dataset", name, f"a file with {', '.join(_KEYS)}; missing: {', '.join(missing)}")
+    raise refuse("dataset", name, f"a file with {', '.join(keys)}; missing: {', '.join(missing)}")
 
 
 def _images(name: str, key: str, found: np.ndarray) -> NDArray[np.uint8]:
@@ -98,6 +113,14 @@ def _images(name: str, key: str, found: np.ndarray) -> NDArray[np.uint8]:
     if found.size == 0:
         raise _not_allowed(name, key, found, "at least one image")
     return channels_first(found)
+
+
+def _texts(name: str, key: str, found: np.ndarray) -> np.ndarray:
+    if found.dtype.kind != "U" or found.ndim != 1:
+        raise _not_allowed(name, key, found, "strings, shape (n,)")
+    if found.size == 0:
+        raise _not_allowed(name, key, found, "at least one text")
+    return found
 
 
 def _not_allowed(name: str, key: str, found: np.ndarray, allowed: str) -> UserError:

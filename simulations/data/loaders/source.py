@@ -7,9 +7,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.errors import UserError, refuse
 from simulations.data.dataset import Dataset
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Texts and their labels as they were read, split into train and test.
+
+    Parameters
+    ----------
+    name : str
+        As it was asked for.
+    text_train, text_test : list of str
+        The texts.
+    y_train, y_test : ndarray of int64, shape (texts,)
+        Their labels.
+    class_names : tuple of str
+        A name for each label; the index is the label.
+    """
+
+    name: str
+    text_train: list[str]
+    y_train: NDArray[np.int64]
+    text_test: list[str]
+    y_test: NDArray[np.int64]
+    class_names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -28,7 +53,7 @@ class Source:
 
     name: str
     files: tuple[Path, ...]
-    read: Callable[[], Dataset]
+    read: Callable[[], Dataset | Texts]
 
 
 def not_absolute(name: str, prefix: str) -> UserError:

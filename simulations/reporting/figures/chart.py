@@ -1,10 +1,10 @@
-"""Charts as SVG: curves, points and counts, coloured by the page that they stand in."""
+"""Charts as SVG: curves and points, coloured by the page that they stand in."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 from simulations.reporting.figures.scale import Scale
@@ -15,7 +15,7 @@ STYLES = 8  # colours and markers; page.css has as many
 
 _WIDTH, _HEIGHT = 380, 262
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 16, 12, 46
-_LETTER = 6.4  # about as wide as a letter is
+LETTER = 6.4  # about as wide as a letter is
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,6 @@ class Frame:
     width: float = _WIDTH
     height: float = _HEIGHT
     bottom: float = _BOTTOM
-    rows: bool = field(default=False)
 
     def across(self, value: float) -> float:
         """Return a value's place from the left."""
@@ -80,13 +79,11 @@ class Frame:
 
     def down(self, value: float) -> float:
         """Return a value's place from the top."""
-        part = 1 - self.y.place(value) if not self.rows else self.y.place(value)
+        part = 1 - self.y.place(value)
         return round(_TOP + part * (self.height - _TOP - self.bottom), 2)
 
 
-def chart(
-    curves: Sequence[Curve], x: Scale, y: Scale, alternative: str, rows: bool = False
-) -> Markup:
+def chart(curves: Sequence[Curve], x: Scale, y: Scale, alternative: str) -> Markup:
     """Return a chart.
 
     Parameters
@@ -97,16 +94,9 @@ def chart(
         Its axes.
     alternative : str
         The same in words, for who does not see it.
-    rows : bool
-        Whether y names rows, the first one at the top.
     """
-    if rows:
-        longest = max((len(name) for _, name in y.ticks), default=0)
-        height = _TOP + _BOTTOM + max(19.0, 12 + 6.0 * len(curves)) * len(y.ticks)
-        frame = Frame(x, y, 14 + _LETTER * longest, height=height, rows=True)
-    else:
-        longest = max((len(name) for _, name in y.ticks), default=0)
-        frame = Frame(x, y, max(_LEFT, 32 + _LETTER * longest))
+    longest = max((len(name) for _, name in y.ticks), default=0)
+    frame = Frame(x, y, max(_LEFT, 32 + LETTER * longest))
     return element(
         "svg",
         element("title", alternative),
@@ -115,71 +105,6 @@ def chart(
         *(_line(frame, curve) for curve in curves if curve.line and len(curve.points) > 1),
         *(_markers(frame, curve) for curve in curves),
         viewBox=f"0 0 {frame.width:g} {frame.height:g}",
-        role="img",
-        aria_label=alternative,
-    )
-
-
-def counts(
-    rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[int]], alternative: str
-) -> Markup:
-    """Return a chart of counts: the darker, the more.
-
-    Parameters
-    ----------
-    rows, columns : sequence of str
-        Names.
-    values : sequence of sequences of int
-        A row each.
-    alternative : str
-        The same in words.
-    """
-    size, high = (36, 26) if len(columns) <= 20 else (max(4, 720 // len(columns)), 14)
-    left = 14 + _LETTER * max(map(len, rows))
-    tilted = max((len(name) for name in columns), default=0) * _LETTER > size
-    top = 12 + (4.6 * max(map(len, columns)) if tilted else 10)
-    named = len(columns) <= 20
-    most = max((value for row in values for value in row), default=0) or 1
-    parts: list[Markup] = []
-    for place, name in enumerate(columns):
-        across = left + (place + 0.5) * size
-        if not named:
-            continue
-        turn = f"rotate(-45 {across:g} {top - 6:g})" if tilted else None
-        anchor = "start" if tilted else "middle"
-        parts.append(_text(name, across, top - 6, anchor, transform=turn))
-    for number, (name, row) in enumerate(zip(rows, values, strict=True)):
-        parts.append(_text(name, left - 8, top + (number + 0.5) * high + 4, "end"))
-        for place, value in enumerate(row):
-            share = value / most
-            box = element(
-                "rect",
-                element("title", f"{name}, {columns[place]}: {value}"),
-                x=f"{left + place * size + 0.5:g}",
-                y=f"{top + number * high + 0.5:g}",
-                width=size - 1,
-                height=high - 1,
-                class_="count" if value else "count empty",
-                fill_opacity=f"{0.12 + 0.88 * share:.2f}" if value else None,
-            )
-            parts.append(box)
-            if value and named:
-                parts.append(
-                    _text(
-                        str(value),
-                        left + (place + 0.5) * size,
-                        top + (number + 0.5) * high + 4,
-                        "middle",
-                        class_="on" if share > 0.5 else "value",
-                    )
-                )
-    width = left + len(columns) * size + (30 if tilted and named else 6)
-    return element(
-        "svg",
-        element("title", alternative),
-        *parts,
-        viewBox=f"0 0 {width:g} {top + len(rows) * high + 6:g}",
-        style=f"max-width:{width:.0f}px",
         role="img",
         aria_label=alternative,
     )
@@ -206,31 +131,19 @@ def _grid(frame: Frame) -> Markup:
     for value, name in frame.y.ticks:
         down = frame.down(value)
         parts.append(element("line", x1=left, y1=down, x2=right, y2=down, class_="grid"))
-        parts.append(_text(name, left - 8, down + 4, "end"))
+        parts.append(text_at(name, left - 8, down + 4, "end"))
     for value, name in _readable(frame):
         across = frame.across(value)
-        parts.append(
-            element("line", x1=across, y1=top, x2=across, y2=bottom, class_="grid")
-            if frame.rows
-            else element("line", x1=across, y1=bottom, x2=across, y2=bottom + 4, class_="axis")
-        )
-        over = across + _LETTER * len(name) / 2 > frame.width - 4
+        parts.append(element("line", x1=across, y1=bottom, x2=across, y2=bottom + 4, class_="axis"))
+        over = across + LETTER * len(name) / 2 > frame.width - 4
         anchor, at = ("end", frame.width - 1) if over else ("middle", across)
-        parts.append(_text(name, at, bottom + 18, anchor))
-    if not frame.rows:
-        parts.append(element("line", x1=left, y1=bottom, x2=right, y2=bottom, class_="axis"))
-        parts.append(
-            _text(
-                frame.y.label,
-                13,
-                (top + bottom) / 2,
-                "middle",
-                class_="name",
-                transform=f"rotate(-90 13 {(top + bottom) / 2:g})",
-            )
-        )
+        parts.append(text_at(name, at, bottom + 18, anchor))
+    parts.append(element("line", x1=left, y1=bottom, x2=right, y2=bottom, class_="axis"))
+    turn = f"rotate(-90 13 {(top + bottom) / 2:g})"
+    name = text_at(frame.y.label, 13, (top + bottom) / 2, "middle", class_="name", transform=turn)
+    parts.append(name)
     middle = (left + right) / 2
-    parts.append(_text(frame.x.label, middle, frame.height - 8, "middle", class_="name"))
+    parts.append(text_at(frame.x.label, middle, frame.height - 8, "middle", class_="name"))
     return element("g", *parts, class_="frame")
 
 
@@ -239,7 +152,7 @@ def _readable(frame: Frame) -> list[tuple[float, str]]:
     kept: list[tuple[float, str]] = []
     end = 0.0
     for value, name in frame.x.ticks:
-        across, half = frame.across(value), _LETTER * len(name) / 2
+        across, half = frame.across(value), LETTER * len(name) / 2
         if across - half > end:
             kept.append((value, name))
             end = across + half + 4
@@ -284,7 +197,7 @@ def _markers(frame: Frame, curve: Curve) -> Markup:
     for point in curve.points[first::every]:
         across, down = frame.across(point.x), frame.down(point.y)
         parts: list[Markup] = [element("title", f"{curve.name}: {point.said}")]
-        if point.spread and not frame.rows and not curve.band:
+        if point.spread and not curve.band:
             ends = [frame.down(_within(frame, point.y + s * point.spread)) for s in (1, -1)]
             parts.append(
                 element("line", x1=across, y1=ends[0], x2=across, y2=ends[1], class_="spread")
@@ -324,7 +237,8 @@ def _marker(style: int, x: float, y: float) -> Markup:
     return element("circle", cx=x, cy=y, r=r - 0.6, class_="mark open")
 
 
-def _text(content: str, x: float, y: float, anchor: str, **attributes: object) -> Markup:
+def text_at(content: str, x: float, y: float, anchor: str, **attributes: object) -> Markup:
+    """Return a text at a place."""
     return element("text", content, x=f"{x:g}", y=f"{y:g}", text_anchor=anchor, **attributes)
 
 

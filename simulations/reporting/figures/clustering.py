@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-from simulations.reporting.figures.chart import Curve, Point, chart
-from simulations.reporting.figures.figure import Figure, Panel, legend
-from simulations.reporting.figures.scale import categories
-from simulations.reporting.figures.words import all_shares, said
+from simulations.reporting.figures.figure import Figure, Panel
+from simulations.reporting.figures.shades import shades
+from simulations.reporting.figures.words import said
 from simulations.reporting.groups import Group, axis_columns
+from simulations.reporting.statistic import Summary
 from simulations.reporting.table import Column, Label, Table, Value
 from simulations.reporting.tables.label_matching import matched
 from simulations.reporting.tables.rows import phases
+
+_KINDS = ("perfect", "inclusive")
 
 
 def clustering_accuracy(groups: Sequence[Group]) -> Figure | None:
@@ -20,24 +23,28 @@ def clustering_accuracy(groups: Sequence[Group]) -> Figure | None:
     if not attacked:
         return None
     names = _attacks(attacked)
+    settings = [group.name().text for group in attacked]
     panels: list[Panel] = []
     rows: list[tuple[Value, ...]] = []
     for task, called in phases(attacked).items():
-        for kind in ("perfect", "inclusive"):
-            curves = [
-                _dots(group, number, len(attacked), task, kind, names, rows, called)
-                for number, group in enumerate(attacked)
-            ]
-            curves = [curve for curve in curves if curve.points]
-            if not curves:
-                continue
-            heading = f"{kind.capitalize()} accuracy after {called}"
+        reached = [[_reached(group, task, name) for name in names] for group in attacked]
+        if not any(both for row in reached for both in row):
+            continue
+        for place, kind in enumerate(_KINDS):
+            shares = [[both[place] if both else None for both in row] for row in reached]
+            heading = f"{kind.capitalize()} accuracy after {called}, in percent"
             text = f"{heading}. " + " ".join(
-                f"{curve.name}: {'; '.join(point.said for point in curve.points)}."
-                for curve in curves
+                f"{setting}: {_listed(names, row)}."
+                for setting, row in zip(settings, shares, strict=True)
             )
-            x, y = all_shares("labels"), categories("attack", names)
-            panels.append(Panel(heading, chart(curves, x, y, text, rows=True)))
+            percents = [[round(100 * one.mean) if one else None for one in row] for row in shares]
+            panels.append(Panel(heading, shades(settings, names, percents, text, 100), wide=True))
+        rows += [
+            (*group.labels(), Label(called), Label(name), *both)
+            for group, row in zip(attacked, reached, strict=True)
+            for name, both in zip(names, row, strict=True)
+            if both
+        ]
     columns = (
         *axis_columns(groups[0]),
         Column("phase", "phase"),
@@ -48,10 +55,11 @@ def clustering_accuracy(groups: Sequence[Group]) -> Figure | None:
     return Figure(
         "label-matching",
         "Clustering accuracy of label matching",
-        "How many real labels each attack puts together from their masked ones. Perfect: exactly; "
-        "inclusive: perhaps with others. To the left, the server is told less.",
+        "How many real labels each attack (column) puts together from their masked ones. Perfect: "
+        "exactly; inclusive: perhaps with others. The lighter, the less the server is told; no "
+        "number is 0.",
         tuple(panels),
-        legend(attacked, line=False),
+        (),
         Table("figure-label-matching", "All attacks on masked labels", columns, tuple(rows)),
     )
 
@@ -68,31 +76,14 @@ def _attacks(groups: Sequence[Group]) -> list[str]:
     )
 
 
-def _dots(
-    group: Group,
-    number: int,
-    of: int,
-    task: int,
-    kind: str,
-    names: Sequence[str],
-    rows: list[tuple[Value, ...]],
-    called: str,
-) -> Curve:
-    """Return the points of a group, and put its numbers into the rows once."""
-    points = []
-    # The groups of a row are drawn below each other.
-    shift = 0.8 * ((number + 0.5) / of - 0.5)
-    for place, name in enumerate(names):
-        both = {
-            one: group.of_phase(task, lambda phase, n=name, o=one: matched(phase, n, o))  # type: ignore[misc]
-            for one in ("perfect", "inclusive")
-        }
-        value = both[kind]
-        if value is None:
-            continue
-        points.append(Point(value.mean, place + shift, f"{name} {said(value, 'share')}"))
-        if kind == "perfect":
-            rows.append(
-                (*group.labels(), Label(called), Label(name), both["perfect"], both["inclusive"])
-            )
-    return Curve(group.name().text, tuple(points), number, line=False)
+def _reached(group: Group, task: int, attack: str) -> tuple[Summary, Summary] | None:
+    """Return the perfect and the inclusive accuracy of an attack, None if it was not run."""
+    perfect, inclusive = (
+        group.of_phase(task, partial(matched, attack=attack, name=kind)) for kind in _KINDS
+    )
+    return None if perfect is None or inclusive is None else (perfect, inclusive)
+
+
+def _listed(names: Sequence[str], shares: Sequence[Summary | None]) -> str:
+    pairs = zip(names, shares, strict=True)
+    return "; ".join(f"{name} {said(one, 'share')}" for name, one in pairs if one)

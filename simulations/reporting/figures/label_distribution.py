@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from simulations.reporting.cells import Cell, Distribution
-from simulations.reporting.figures.chart import counts
 from simulations.reporting.figures.figure import Figure, Panel
+from simulations.reporting.figures.shades import shades
 from simulations.reporting.groups import shown
 from simulations.reporting.statistic import Summary
 from simulations.reporting.table import Column, Label, Table, Value
@@ -60,7 +60,7 @@ def _panel(cell: Cell, found: Distribution) -> Panel:
     text = f"{heading}. " + " ".join(
         _held(name, row, found) for name, row in zip(names, found.train, strict=True)
     )
-    return Panel(heading, counts(names, found.labels, found.train, text), wide=True)
+    return Panel(heading, shades(names, found.labels, found.train, text), wide=True)
 
 
 def _held(name: str, row: Sequence[int], found: Distribution) -> str:

@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+# Beneath it, parts of a number are no numbers any more.
+_SMALLEST = 1e-290
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -60,8 +63,8 @@ def linear(
     """
     least = min(values, default=0.0) if low is None else low
     most = max(values, default=1.0) if high is None else high
-    if most - least <= 1e-9 * max(abs(least), abs(most)):
-        most = least + (abs(least) or 1.0)
+    if most - least <= max(1e-9 * max(abs(least), abs(most)), _SMALLEST):
+        most = least + (abs(least) if abs(least) > _SMALLEST else 1.0)
     step = _step((most - least) / 4)
     start = math.floor(least / step + 1e-9) if low is None else math.ceil(least / step - 1e-9)
     end = math.ceil(most / step - 1e-9) if high is None else math.floor(most / step + 1e-9)

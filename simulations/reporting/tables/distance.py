@@ -18,8 +18,9 @@ _NOTES = (
     "bit where they never agree.",
 )
 _RELEARN = (
-    "Relearning: epochs until the forgotten accuracy is back; a model that has forgotten needs as "
-    "many as the retrained one.",
+    "Relearning: epochs of the server segment alone until the forgotten samples are right as often "
+    "as before; a model that has forgotten needs as many as the retrained one. Nothing where the "
+    "run's number of epochs was not enough.",
 )
 _BACKDOOR = (
     "Backdoor: share of triggered test samples that are taken for the planted label; planted in "

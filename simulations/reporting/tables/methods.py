@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from simulations.reporting.groups import Group
+from simulations.reporting.groups import Group, shown
 from simulations.reporting.statistic import Summary
 from simulations.reporting.table import Better, Column, Table
 from simulations.reporting.tables.rows import Measured, phases, tabulate, whole_labels
 
 
 def accuracy_table(groups: Sequence[Group]) -> Table:
-    """Return accuracies after learning and after each request."""
+    """Return accuracies after learning and after each request, of each data set if several."""
     measured: list[Measured] = []
     notes = ["Accuracy on the clients' test splits."]
     undecided = False
+    data_sets = _data_sets(groups)
     for task, called in phases(groups).items():
         # Of a share of a label, a model that never saw it still knows some: less is not better.
         lower: Better = "lower" if whole_labels(groups, task) else ""
@@ -23,6 +24,17 @@ def accuracy_table(groups: Sequence[Group]) -> Table:
         for name, better in (("forgotten", lower if task else "higher"), ("retained", "higher")):
             column = Column(f"{_stem(task)}_{name}", name, f"after {called}", "share", better)
             measured.append((column, partial(_accuracy, task=task, name=name)))
+        for data_set in data_sets:
+            # What is forgotten and what is retained are both in it.
+            better = "" if task else "higher"
+            slug, name = f"{_stem(task)}_{data_set}", shown(data_set).text
+            column = Column(slug, name, f"after {called}", "share", better)
+            measured.append((column, partial(_of_data_set, task=task, name=data_set)))
+    if data_sets:
+        notes.append(
+            "Where clients hold several data sets, each one's is over the test samples of all who "
+            "hold it, with those of forgotten labels."
+        )
     if undecided:
         notes.append(
             "Where a share of a label is forgotten, the accuracy to aim at is that of the model "
@@ -68,6 +80,23 @@ def cost_tables(groups: Sequence[Group]) -> list[Table]:
 
 def _stem(task: int) -> str:
     return f"request-{task}" if task else "learn"
+
+
+def _data_sets(groups: Sequence[Group]) -> list[str]:
+    """Return the names of all data sets that accuracy is told apart by, as they first appear."""
+    return list(
+        dict.fromkeys(
+            name
+            for group in groups
+            for cell in group.cells
+            for phase in cell.phases
+            for name in phase.by_data_set
+        )
+    )
+
+
+def _of_data_set(group: Group, task: int, name: str) -> Summary | None:
+    return group.of_phase(task, lambda phase: phase.by_data_set.get(name))
 
 
 def _accuracy(group: Group, task: int, name: str) -> Summary | None:

@@ -172,15 +172,18 @@ def test_a_spec_is_found_by_its_path_or_by_its_name(tmp_path):
 @pytest.mark.parametrize("name", shipped_specs())
 @pytest.mark.parametrize("scale", ["full", "small"])
 def test_a_spec_that_comes_along_reads(name, scale, monkeypatch):
-    data = Path(__file__).parents[4] / "shared" / "data"
     path = shipped_specs()[name]
     if scale == "small" and "[small]" not in path.read_text():
         pytest.skip(f"{name} has no small scale: it is small")
-    if "cifar" in path.read_text() and not data.exists():
-        pytest.skip(f"{name} is about data that are not there: {data}")
+    about = {word for word in ("cifar10", "agnews") if word in path.read_text()}
     changed = {}
-    if "cifar" in path.read_text():
-        changed["dataset"] = f"npz:{data / 'cifar10-subset.npz'}"
+    for word in about:
+        data = Path(__file__).parents[4] / "shared" / "data" / f"{word}-subset.npz"
+        if not data.exists():
+            pytest.skip(f"{name} is about data that are not there: {data}")
+        changed["dataset"] = f"npz:{data}"
+    if scale == "small" and "agnews" in about:
+        pytest.importorskip("transformers", reason="the extra [text] is not installed")
     if scale == "full":
         # To deal tens of thousands of samples for hundreds of runs takes minutes.
         monkeypatch.setattr("simulations.benchmark.spec.prepare", lambda config, _: config.check())

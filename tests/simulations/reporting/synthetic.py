@@ -23,7 +23,7 @@ def client(number, requested=False, seconds=0.0, up=0, down=0, messages=0, **mor
     }
 
 
-def phase(task=0, request=None, forgotten=1.0, retained=0.9, clients=None, **more):
+def phase(task=0, request=None, forgotten=1.0, retained=0.9, clients=None, per_task=None, **more):
     """Return a phase of a result; the first client is who asks."""
     asked = {"seconds": 1.0, "up": 1000, "down": 500, "messages": 2}
     return {
@@ -36,6 +36,7 @@ def phase(task=0, request=None, forgotten=1.0, retained=0.9, clients=None, **mor
             "retained": retained,
             "per_label": dict.fromkeys(LABELS, 0.5),
             "per_client": {"0": 0.5, "1": 0.5},
+            "per_task": per_task or {"digits": 0.5},
         },
         "clients": clients or [client(0, True, **asked), client(1, **asked)],
         "server": {"train_seconds": 2.0, "cache_bytes": 0},

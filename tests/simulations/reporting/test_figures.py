@@ -5,7 +5,7 @@ from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from simulations.reporting.benchmark import read_benchmark
@@ -62,6 +62,8 @@ axes = st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=8)
 
 
 @settings(deadline=None)
+@example([5e-324])
+@example([0.0, 5e-324])
 @given(axes)
 def test_all_values_and_ticks_lie_on_a_linear_axis(values):
     scale = linear("x", values, str)
@@ -181,16 +183,29 @@ def test_clustering_accuracy_has_every_attack_once(bench):
         ("splitwiper-plus", "learning", "kmeans elbow", 0.25, 1.0),
         ("splitwiper-plus", "learning", "linkage", 0.5, 1.0),
     ]
-    assert [key.name.text for key in figure.legend] == ["splitwiper-plus"]
+    assert figure.legend == ()
     assert_speaks(figure)
+    perfect, inclusive = drawn(figure)
+    assert [one.text for one in perfect.iter("text")] == [
+        *("kmeans elbow", "linkage"),
+        *("splitwiper-plus", "25", "50"),
+    ]
+    assert [one.text for one in inclusive.iter("text")][-2:] == ["100", "100"]
 
 
 def test_of_many_attacks_none_is_left_out(bench):
     names = [f"attack {number}" for number in range(20)]
     attacks = [{"name": name, "clusters": 3, "inclusive": 1.0, "perfect": 0.5} for name in names]
-    bench.cell(phase(label_matching={"attacks": attacks}), strategy="splitwiper-plus")
+    settings = [str(number) for number in range(40)]
+    for epsilon in settings:
+        bench.cell(
+            phase(label_matching={"attacks": attacks}), strategy="splitwiper-plus", epsilon=epsilon
+        )
+    bench.cell(phase(), strategy="splitwiper-plus", epsilon="none run")
     for picture in drawn(clustering_accuracy(read(bench)[1])):
-        assert len(list(picture.iter("circle"))) == 20
+        assert len(list(picture.iter("rect"))) == 20 * 40
+        # A line of its own for each setting.
+        assert len({one.get("y") for one in picture.iter("rect")}) == 40
 
 
 def sent(size):

@@ -15,6 +15,7 @@ EPOCHS = [
     {"epoch": 1, "unlearned": 0.5, "retained": 0.25},
     {"epoch": 2, "unlearned": None, "retained": 0.75},
 ]
+BOTH = {"cifar10": 0.5, "mnist": 0.75}
 
 
 @pytest.fixture
@@ -22,7 +23,11 @@ def bench(tmp_path):
     bench = Bench(tmp_path)
     asked = [client(0, True, seconds=1.5, up=64), client(1, up=2), client(2, up=4)]
     told = metrics(membership=membership(0.5, 0.6), divergence={"forgotten": 0.25})
-    bench.cell(phase(by_epoch=EPOCHS), phase(1, forgotten=0.125, clients=asked), metrics=told)
+    bench.cell(
+        phase(by_epoch=EPOCHS),
+        phase(1, forgotten=0.125, clients=asked, per_task=BOTH),
+        metrics=told,
+    )
     bench.cell(phase(), strategy="vanilla")
     bench.describe({"strategy": "u-shaped"}, 0, status="failed", error="no memory")
     return bench
@@ -52,6 +57,7 @@ def test_tensorboard_reads_what_was_measured(bench):
     assert found["learning: accuracy by epoch/forgotten"] == {1: 0.5}
     assert found["learning: accuracy by epoch/retained"] == {1: 0.25, 2: 0.75}
     assert found["accuracy/forgotten"] == {0: 1.0, 1: 0.125}
+    assert found["accuracy, by data set/mnist"] == {1: 0.75}
     assert found["cost, a client that asks/bytes up"][1] == 64
     assert found["cost, another client/bytes up"][1] == 3
     assert found["distance from the retrained model/forgotten"] == {1: 0.25}

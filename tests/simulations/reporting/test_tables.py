@@ -64,6 +64,36 @@ def test_accuracy_after_learning_and_after_each_request(bench):
     assert "request-2_retained" not in [one.slug for one in table.shown().columns]
 
 
+def test_where_clients_hold_several_data_sets_each_has_its_accuracy(bench):
+    own = "npz:/a/folder/signs.npz"
+    for seed, share in ((0, 0.5), (1, 0.25)):
+        joined = {"cifar10": share, own: 0.75}
+        after = {"cifar10": None, own: 1.0}
+        bench.cell(phase(per_task=joined), phase(1, per_task=after), seed=seed, dataset="both")
+    bench.cell(phase(per_task={"mnist": 0.5, own: 1.0}), phase(1), dataset="others")
+    bench.cell(phase(), phase(1), dataset="digits")
+    table = accuracy_table(read(bench)[1])
+    both, others, alone = (values(table, row) for row in range(3))
+    assert (both["learn_cifar10"], both[f"learn_{own}"]) == (0.375, 0.75)
+    assert both["learn_mnist"] is None
+    assert (both["request-1_cifar10"], both[f"request-1_{own}"]) == (None, 1.0)
+    assert (others["learn_mnist"], others[f"learn_{own}"]) == (0.5, 1.0)
+    assert {alone[slug] for slug in alone if "cifar10" in slug or own in slug} == {None}
+    learned, forgot = (column(table, f"{when}_{own}") for when in ("learn", "request-1"))
+    assert (learned.name, learned.group) == ("npz:signs.npz", "after learning")
+    assert (learned.better, forgot.better) == ("higher", "")
+    assert any("several data sets" in note for note in table.notes)
+    # Where there is one data set, nothing is said of it.
+    assert not any("digits" in one.slug for one in table.columns)
+
+
+def test_of_a_single_data_set_nothing_is_said(bench):
+    bench.cell(phase(), phase(1))
+    table = accuracy_table(read(bench)[1])
+    assert [one.name for one in table.columns][2:] == ["forgotten", "retained"] * 2
+    assert len(table.notes) == 1
+
+
 def test_for_a_share_of_a_label_neither_more_nor_less_is_better(bench):
     bench.cell(phase(), phase(1, "samples:0.5@class:bird"), strategy="vanilla")
     table = accuracy_table(read(bench)[1])

@@ -1,0 +1,32 @@
+"""What enters a network: images as numbers, or texts as the ids of their tokens."""
+
+from __future__ import annotations
+
+import torch
+
+Shape = tuple[int, ...]
+"""Of one sample: channels, height and width of an image, or a text's number of tokens."""
+
+
+def is_text(shape: Shape) -> bool:
+    """Say whether samples of this shape are texts."""
+    return len(shape) == 1
+
+
+def blank(shape: Shape, samples: int) -> torch.Tensor:
+    """Return samples that say nothing: grey images of float32, or texts of int64, all padding."""
+    return torch.zeros(samples, *shape, dtype=torch.int64 if is_text(shape) else torch.float32)
+
+
+def example(shape: Shape, samples: int) -> torch.Tensor:
+    """Return samples that differ: random images from 0 to 1, or texts with little padding."""
+    if is_text(shape):
+        texts = 1 + torch.arange(samples * shape[0]).view(samples, -1) % 97
+        texts[:, shape[0] // 2 + 1 :] = 0
+        return texts
+    return torch.rand(samples, *shape)
+
+
+def described(shape: Shape) -> str:
+    """Return what samples of this shape are, in words."""
+    return f"texts of {shape[0]} tokens" if is_text(shape) else f"images of shape {shape}"

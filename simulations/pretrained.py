@@ -1,0 +1,60 @@
+"""The pretrained network that a run begins with: whether its parts fit, and which one it is."""
+
+from __future__ import annotations
+
+import hashlib
+
+from models.bert import pretrained_bert
+from models.errors import refuse
+from simulations.config import RunConfig
+from simulations.data.dataset import Samples
+from unlearning.exactness import digest
+
+# What else than weights and their shapes decides what a BERT computes.
+_COMPUTED_WITH = ("hidden_act", "layer_norm_eps", "num_attention_heads")
+
+
+def check_tokens_known(config: RunConfig, dataset: Samples) -> None:
+    """Refuse a tokenizer with ids that the pretrained weights have no vector for.
+
+    Raises
+    ------
+    UserError
+        With the first of them.
+    """
+    if not config.pretrained:
+        return
+    known = int(pretrained_bert(config.pretrained, config.cut_model().download).config.vocab_size)
+    largest = max(int(x.max()) for task in dataset.tasks for x in (task.x_train, task.x_test))
+    if largest >= known:
+        allowed = f"a tokenizer of these weights (they know {known} tokens, one has id {largest})"
+        raise refuse("pretrained", config.pretrained, allowed)
+
+
+def pretrained_digest(config: RunConfig) -> str:
+    """Return a SHA-256 of the pretrained weights and of the tokenizer's vocabulary.
+
+    It tells them by what they are, not by where they lie.
+
+    Exactness is a claim about these, too: who retrains begins with them. What else a tokenizer
+    does shows in the token ids, which `simulations.plan.fingerprint` covers. Other files of the
+    folder, and another name for it, change nothing.
+
+    Returns
+    -------
+    str
+        Empty if the run begins with random weights.
+
+    Raises
+    ------
+    UserError
+        If weights or tokenizer are not to be had.
+    """
+    if not config.pretrained:
+        return ""
+    model = pretrained_bert(config.pretrained, config.cut_model().download)
+    computed_with = [getattr(model.config, name) for name in _COMPUTED_WITH]
+    vocabulary = sorted(config.tokens().vocabulary().items())
+    sha = hashlib.sha256(digest(model.state_dict()).encode())
+    sha.update(repr((computed_with, vocabulary)).encode())
+    return sha.hexdigest()

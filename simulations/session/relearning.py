@@ -1,0 +1,53 @@
+"""Relearn time: how quickly what was forgotten is learned again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from simulations.metrics.cohorts import forgotten_in
+from simulations.metrics.outputs import Outputs
+from strategies.base import SplitStrategy
+
+
+def relearn_time(
+    strategy: SplitStrategy, before: Outputs, after: Outputs, task: int, most: int
+) -> dict[str, Any] | None:
+    """Have a copy of the server segment learn what a task forgot, until it is as good as it was.
+
+    A model that has forgotten needs as many epochs as one that was retrained; one that only seems
+    to have forgotten needs fewer. Client segments are frozen, so that nobody has to train.
+
+    Parameters
+    ----------
+    strategy : SplitStrategy
+        After an audit.
+    before, after : Outputs
+        Of the model before and after the task.
+    task : int
+        Its number.
+    most : int
+        Epochs to try.
+
+    Returns
+    -------
+    dict or None
+        ``epochs``, None if `most` were not enough; ``most``; ``accuracy``, what was to be reached.
+        None where the server does not know what a label is: behind masks, and in a U shape.
+    """
+    if strategy.server_part != "server" or not strategy.counts_by_label:
+        return None
+    had = before.where(forgotten_in(after, before, {task}))
+    # Batch norm cannot take a batch of one.
+    if len(had) < 2:
+        return None
+    wanted = float((had.probabilities.argmax(axis=1) == had.labels).mean())
+    forgotten = {}
+    for client in sorted(set(had.client.tolist())):
+        # In the order of the upload: training samples first, as they are in the outputs.
+        mine = after.where(after.is_train & (after.client == client))
+        rows = np.flatnonzero(mine.forgotten_by == task)
+        forgotten[client] = (rows, mine.labels[rows])
+    epochs = strategy.server.epochs_to_relearn(forgotten, wanted, most)
+    return {"epochs": epochs, "most": most, "accuracy": wanted}

@@ -1,0 +1,66 @@
+"""How quickly a server segment learns again what it forgot (relearn time)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.split import seeded
+from models.training import TrainingSettings, train_batch
+from unlearning.exactness import batches, derive_seed, order
+from unlearning.objectives import CrossEntropy
+
+
+def epochs_to_relearn(
+    segment: nn.Module,
+    compute: Callable[[torch.Tensor], torch.Tensor],
+    smashed: torch.Tensor,
+    labels: torch.Tensor,
+    wanted: float,
+    most: int,
+    training: TrainingSettings,
+) -> int | None:
+    """Train a segment on forgotten samples alone; return after how many epochs it has them back.
+
+    Parameters
+    ----------
+    segment : nn.Module
+        A copy: it is trained.
+    compute : callable
+        Takes smashed data through it.
+    smashed : tensor of float32, shape (n, ...)
+        Of the forgotten samples, on the device.
+    labels : tensor of int64, shape (n,)
+        Theirs.
+    wanted : float
+        The share of them that it is to get right.
+    most : int
+        Epochs to try.
+    training : TrainingSettings
+        As it was trained before.
+
+    Returns
+    -------
+    int or None
+        None if it does not in so many epochs.
+    """
+    optimiser, objective = training.optimiser(segment), CrossEntropy()
+    for epoch in range(most + 1):
+        segment.eval()
+        with torch.no_grad():
+            found = torch.cat([compute(part).argmax(1) for part in smashed.split(512)])
+        if float((found == labels).double().mean()) >= wanted:
+            return epoch
+        segment.train()
+        seed = derive_seed(training.seed, "relearn", epoch)
+        visited = torch.from_numpy(order(np.arange(len(labels)), seed)).to(labels.device)
+        with seeded(seed):
+            for batch in batches(len(visited), training.batch_size):
+                rows = visited[batch]
+                loss = partial(objective.loss, targets={"labels": labels[rows]})
+                train_batch(compute, optimiser, smashed[rows], loss)
+    return None
