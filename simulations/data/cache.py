@@ -92,11 +92,23 @@ def named(kind: str, *parts: object) -> str:
     return f"{kind}-{sha.hexdigest()[:32]}"
 
 
-def fingerprint(kind: str, read_as: str, files: Sequence[Path]) -> str:
+def fingerprint(kind: str, read_as: str, files: Sequence[Path], now: float) -> str:
     """Return a name for what files hold, as far as the file system knows it, and how it is read.
 
     A file counts with its path, size, number, and the times of its last changes. One that changed
     just now counts with its contents too: another change could still look the same.
+
+    Parameters
+    ----------
+    kind : str
+        What the name begins with.
+    read_as : str
+        What else the outcome follows from.
+    files : sequence of Path
+        The files.
+    now : float
+        Seconds since the epoch. Two names of one `now` are the same if no file has changed between
+        them; a file that grows old between two of different ones changes its name without a change.
 
     Raises
     ------
@@ -104,7 +116,6 @@ def fingerprint(kind: str, read_as: str, files: Sequence[Path]) -> str:
         If a file cannot be read.
     """
     facts: list[object] = [read_as]
-    now = time.time()
     for path in files:
         status = path.stat()
         facts.append((str(path), status.st_size, status.st_ino, status.st_dev))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from functools import lru_cache
 
 from models.errors import refuse
@@ -108,15 +109,16 @@ def load(
     may_be_text = name == "agnews" or name.startswith("npz:")
     read_as = repr((name, tokens)) if may_be_text else name
     files = source.files + (tokens.files if may_be_text else ())
+    now = time.time()
     try:
-        before = fingerprint("data", read_as, files)
+        before = fingerprint("data", read_as, files, now)
     except OSError:
         # The loader says what is wrong in the user's words, if anything is.
         return _frozen(read())
 
     def make() -> tuple[Arrays, Facts]:
         dataset = read()
-        if fingerprint("data", read_as, files) != before:
+        if fingerprint("data", read_as, files, now) != before:
             raise refuse("dataset", name, "files that nobody changes while they are read")
         arrays = {key: getattr(dataset, key) for key in ("x_train", "y_train", "x_test", "y_test")}
         return arrays, {"class_names": dataset.class_names, "largest": dataset.largest}

@@ -1,5 +1,6 @@
 """The cache: made once, by one process, and never taken for what it no longer is."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -165,7 +166,7 @@ def test_a_fingerprint_sees_every_change_however_quick(tmp_path):
         path.write_text(f"{number:03}")
         # As a careless copy leaves it.
         os.utime(path, (0, 0))
-        seen.add(fingerprint("data", "as", [path]))
+        seen.add(fingerprint("data", "as", [path], time.time()))
     assert len(seen) == 50
 
 
@@ -174,13 +175,14 @@ def test_a_fingerprint_sees_an_old_file_replaced_by_one_of_its_size_and_age(tmp_
     path, other = tmp_path / "file", tmp_path / "other"
     path.write_text("one")
     os.utime(path, (0, 0))
-    before = fingerprint("data", "as", [path])
-    assert fingerprint("data", "as", [path]) == before
-    assert fingerprint("data", "otherwise", [path]) != before
+    now = time.time()
+    before = fingerprint("data", "as", [path], now)
+    assert fingerprint("data", "as", [path], now) == before
+    assert fingerprint("data", "otherwise", [path], now) != before
     other.write_text("two")
     os.utime(other, (0, 0))
     other.rename(path)
-    assert fingerprint("data", "as", [path]) != before
+    assert fingerprint("data", "as", [path], now) != before
 
 
 def test_a_changed_file_is_read_again(tmp_path):
@@ -189,6 +191,15 @@ def test_a_changed_file_is_read_again(tmp_path):
         name = write(path, value)
         load.cache_clear()
         assert (load(name).x_train == value).all()
+
+
+def test_a_file_that_grows_old_while_it_is_read_has_not_changed(tmp_path, monkeypatch, own_cache):
+    name = write(tmp_path / "data.npz", 1)
+    load.cache_clear()
+    hours = itertools.count(time.time(), 3600.0)
+    monkeypatch.setattr(time, "time", lambda: next(hours))
+    assert (load(name).x_train == 1).all()
+    assert len(list(own_cache.glob("data-*"))) == 1
 
 
 def test_a_file_that_changes_while_it_is_read_is_refused_and_not_kept(
