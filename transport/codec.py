@@ -47,15 +47,27 @@ def encode(tensors: Mapping[str, torch.Tensor], fields: Mapping[str, str] | None
         if not isinstance(tensor, torch.Tensor) or tensor.device.type != "cpu":
             raise FrameError(f"{name!r} is not a tensor on the CPU")
     try:
-        # The package refuses views that are not contiguous or that share memory: each is copied.
-        own = {
-            name: tensor.detach().clone(memory_format=torch.contiguous_format)
-            for name, tensor in tensors.items()
-        }
+        own: dict[str, torch.Tensor] = {}
+        owned: set[int] = set()
+        for name, tensor in tensors.items():
+            alone = _alone(tensor)
+            own[name] = alone if alone.data_ptr() not in owned else alone.clone()
+            owned.add(alone.data_ptr())
         # Given empty fields instead of none, it writes a header that is not JSON.
         return save(own, dict(fields) if fields else None)
     except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise FrameError(f"no frame can hold this: {_one_line(error)}") from error
+
+
+def _alone(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor of which the package sees that it is dense; a copy only of one that is not.
+
+    It refuses views that are not contiguous, or only a part of their memory.
+    """
+    plain = tensor.detach().resolve_conj().resolve_neg()
+    if plain.is_contiguous() and plain.untyped_storage().nbytes() == plain.nbytes:
+        return plain
+    return plain.clone(memory_format=torch.contiguous_format)
 
 
 def decode(
