@@ -254,7 +254,7 @@ class RunConfig(Keys):
         mechanism = None
         if self.epsilon == "none":
             for key in ("mechanism", "delta", "clip", "privacy-unit"):
-                value, default = (one.as_mapping()[key] for one in (self, RunConfig()))
+                value, default = (getattr(one, key.replace("-", "_")) for one in (self, RunConfig))
                 if value != default:
                     raise refuse(key, value, f"{default!r} (epsilon='none' adds no noise)")
         else:

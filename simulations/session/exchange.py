@@ -13,6 +13,8 @@ from flwr.serverapp import Grid
 from transport.link import one_line
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.5
+# Of what looking takes, when many are waited for.
+_PAUSES = 10
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,10 @@ def exchange(
         replies[nodes[message_id]] = Trouble("Flower takes no message for its node")
     waiting &= nodes.keys()
     while waiting:
-        for reply in grid.pull_messages(waiting):
+        looked = time.monotonic()
+        found = list(grid.pull_messages(waiting))
+        looking = time.monotonic() - looked
+        for reply in found:
             started = time.monotonic()
             waiting.discard(reply.metadata.reply_to_message_id)
             node_id = nodes[reply.metadata.reply_to_message_id]
@@ -74,8 +79,11 @@ def exchange(
         if waited > timeout:
             break
         if waiting:
-            # So often that looking takes, and adds, a twentieth of the time at most.
-            time.sleep(min(max(waited / 20, _SHORTEST_PAUSE), _LONGEST_PAUSE))
+            # So often that waiting takes a twentieth longer at most. Looking for a thousand answers
+            # takes as long as computing one of them: who waits for many leaves them the processor,
+            # and nobody stands still for it before the last.
+            pause = max(waited / 20, looking * _PAUSES if len(waiting) > 1 else 0, _SHORTEST_PAUSE)
+            time.sleep(min(pause, _LONGEST_PAUSE))
     return {**dict.fromkeys((nodes[one] for one in waiting), late), **replies}
 
 
