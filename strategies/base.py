@@ -22,7 +22,8 @@ from models.training import TrainingSettings
 from strategies.heard import Heard
 from strategies.script import Question, Reply, Script
 from strategies.scripted import ScriptedStrategy
-from strategies.server_segment import Scored, ServerSegment
+from strategies.server_scoring import Scored
+from strategies.server_segment import ServerSegment
 from transport.floats import unpack_arrays
 from transport.message import Array, Message
 from unlearning.methods import Retrain, UnlearningMethod

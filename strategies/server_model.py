@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -38,6 +39,8 @@ class _Copy:
     optimiser: torch.optim.SGD
     name: tuple[str | int, ...]
     steps: int = 0
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    """One batch at a time."""
 
 
 class ServerModel:
@@ -192,6 +195,15 @@ class ServerModel:
 
     # Steps.
 
+    def turn(self, client: int) -> threading.Lock:
+        """Return what to hold while a batch of a client's is answered.
+
+        Clients with copies of their own need not wait for each other, but on a GPU: there they
+        would anyway.
+        """
+        of = self._main if self._device.type == "cuda" else self._copy_of(client)
+        return of.turn
+
     def train(self, x: torch.Tensor, labels: torch.Tensor) -> None:
         """Learn from a batch of cached samples."""
         targets = {"labels": moved(labels, self._device)}
@@ -238,9 +250,17 @@ class ServerModel:
 
     def _train(self, trained: _Copy, x: torch.Tensor, targets: Mapping[str, torch.Tensor]) -> None:
         """Take one step towards the stage's objective."""
+        loss = partial(self.stage.objective.loss, targets=targets)
+        train_batch(partial(self._forward, trained), trained.optimiser, x, loss)
+
+    def _forward(self, trained: _Copy, x: torch.Tensor) -> torch.Tensor:
+        """Take a batch through one copy, in training.
+
+        Copies wait for each other here, for the numbers that dropout draws; not in the backward
+        pass, which draws none and takes twice as long.
+        """
         with self._next_step(trained):
-            loss = partial(self.stage.objective.loss, targets=targets)
-            train_batch(partial(self._computed, trained.segment), trained.optimiser, x, loss)
+            return self._computed(trained.segment, x)
 
     def _computed(self, segment: nn.Module, x: torch.Tensor) -> torch.Tensor:
         return computed(segment, x, self._precision)
@@ -254,9 +274,7 @@ class ServerModel:
             The ``features`` that leave the trunk.
         """
         x = self._received(tensors["smashed"])
-        trained = self._copy_of(client)
-        with self._next_step(trained):
-            features = self._computed(trained.segment, x)
+        features = self._forward(self._copy_of(client), x)
         self._open[client] = x, features
         return {"features": features.detach()}
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from strategies.gradient_noise import GradientNoise
 from strategies.precision import Precision
 from strategies.server_gradients import ServerGradients
 from strategies.server_model import ServerModel
+from strategies.server_scoring import ServerScoring
 from transport.grpc_link import LinkServer
 from transport.ledger import Ledger, Row
 from transport.link import Caller
@@ -33,14 +34,11 @@ from unlearning.stages import Stage
 from unlearning.state_folder import StateFolder, TemporaryFolder
 from unlearning.tensor_store import TensorStore
 
-Scored = Literal["test", "audit"]
-"""What clients upload to be scored: their test samples, or for an audit their training samples."""
-
 # Under what it keeps its weights, and the number of labels where that is not the data set's.
 _SEGMENT, _LABELS = "segment", "labels"
 
 
-class ServerSegment:
+class ServerSegment(ServerScoring):
     """The server's part of the model and everything the server keeps.
 
     A plain class: it runs in the strategy's process, or as a Ray actor with CPUs and GPUs of its
@@ -86,32 +84,29 @@ class ServerSegment:
         precision: Precision = "float32",
     ) -> None:
         self._device = device(on_gpu)
-        self._model = ServerModel(
-            part,
-            model,
-            input_shape,
-            num_labels,
-            training,
-            self._device,
-            gradient_noise,
-            precision,
+        super().__init__(
+            ServerModel(
+                part,
+                model,
+                input_shape,
+                num_labels,
+                training,
+                self._device,
+                gradient_noise,
+                precision,
+            )
         )
         self._training, self._host = training, host
-        # One for test activations, one for those of an audit, one for what is kept unless it is
-        # taken up from somewhere.
-        self._temporary = [TemporaryFolder(), TemporaryFolder(), TemporaryFolder()]
+        # Of what is kept, unless it is taken up from somewhere.
+        self._temporary = TemporaryFolder()
         self._attempt = ""
-        self._scored: dict[Scored, ActivationCache] = {
-            "test": ActivationCache(self._temporary[0]),
-            "audit": ActivationCache(self._temporary[1]),
-        }
         self._ledger = Ledger()
         self._link: LinkServer | None = None
-        # One batch at a time: the link may be spoken on by several clients at once.
-        self._turn = threading.Lock()
         self._seconds = 0.0
+        # The link may be spoken on by several clients at once.
+        self._counting = threading.Lock()
         training.fix_kernels()
-        self._keep_in(self._temporary[2])
+        self._keep_in(self._temporary)
 
     def take_up(self, folder: str) -> None:
         """Go on from what a folder keeps, if it keeps anything, and keep everything there.
@@ -309,83 +304,6 @@ class ServerSegment:
             "clients": samples.clients,
         }
 
-    # Evaluation.
-
-    def cache_test(self, client: int, chunk: int, smashed: Array) -> None:
-        """Take one chunk of a client's test activations; labels stay with the client."""
-        self._take(self._scored["test"], client, chunk, smashed)
-
-    def cache_audit(self, client: int, chunk: int, smashed: Array) -> None:
-        """Take one chunk of the activations of a client's training samples, for an audit alone."""
-        self._take(self._scored["audit"], client, chunk, smashed)
-
-    def _take(self, cache: ActivationCache, client: int, chunk: int, smashed: Array) -> None:
-        tensor = self._model.checked(torch.tensor(smashed))
-        nothing = torch.zeros(len(tensor), dtype=torch.int64)
-        cache.add(client, chunk, tensor, nothing, nothing.numpy())
-
-    def outputs(self, client: int, split: Scored = "test") -> NDArray[np.float32]:
-        """Return what the segment makes of each of a client's samples, in upload order.
-
-        Parameters
-        ----------
-        client : int
-            Whose samples.
-        split : "test" or "audit"
-            Its test samples, or the training samples that it uploaded for an audit.
-
-        Returns
-        -------
-        array of float32, shape (n, ...)
-            As `ServerModel.outputs`.
-        """
-        return self._model.outputs(self._scored[split].smashed(client))
-
-    def predict(self, client: int) -> NDArray[np.int64]:
-        """Return the predicted label of each of a client's test samples, in upload order."""
-        predictions: NDArray[np.int64] = self.outputs(client).argmax(axis=1)
-        return predictions
-
-    def probabilities(self, client: int, split: Scored = "test") -> NDArray[np.float32]:
-        """Return how probable each label is for each of a client's samples.
-
-        Parameters as of `outputs`.
-
-        Returns
-        -------
-        array of float32, shape (n, labels)
-        """
-        probabilities: NDArray[np.float32] = torch.softmax(
-            torch.from_numpy(self.outputs(client, split)), dim=1
-        ).numpy()
-        return probabilities
-
-    def epochs_to_relearn(
-        self, forgotten: Mapping[int, tuple[Array, Array]], wanted: float, most: int
-    ) -> int | None:
-        """Return how many epochs a copy of the segment needs to learn forgotten samples again.
-
-        Client segments stay as they are: what is learned from is what was uploaded for an audit.
-
-        Parameters
-        ----------
-        forgotten : mapping of int to pair of array of int64, shape (n,)
-            By client, the places of its forgotten samples in that upload, and their labels.
-        wanted : float
-            The share of them that it is to get right.
-        most : int
-            Epochs to try.
-
-        Returns
-        -------
-        int or None
-            None if it does not in so many epochs.
-        """
-        audited = self._scored["audit"]
-        smashed = [audited.smashed(client)[rows] for client, (rows, _) in forgotten.items()]
-        labels = [torch.from_numpy(labels) for _, labels in forgotten.values()]
-        return self._model.epochs_to_relearn(torch.cat(smashed), torch.cat(labels), wanted, most)
-
     # Vanilla: every batch over the link.
 
     def open_link(self) -> dict[str, str]:
@@ -403,8 +321,8 @@ class ServerSegment:
     def close(self) -> None:
         """Stop hosting the link, and delete what is not to be kept."""
         self.close_link()
-        for folder in self._temporary:
-            folder.close()
+        self._temporary.close()
+        super().close()
 
     def branch(self, clients: Sequence[int], epoch: int) -> None:
         """Give each of some clients a copy of the segment to train, with a fresh optimiser."""
@@ -458,13 +376,14 @@ class ServerSegment:
         if step is None:
             known = " or ".join(str(sorted(names)) for names in steps)
             raise ValueError(f"a frame holds {known} here, not {sorted(tensors)}")
-        with self._turn:
+        with model.turn(caller.client):
             started = time.perf_counter()
             # Each stream is answered by a thread of its own, which inherits no number of threads.
             self._training.fix_kernels()
             self._gradients.announce(caller.client, tensors)
             reply = step(tensors)
             spent = self._elapsed(started)
+        with self._counting:
             self._seconds += spent
         self._ledger.record(caller.client, caller.phase, server_seconds=spent)
         return {name: tensor.cpu() for name, tensor in reply.items()}, {}
@@ -480,7 +399,7 @@ class ServerSegment:
         return self._model.state()
 
     def take_seconds(self) -> float:
-        """Return the seconds spent training since the last call."""
+        """Return the seconds of training since the last call; of copies side by side, the sum."""
         seconds, self._seconds = self._seconds, 0.0
         return seconds
 

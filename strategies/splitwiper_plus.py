@@ -9,7 +9,7 @@ import numpy as np
 from strategies.base import StrategySetting
 from strategies.label_consensus import agree_on_labels
 from strategies.script import Script
-from strategies.server_segment import Scored
+from strategies.server_scoring import Scored
 from strategies.splitwiper import SplitWiper
 from transport.message import Array
 from unlearning.exactness import Ids

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from strategies.server_segment import Scored
+from strategies.server_scoring import Scored
 from strategies.vanilla import Vanilla
 from transport.floats import pack_arrays
 from transport.message import Array

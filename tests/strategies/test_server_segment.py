@@ -1,5 +1,8 @@
 """The server segment, against plain PyTorch loops, bit for bit."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from types import SimpleNamespace
 
@@ -11,7 +14,7 @@ from torch.nn import functional as F
 from models.cnn import cnn
 from models.devices import device
 from models.split import build_segment
-from models.training import TrainingSettings
+from models.training import TrainingSettings, train_batch
 from models.vgg import vgg
 from strategies.server_segment import ServerSegment
 from transport.link import Caller
@@ -358,3 +361,52 @@ def test_a_trunk_refuses_what_comes_out_of_turn_or_does_not_fit():
     with pytest.raises(ValueError, match="client 4 sends a gradient before"):
         server.answer(Caller(4, "learn"), {"feature-gradient": gradient}, {})
     assert server.digest() == before
+
+
+def answered_at_once(server, monkeypatch, passed):
+    """Have four clients' batches answered from a thread each; `passed` sees every step begin."""
+
+    def step(*arguments):
+        passed()
+        train_batch(*arguments)
+
+    monkeypatch.setattr("strategies.server_model.train_batch", step)
+    with ThreadPoolExecutor(4) as streams:
+        callers = [Caller(client, "learn") for client in range(4)]
+        replies = [
+            streams.submit(server.answer, one, batch(8, one.client, (8, 8, 8)), {})
+            for one in callers
+        ]
+        return [reply.result(timeout=60)[0]["gradient"] for reply in replies]
+
+
+def test_clients_with_copies_of_their_own_learn_side_by_side_what_they_learn_in_turn(monkeypatch):
+    # With dropout: the copies draw from one generator.
+    side_by_side, in_turn = (segment(model="vgg", input_shape=(3, 16, 16)) for _ in range(2))
+    for server in (side_by_side, in_turn):
+        server.branch(range(4), epoch=0)
+    # Nobody gets past it before all four are there.
+    met = threading.Barrier(4, timeout=30)
+    together = answered_at_once(side_by_side, monkeypatch, met.wait)
+    monkeypatch.undo()
+    alone = [
+        in_turn.answer(Caller(client, "learn"), batch(8, client, (8, 8, 8)), {})[0]["gradient"]
+        for client in range(4)
+    ]
+    assert all(map(torch.equal, together, alone))
+    for server in (side_by_side, in_turn):
+        server.merge(dict.fromkeys(range(4), 1))
+    assert side_by_side.digest() == in_turn.digest()
+
+
+def test_one_set_of_weights_learns_from_one_batch_at_a_time(monkeypatch):
+    at_once = []
+    inside = threading.Semaphore(1)
+
+    def passed():
+        at_once.append(inside.acquire(blocking=False))
+        time.sleep(0.05)
+        inside.release()
+
+    answered_at_once(segment(model="vgg", input_shape=(3, 16, 16)), monkeypatch, passed)
+    assert at_once == [True] * 4

@@ -1,0 +1,113 @@
+"""What the server makes of samples that clients upload to be scored; nothing is learned of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from strategies.server_model import ServerModel
+from transport.message import Array
+from unlearning.activation_cache import ActivationCache
+from unlearning.state_folder import TemporaryFolder
+
+Scored = Literal["test", "audit"]
+"""What clients upload to be scored: their test samples, or for an audit their training samples."""
+
+
+class ServerScoring:
+    """The part of a server segment that answers how well it does, for the time of a run alone.
+
+    Parameters
+    ----------
+    model : ServerModel
+        What is scored.
+    """
+
+    def __init__(self, model: ServerModel) -> None:
+        self._model = model
+        self._folders = {"test": TemporaryFolder(), "audit": TemporaryFolder()}
+        self._scored = {what: ActivationCache(folder) for what, folder in self._folders.items()}
+
+    def cache_test(self, client: int, chunk: int, smashed: Array) -> None:
+        """Take one chunk of a client's test activations; labels stay with the client."""
+        self._take(self._scored["test"], client, chunk, smashed)
+
+    def cache_audit(self, client: int, chunk: int, smashed: Array) -> None:
+        """Take one chunk of the activations of a client's training samples, for an audit alone."""
+        self._take(self._scored["audit"], client, chunk, smashed)
+
+    def _take(self, cache: ActivationCache, client: int, chunk: int, smashed: Array) -> None:
+        tensor = self._model.checked(torch.tensor(smashed))
+        nothing = torch.zeros(len(tensor), dtype=torch.int64)
+        cache.add(client, chunk, tensor, nothing, nothing.numpy())
+
+    def outputs(self, client: int, split: Scored = "test") -> NDArray[np.float32]:
+        """Return what the segment makes of each of a client's samples, in upload order.
+
+        Parameters
+        ----------
+        client : int
+            Whose samples.
+        split : "test" or "audit"
+            Its test samples, or the training samples that it uploaded for an audit.
+
+        Returns
+        -------
+        array of float32, shape (n, ...)
+            As `ServerModel.outputs`.
+        """
+        return self._model.outputs(self._scored[split].smashed(client))
+
+    def predict(self, client: int) -> NDArray[np.int64]:
+        """Return the predicted label of each of a client's test samples, in upload order."""
+        predictions: NDArray[np.int64] = self.outputs(client).argmax(axis=1)
+        return predictions
+
+    def probabilities(self, client: int, split: Scored = "test") -> NDArray[np.float32]:
+        """Return how probable each label is for each of a client's samples.
+
+        Parameters as of `outputs`.
+
+        Returns
+        -------
+        array of float32, shape (n, labels)
+        """
+        probabilities: NDArray[np.float32] = torch.softmax(
+            torch.from_numpy(self.outputs(client, split)), dim=1
+        ).numpy()
+        return probabilities
+
+    def epochs_to_relearn(
+        self, forgotten: Mapping[int, tuple[Array, Array]], wanted: float, most: int
+    ) -> int | None:
+        """Return how many epochs a copy of the segment needs to learn forgotten samples again.
+
+        Client segments stay as they are: what is learned from is what was uploaded for an audit.
+
+        Parameters
+        ----------
+        forgotten : mapping of int to pair of array of int64, shape (n,)
+            By client, the places of its forgotten samples in that upload, and their labels.
+        wanted : float
+            The share of them that it is to get right.
+        most : int
+            Epochs to try.
+
+        Returns
+        -------
+        int or None
+            None if it does not in so many epochs.
+        """
+        audited = self._scored["audit"]
+        smashed = [audited.smashed(client)[rows] for client, (rows, _) in forgotten.items()]
+        labels = [torch.from_numpy(labels) for _, labels in forgotten.values()]
+        return self._model.epochs_to_relearn(torch.cat(smashed), torch.cat(labels), wanted, most)
+
+    def close(self) -> None:
+        """Delete what was uploaded to be scored."""
+        for folder in self._folders.values():
+            folder.close()
