@@ -17,10 +17,14 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from link import SIZES
+from overhead import SEQUENTIAL
 
 HERE = Path(__file__).resolve().parent
 KEPT = HERE.parent / "docs" / "ratios.json"
@@ -47,18 +51,43 @@ class Benchmark:
 BENCHMARKS = (
     Benchmark(
         "overhead.py",
-        ("--data", "DATA", "--images", "1280", "--epochs", "3"),
+        ("--data", "DATA", "--images", "640", "--epochs", "4"),
         (
-            Ratio(
-                "vanilla, seconds a batch over one PyTorch loop's",
-                lambda found: found["ratio_a_batch"],
-                "<= 1.10",
+            *(
+                Ratio(
+                    f"{strategy}, seconds a batch over one PyTorch loop's",
+                    lambda found, strategy=strategy: found["one client"][strategy]["ratio_a_batch"],
+                    "<= 1.10",
+                )
+                for strategy in SEQUENTIAL
             ),
             Ratio(
-                "seconds of a turn beyond its batches",
-                lambda found: found["turn_seconds_beyond_batches"],
+                "vanilla, seconds of a turn beyond its batches",
+                lambda found: found["one client"]["vanilla"]["turn_seconds_beyond_batches"],
                 "<= 0.15",
             ),
+            Ratio(
+                "splitfed, clients side by side over one at a time",
+                lambda found: found["side by side"]["splitfed"],
+                ">= 1.7",
+            ),
+            Ratio(
+                "splitwiper, clients side by side over one at a time",
+                lambda found: found["side by side"]["splitwiper"],
+                ">= 1.8",
+            ),
+        ),
+    ),
+    Benchmark(
+        "link.py",
+        (),
+        tuple(
+            Ratio(
+                f"link, a round trip of {size} bytes over a raw socket's",
+                lambda found, size=size: found[f"{size} bytes"]["ratio"],
+                "<= 2",
+            )
+            for size in SIZES
         ),
     ),
     Benchmark(
@@ -134,11 +163,13 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help=f"write {KEPT.name}")
     chosen = parser.parse_args()
     found: dict[str, float | None] = {}
+    started = time.monotonic()
     for benchmark in BENCHMARKS:
         figures = measure(benchmark, chosen.data.absolute())
         for ratio in benchmark.ratios:
             found[ratio.name] = None if figures is None else ratio.of(figures)
         print(f"{benchmark.script}: {'failed' if figures is None else 'done'}", file=sys.stderr)
+    print(f"{(time.monotonic() - started) / 60:.1f} minutes", file=sys.stderr)
     kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
     print(as_markdown(found, kept))
     print(json.dumps(found, indent=2))
