@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import minimize_scalar
 
 # Variances below this share of the gap are no smaller: a label with a single gradient has none.
 _LEAST = 1e-12
@@ -164,6 +163,9 @@ def _best_between(loss: Callable[[float], float], low: float, high: float) -> fl
     """Return where between two positive numbers a loss with one valley is least."""
     if high <= low:
         return low
+    # Its import takes a third of a second, in every process, for noise that few runs ask for.
+    from scipy.optimize import minimize_scalar
+
     found = minimize_scalar(
         lambda x: loss(math.exp(x)),
         bounds=(math.log(low), math.log(high)),

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulations.config import RunConfig
-from simulations.metrics.label_matching import match_labels, strongest
 from simulations.metrics.observed import Observed
 from strategies.registry import STRATEGIES
 from strategies.server_segment import ServerSegment
@@ -127,6 +126,9 @@ def attacked(
         ``attacks``, with name and scores of each, the ``strongest`` and a
         ``vanished_are_one_label`` that is not known; and the masked labels that were received.
     """
+    # Clustering takes scikit-learn, whose import takes a second that only who attacks should wait.
+    from simulations.metrics.label_matching import match_labels, strongest
+
     received = server.received()
     smashed = received["smashed"].astype(np.float32)
     labels = received["labels"].astype(np.int64)

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from simulations.config import RunConfig
-from simulations.metrics.client_view import gives_away
 from simulations.plan import Preparation
 from simulations.session.conversation import Conversation
 from simulations.session.privacy import attacked, privacy_of
@@ -181,6 +180,9 @@ class Recorder:
         strategy = self._strategy
         if not isinstance(strategy, SplitWiperPlus) or strategy.real_of is None:
             return None
+        # As in `attacked`.
+        from simulations.metrics.client_view import gives_away
+
         found, seen = attacked(strategy.server, strategy.real_of, self._prepared.config.seed)
         if self._seen is not None and seen < self._seen:
             found["vanished_are_one_label"] = gives_away(self._seen, seen, strategy.real_of)

@@ -49,8 +49,8 @@ def caches(path, settings):
     """The caches of a state-dir by side; they all know the name of the server's run."""
     known = TensorStore(folders(path)["server"]).load("gradient-run")
     run = bytes(known["name"].tolist()).decode()
-    codec = settings.get("cache_codec", "float32")
-    return {side: GradientCache(folder, run, codec) for side, folder in folders(path).items()}
+    how = settings.get("cache_codec", "float32"), settings.get("cache_every", 1)
+    return {side: GradientCache(folder, run, *how) for side, folder in folders(path).items()}
 
 
 def fresh(settings, side):
@@ -109,7 +109,18 @@ def close(left, right):
         torch.testing.assert_close(left[name], right[name], atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("more", [{}, {"client_sync": "handoff"}, {"shares": "whole"}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"client_sync": "handoff"},
+        {"shares": "whole"},
+        {"cache_codec": "float16"},
+        {"cache_codec": "int8", "client_sync": "handoff"},
+        {"cache_every": 3},
+    ],
+    ids=["own segments", "handoff", "whole", "float16", "int8", "every third"],
+)
 def test_a_later_process_forgets_as_the_run_that_learned_would(settings, more, tmp_path):
     settings = {**settings, **more}
     path = tmp_path / "state"
@@ -125,12 +136,13 @@ def test_a_later_process_forgets_as_the_run_that_learned_would(settings, more, t
 
 
 def tensors(path, settings, chosen):
-    """What caches and segments hold, as bytes: whole tensors, of those that are more than a few."""
+    """What caches hold, as bytes: whole tensors, of those that are more than a few."""
     found = set()
+    kept = torch.float16 if settings.get("cache_codec") == "float16" else torch.float32
     for side, cache in caches(path, settings).items():
         for step in cache.steps:
-            if chosen(side, step):
-                found |= {big(one) for one in cache.gradients(step.number).values()}
+            if chosen(side, step) and cache.holds(step.number):
+                found |= {big(one.to(kept)) for one in cache.gradients(step.number).values()}
     return found - {b""}
 
 
@@ -153,7 +165,16 @@ def weights(path, settings, after):
 
 
 @pytest.mark.parametrize("interrupted", ["", "prepared", "committed by the client"])
-@pytest.mark.parametrize("more", [{"client_sync": "handoff"}, {"shares": "whole"}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"client_sync": "handoff"},
+        {"shares": "whole"},
+        {"client_sync": "handoff", "cache_codec": "float16"},
+        {"client_sync": "handoff", "cache_every": 3},
+    ],
+    ids=["handoff", "whole", "float16", "every third"],
+)
 def test_no_byte_is_left_of_what_was_forgotten(more, interrupted, dealing, tmp_path):
     dataset, plan = dealing
     path = tmp_path / "state"
