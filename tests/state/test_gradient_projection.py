@@ -117,7 +117,7 @@ def close(left, right):
         {"shares": "whole"},
         {"cache_codec": "float16"},
         {"cache_codec": "int8", "client_sync": "handoff"},
-        {"cache_every": 3},
+        {"shares": "whole", "cache_every": 3},
     ],
     ids=["own segments", "handoff", "whole", "float16", "int8", "every third"],
 )
@@ -171,9 +171,8 @@ def weights(path, settings, after):
         {"client_sync": "handoff"},
         {"shares": "whole"},
         {"client_sync": "handoff", "cache_codec": "float16"},
-        {"client_sync": "handoff", "cache_every": 3},
     ],
-    ids=["handoff", "whole", "float16", "every third"],
+    ids=["handoff", "whole", "float16"],
 )
 def test_no_byte_is_left_of_what_was_forgotten(more, interrupted, dealing, tmp_path):
     dataset, plan = dealing
