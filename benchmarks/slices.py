@@ -322,6 +322,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=0.001)
     parser.add_argument("--momentum", type=float, default=0.9)
+    parser.add_argument("--precision", default="float32", help="of the server segment")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--timed-seeds", type=int, default=1, help="with a request in each slice")
     parser.add_argument("--runs", type=Path, help="a folder that keeps the runs, to go on from")
@@ -333,6 +334,7 @@ def main() -> None:
         "batch-size": chosen.batch_size,
         "learning-rate": chosen.learning_rate,
         "momentum": chosen.momentum,
+        "precision": chosen.precision,
     }
     started = time.perf_counter()
     runs = []
