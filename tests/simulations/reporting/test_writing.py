@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -153,6 +154,29 @@ def test_every_table_is_there_in_three_formats_and_every_figure_as_data(full):
         "figure-membership-roc",
     } <= stems
     assert {f"figure-{one}" for one in ("membership-roc", "by-epsilon")} <= set(read(full).ids)
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdflatex")
+@pytest.mark.parametrize("of", ["full", "nasty"])
+def test_latex_sets_every_table(of, full, tmp_path):
+    folder = full
+    if of == "nasty":
+        bench = Bench(tmp_path / "nasty", title=NASTY)
+        bench.cell(phase(), phase(1), strategy=NASTY, note="é ~ ^ \\ { } # & % _ $ < >")
+        folder = bench.folder
+        write_report(folder)
+    tables = sorted((folder / "tables").glob("*.tex"))
+    assert len(tables) > 2
+    inputs = "".join(f"\\input{{{table}}}\n\\clearpage\n" for table in tables)
+    (tmp_path / "all.tex").write_text(
+        "\\documentclass{article}\n\\usepackage{booktabs,textcomp}\n"
+        f"\\begin{{document}}\n{inputs}\\end{{document}}\n"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    told = done.stdout.decode(errors="replace")
+    assert done.returncode == 0, told[-2000:]
+    assert "Missing character" not in told
 
 
 def test_every_picture_says_in_words_what_it_shows(full):
