@@ -18,6 +18,7 @@ from clients.holding import Holding
 from clients.setting import ClientSetting
 from models.devices import device, name_of
 from models.errors import UserError
+from models.training import warm_up
 from transport.link import LinkError
 from transport.message import Array, Message
 from unlearning.stages import NO_REQUEST
@@ -56,7 +57,8 @@ class ActingClient(NumPyClient):
         """Seconds of this message spent training alone, before anything is split."""
 
     def get_properties(self, config: dict[str, Scalar]) -> dict[str, Scalar]:
-        """Say who this node is."""
+        """Say who this node is: the first that it is asked, while the server has yet to start."""
+        warm_up()
         # Not all of what the operator told the node: that may be anything.
         return {key: self.setting.properties[key] for key in ("partition-id", "num-partitions")}
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Literal
 
 import torch
@@ -66,6 +68,14 @@ class TrainingSettings:
         # What torch.use_deterministic_algorithms does, but for telling a compiler that nobody uses
         # here, whose import takes a second in every process.
         torch.set_deterministic_debug_mode("error")
+
+
+def warm_up() -> None:
+    """Begin to import, in a thread, what PyTorch imports with the first optimiser of a process.
+
+    It takes a second, in which a client would otherwise wait for the server to start.
+    """
+    threading.Thread(target=import_module, args=("torch._dynamo",), daemon=True).start()
 
 
 def train_batch(
