@@ -1,6 +1,7 @@
 """What comes back from Flower's nodes, and what is said when nothing does."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 from flwr.app import Error, Message, RecordDict
@@ -68,6 +69,29 @@ def test_nobody_is_waited_for_longer_than_the_timeout():
     assert replies[2] == Trouble("no answer within 0.25 seconds (round-timeout)")
     # Looking grows rarer: not every 2 milliseconds.
     assert grid.pulls < 80
+
+
+def test_who_waits_for_many_looks_a_tenth_of_the_time_and_for_the_last_at_once(monkeypatch):
+    now, looked, slept = [0.0], [], []
+
+    class Slow(Grid):
+        """Looking takes 10 milliseconds."""
+
+        def pull_messages(self, message_ids):
+            looked.append(len(message_ids))
+            now[0] += 0.01
+            return super().pull_messages(message_ids)
+
+    def sleep(seconds):
+        slept.append(seconds)
+        now[0] += seconds
+
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=sleep)
+    monkeypatch.setattr("simulations.session.exchange.time", clock)
+    ask(Slow(n1=(1, RecordDict()), n2=(3, RecordDict()), n3=(4, RecordDict())))
+    assert looked == [3, 3, 2, 2, 1]
+    assert slept[:3] == pytest.approx([0.1] * 3)
+    assert slept[3] == pytest.approx(0.002)
 
 
 @pytest.mark.parametrize(
