@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 import ray
@@ -144,6 +145,25 @@ def test_every_strategy_computes_on_three_nodes_what_it_does_in_one_process(clus
     assert free(nodes) == (2, 1)
 
 
+def started_by(parent):
+    """The processes that one has started and that have not ended."""
+    pids = [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
+    return [pid for pid in pids if status(pid)[1:] == [str(parent)]]
+
+
+def lives(pid):
+    """Whether a process has not ended, nor waits for somebody to take note of its end."""
+    return status(pid)[:1] not in ([], ["Z"])
+
+
+def status(pid):
+    """A process's state and parent; nothing if there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    except OSError:
+        return []
+
+
 @pytest.mark.parametrize("dying", ["clients", "server"])
 def test_a_node_that_dies_ends_the_run_in_one_line(cluster, tmp_path, dying):
     nodes, named = cluster
@@ -165,8 +185,14 @@ def test_a_node_that_dies_ends_the_run_in_one_line(cluster, tmp_path, dying):
         (node,) = [
             named[name] for name in names if dying == "server" or named[name].node_id == where
         ]
+        workers = started_by(node.all_processes["raylet"][0].process.pid)
+        assert workers
         nodes.remove_node(node, allow_graceful=False)
         if dying == "server":
+            # It outlives its node for a moment, in which the client might get through its turn.
+            while any(map(lives, workers)):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
             marker.unlink()
         # Else it waits until it ends: a process outlives its node for a moment, and might answer.
         _, complaint = run.communicate(timeout=120)
