@@ -46,7 +46,7 @@ WITHOUT_BATCH_NORM = "cnn"
 PARALLEL = {"splitfed": "train", "splitwiper": "pretrain"}
 """By strategy, the question that is put to all clients at once."""
 
-PRETRAIN_EPOCHS = 40
+PRETRAIN_EPOCHS = 100
 """Side by side: a client segment trained alone is small, and a message takes its time too."""
 
 
