@@ -28,9 +28,10 @@ from pathlib import Path
 
 import torch
 
-from unlearning.gradient_cache import GradientCache, Step
-from unlearning.gradient_rewriting import Rewriting, leave_out
-from unlearning.projection import SequentialProjection, coefficients_of
+from unlearning.gradient_projection.cache import GradientCache
+from unlearning.gradient_projection.rewriting import Rewriting, leave_out
+from unlearning.gradient_projection.sequential import SequentialProjection, coefficients_of
+from unlearning.gradient_projection.steps import Step
 from unlearning.state_folder import StateFolder
 
 _RUN, _BATCH, _FORGOTTEN_EVERY = "benchmark", 32, 5

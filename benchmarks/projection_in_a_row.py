@@ -29,7 +29,7 @@ from models.split import segment_with
 from simulations.data.sources import load
 from tests.local_grid import LocalRun
 from tests.state.bench import folders, learn, unlearn
-from unlearning.gradient_cache import Gradients
+from unlearning.gradient_projection.codec import Gradients
 from unlearning.tensor_store import TensorStore
 
 CLIENTS, LABELS = 5, (2, 7, 4)

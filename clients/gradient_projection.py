@@ -16,13 +16,20 @@ from clients.vanilla import VanillaClient
 from models.devices import device, moved
 from transport.link import Link
 from transport.message import Array, Message
-from unlearning.gradient_cache import GradientCache, Gradients, Recorder, Step
-from unlearning.gradient_projection_paper import step_along
-from unlearning.gradient_rewriting import Rewriting, leave_out
+from unlearning.gradient_projection.cache import GradientCache
+from unlearning.gradient_projection.codec import Gradients
+from unlearning.gradient_projection.methods import (
+    GradientProjection,
+    PaperProjection,
+    ProjectionMethod,
+)
+from unlearning.gradient_projection.one_shot import step_along
+from unlearning.gradient_projection.recorder import Recorder
+from unlearning.gradient_projection.rewriting import Rewriting, leave_out
+from unlearning.gradient_projection.rounding import nearest
+from unlearning.gradient_projection.sequential import SequentialProjection, coefficients_of
+from unlearning.gradient_projection.steps import Step
 from unlearning.objectives import Batch
-from unlearning.projection import SequentialProjection, coefficients_of
-from unlearning.projection_methods import GradientProjection, PaperProjection, ProjectionMethod
-from unlearning.rounding import nearest
 from unlearning.stages import Stage, learning
 
 _LEARNED, _REMOVED, _VELOCITY = "learned", "removed", "velocity"

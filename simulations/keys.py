@@ -17,9 +17,9 @@ from simulations.data.tasks import DIFFERENT_TASKS
 from strategies.gradient_noise import GRADIENT_NOISES
 from strategies.precision import PRECISIONS
 from transport.floats import FLOAT_CODECS
-from unlearning.gradient_cache import CODECS
-from unlearning.gradient_projection_paper import VARIANTS, WEIGHTINGS
-from unlearning.projection import SHARES
+from unlearning.gradient_projection.codec import CODECS
+from unlearning.gradient_projection.one_shot import VARIANTS, WEIGHTINGS
+from unlearning.gradient_projection.sequential import SHARES
 
 # TOML's integers end here, and so do seeds and ids; a larger number is a slip of the finger.
 TOO_LARGE = 2**63

@@ -11,9 +11,9 @@ from strategies.base import StrategySetting
 from strategies.script import Question, Script
 from strategies.vanilla import Vanilla
 from transport.message import Array, Message, Scalar
+from unlearning.gradient_projection.methods import GradientProjection as SequentialMethod
+from unlearning.gradient_projection.methods import PaperProjection, ProjectionMethod
 from unlearning.methods import Retrain
-from unlearning.projection_methods import GradientProjection as SequentialMethod
-from unlearning.projection_methods import PaperProjection, ProjectionMethod
 from unlearning.request import Request
 from unlearning.stages import Stage, learning
 
@@ -24,12 +24,12 @@ class GradientProjection(Vanilla):
     The server caches the gradients of its own steps, each client those of its own, and none leaves
     its side. To forget, the clients that asked say which steps held forgotten samples, and how
     many; both sides project these steps' forgotten shares along the retained ones
-    (`unlearning.projection`), or in the authors' form at once
-    (`unlearning.gradient_projection_paper`), and everybody trains on for a while without them.
+    (`unlearning.gradient_projection.sequential`), or in the authors' form at once
+    (`unlearning.gradient_projection.one_shot`), and everybody trains on for a while without them.
     Requests of one run are one union: each goes back to the weights that were learned. With a
     state-dir nothing may remain of what a committed request has forgotten: the caches are then
-    rewritten (`unlearning.gradient_rewriting`), the fine-tuning is cached too, and the next request
-    goes on from there.
+    rewritten (`unlearning.gradient_projection.rewriting`), the fine-tuning is cached too, and the
+    next request goes on from there.
 
     With ``client-sync = handoff`` what is to be added to the client segment travels through the
     turns in the order of the steps; with ``none`` each client that asked works on its own.

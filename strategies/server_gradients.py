@@ -14,11 +14,13 @@ from models.errors import UserError
 from models.training import TrainingSettings
 from strategies.server_model import ServerModel
 from transport.message import Array
-from unlearning.gradient_cache import Codec, GradientCache, Gradients, Recorder
-from unlearning.gradient_projection_paper import Variant, Weighting, step_along
-from unlearning.gradient_rewriting import Rewriting, leave_out
-from unlearning.projection import SequentialProjection, Shares, coefficients_of
-from unlearning.rounding import nearest
+from unlearning.gradient_projection.cache import GradientCache
+from unlearning.gradient_projection.codec import Codec, Gradients
+from unlearning.gradient_projection.one_shot import Variant, Weighting, step_along
+from unlearning.gradient_projection.recorder import Recorder
+from unlearning.gradient_projection.rewriting import Rewriting, leave_out
+from unlearning.gradient_projection.rounding import nearest
+from unlearning.gradient_projection.sequential import SequentialProjection, Shares, coefficients_of
 from unlearning.tensor_store import TensorStore
 
 _LEARNED, _RUN = "learned", "gradient-run"
@@ -150,7 +152,7 @@ class ServerGradients:
         return turns
 
     def coefficients(self) -> NDArray[np.float64]:
-        """Return c_t of every cached step, see `unlearning.projection.coefficients`."""
+        """Return c_t of every cached step, as `coefficients_of`."""
         return coefficients_of(self._opened.steps, self._training.momentum)
 
     # Unlearning.
@@ -248,7 +250,7 @@ class ServerGradients:
         steps : array of int64, shape (n,)
             Which steps hold forgotten samples.
         variant, weighting, devaluation, edge_boost
-            As in `unlearning.gradient_projection_paper.step_along`.
+            As in `unlearning.gradient_projection.one_shot.step_along`.
         """
         cache = self._opened
         held = [step.number for step in cache.steps if cache.holds(step.number)]

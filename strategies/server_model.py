@@ -24,7 +24,9 @@ from strategies.gradient_noise import GradientNoise
 from strategies.precision import Precision, check_device, computed, laid_out
 from strategies.relearning import epochs_to_relearn
 from unlearning.exactness import derive_seed, digest
-from unlearning.gradient_cache import GradientCache, Gradients, Recorder
+from unlearning.gradient_projection.cache import GradientCache
+from unlearning.gradient_projection.codec import Gradients
+from unlearning.gradient_projection.recorder import Recorder
 from unlearning.objectives import CrossEntropy
 from unlearning.stages import Stage, learning
 

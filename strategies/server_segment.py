@@ -28,8 +28,8 @@ from transport.link import Caller
 from transport.message import Array
 from unlearning.activation_cache import ActivationCache, epoch_order
 from unlearning.exactness import batches
-from unlearning.gradient_cache import Codec
-from unlearning.projection import Shares
+from unlearning.gradient_projection.codec import Codec
+from unlearning.gradient_projection.sequential import Shares
 from unlearning.stages import Stage
 from unlearning.state_folder import StateFolder, TemporaryFolder
 from unlearning.tensor_store import TensorStore

@@ -36,21 +36,21 @@ class UnlearningSettings:
     distillation_alpha : float
         As in `Distillation`.
     cache_codec : str
-        How gradients are cached, a `unlearning.gradient_cache.Codec`.
+        How gradients are cached, a `unlearning.gradient_projection.cache.Codec`.
     cache_every : int
         Of every how many steps a gradient is cached.
     shares : str
-        How mixed batches are divided, a `unlearning.projection.Shares`.
+        How mixed batches are divided, a `unlearning.gradient_projection.sequential.Shares`.
     projection_beta : float
-        β, as in `unlearning.projection.project`.
+        β, as in `unlearning.gradient_projection.sequential.project`.
     client_part : "chain" or "local"
         Whether clients that hand their segment on project in turn, or each its own steps.
     fine_tune_share : float
         Epochs of training on after gradient projection, as a part of those of learning.
     projection_variant, projection_weighting : str
-        As in `unlearning.gradient_projection_paper`.
+        As in `unlearning.gradient_projection.one_shot`.
     projection_devaluation, projection_edge_boost : float
-        As in `unlearning.gradient_projection_paper.step_weights`.
+        As in `unlearning.gradient_projection.one_shot.step_weights`.
     options : mapping
         The values of the options that strategy and method declare as their own.
     """
@@ -258,7 +258,8 @@ METHODS: Registry[type[UnlearningMethod]] = Registry(
 METHODS.register("distillation", "unlearning.methods:DistillationUnlearning")
 METHODS.register("fine-tune", "unlearning.methods:FineTuning")
 METHODS.register("gradient-ascent", "unlearning.methods:GradientAscent")
-METHODS.register("gradient-projection", "unlearning.projection_methods:GradientProjection")
-METHODS.register("gradient-projection-paper", "unlearning.projection_methods:PaperProjection")
+_PROJECTION = "unlearning.gradient_projection.methods"
+METHODS.register("gradient-projection", f"{_PROJECTION}:GradientProjection")
+METHODS.register("gradient-projection-paper", f"{_PROJECTION}:PaperProjection")
 METHODS.register("none", "unlearning.methods:NoUnlearning")
 METHODS.register("retrain", "unlearning.methods:Retrain")

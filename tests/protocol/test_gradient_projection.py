@@ -294,7 +294,10 @@ def test_a_cache_of_another_run_is_refused():
 def test_what_is_not_finite_is_not_taken_over():
     with (
         pytest.raises(ValueError, match=r"gradient projection diverged: .* as it was"),
-        patch("unlearning.projection.coefficients", lambda rates, _: np.full(len(rates), np.inf)),
+        patch(
+            "unlearning.gradient_projection.sequential.coefficients",
+            lambda rates, _: np.full(len(rates), np.inf),
+        ),
     ):
         LocalRun(3, **D, forget="class:2")
 

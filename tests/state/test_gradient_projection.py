@@ -24,8 +24,8 @@ from tests.state.bench import (
 from tests.state.crashing import Job, killed_at_random
 from tests.state.forks import Forks
 from unlearning.exactness import derive_seed
-from unlearning.gradient_cache import GradientCache
-from unlearning.projection import Replay
+from unlearning.gradient_projection.cache import GradientCache
+from unlearning.gradient_projection.sequential import Replay
 from unlearning.tensor_store import TensorStore
 
 D = {

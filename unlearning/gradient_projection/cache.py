@@ -9,25 +9,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from torch import nn
 
-from models.errors import UserError
-from unlearning.exactness import Ids
+from unlearning.gradient_projection.codec import Codec, Gradients, decode, encode
+from unlearning.gradient_projection.steps import Step, pack, pack_shifts, unpack, unpack_shifts
 from unlearning.tensor_store import TensorStore
-
-Gradients = dict[str, torch.Tensor]
-"""One tensor for each parameter of a segment, by the parameter's name."""
-
-Codec = Literal["float32", "float16", "int8"]
-"""How a gradient is kept: as it is, in half precision, or as 8-bit multiples of a step that each
-tensor has of its own."""
-
-CODECS: tuple[str, ...] = get_args(Codec)
 
 _STEPS, _GRADIENTS, _WEIGHTS = "gradient-steps-", "gradients-", "gradient-weights-"
 _SHIFTS = "gradient-shifts-"
@@ -35,45 +23,6 @@ _SHIFTS = "gradient-shifts-"
 # What lies in one piece, at least one step: it is read and written whole.
 _PIECE_BYTES = 1 << 24
 _PIECES_IN_MEMORY = 2
-
-_LARGEST_INT8 = 127
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of training.
-
-    Parameters
-    ----------
-    number : int
-        t, from 0, among all steps of the training, whoever took them.
-    client : int
-        Whose batch it was.
-    batch_size : int
-        Samples in the batch.
-    learning_rate : float
-        Of the step.
-    ids : array of int64
-        The samples of the batch; empty where they are not known.
-    stage : int
-        Which of the trainings in a row it belongs to: with each, momentum begins anew.
-    removed : int
-        How many samples of the batch were forgotten since. Nothing of them is in the gradient, or
-        in `ids`; the gradient is still a part of the mean over `batch_size`.
-    """
-
-    number: int
-    client: int
-    batch_size: int
-    learning_rate: float
-    ids: Ids = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    stage: int = 0
-    removed: int = 0
-
-    @property
-    def samples(self) -> int:
-        """How many samples the gradient is of."""
-        return self.batch_size - self.removed
 
 
 class GradientCache:
@@ -117,9 +66,9 @@ class GradientCache:
         self._replaced: dict[int, Gradients] = {}
         self._shifts: dict[int, dict[str, float]] = {}
         for first in self._numbers(_STEPS):
-            self._steps += _unpacked(self._load(_STEPS, first), run)
+            self._steps += unpack(self._load(_STEPS, first), run)
             self._starts.append(first)
-            self._shifts |= _unshifted(self._kept.load(f"{_SHIFTS}{first}") or {})
+            self._shifts |= unpack_shifts(self._kept.load(f"{_SHIFTS}{first}") or {})
         self._flushed = len(self._steps)
 
     # Writing.
@@ -146,7 +95,7 @@ class GradientCache:
             )
         self._steps.append(step)
         if step.number % self._every == 0:
-            encoded = _encoded(gradients, self._codec)
+            encoded = encode(gradients, self._codec)
             if not all(one.isfinite().all() for one in encoded.values()):
                 raise ValueError(
                     f"the gradient of step {step.number} cannot be kept as {self._codec}: a value "
@@ -175,7 +124,7 @@ class GradientCache:
         if not new:
             return
         first = new[0].number
-        self._save(f"{_STEPS}{first}", _packed(new, self._run))
+        self._save(f"{_STEPS}{first}", pack(new, self._run))
         if self._pending:
             stacked = {
                 name: torch.stack([one[name] for one in self._pending]) for name in self._pending[0]
@@ -198,7 +147,7 @@ class GradientCache:
         _row(piece, number)
         if self._replaced and self._place(next(iter(self._replaced))) != self._place(number):
             self._write_replaced()
-        self._replaced[number] = _encoded(gradients, self._codec)
+        self._replaced[number] = encode(gradients, self._codec)
 
     def describe(self, steps: Mapping[int, Step], shifts: Mapping[int, dict[str, float]]) -> None:
         """Say anew what is known of some steps.
@@ -216,14 +165,14 @@ class GradientCache:
         touched = {self._place(number) for number in (*steps, *shifts)}
         for first in sorted(touched):
             here = [step for step in self._steps if self._place(step.number) == first]
-            self._save(f"{_STEPS}{first}", _packed(here, self._run))
+            self._save(f"{_STEPS}{first}", pack(here, self._run))
             shifted = {
                 step.number: self._shifts[step.number]
                 for step in here
                 if step.number in self._shifts
             }
             if shifted:
-                self._save(f"{_SHIFTS}{first}", _shifted(shifted))
+                self._save(f"{_SHIFTS}{first}", pack_shifts(shifted))
             self._pieces.pop(first, None)
 
     def forget_weights(self) -> None:
@@ -288,14 +237,14 @@ class GradientCache:
             If they are not.
         """
         if number in self._replaced:
-            return _decoded(self._replaced[number])
+            return decode(self._replaced[number])
         if self._flushed < len(self._steps):
             self.flush()
         if not self.holds(number):
             raise KeyError(f"the gradient of step {number} is not kept")
         piece = self._piece(self._place(number))
         row = _row(piece, number)
-        return _decoded({name: piece[name][row] for name in piece if name != "numbers"})
+        return decode({name: piece[name][row] for name in piece if name != "numbers"})
 
     def shifts(self, number: int) -> dict[str, float]:
         """Return what else a rewritten step moves each parameter by, as multiples of its gradient.
@@ -343,7 +292,7 @@ class GradientCache:
     def _piece(self, first: int) -> dict[str, torch.Tensor]:
         """Return the piece that begins with a step; the last ones read are at hand."""
         if first not in self._pieces:
-            steps = _unpacked(self._load(_STEPS, first), self._run)
+            steps = unpack(self._load(_STEPS, first), self._run)
             numbers = [step.number for step in steps if self.holds(step.number)]
             stacked = self._kept.mapped(f"{_GRADIENTS}{first}") if numbers else {}
             self._pieces[first] = {"numbers": torch.tensor(numbers, dtype=torch.int64), **stacked}
@@ -365,157 +314,6 @@ class GradientCache:
         if loaded is None:
             raise KeyError(f"the gradient cache has no {prefix}{number}")
         return loaded
-
-
-class Recorder:
-    """Puts every step that an optimiser is about to take into a cache.
-
-    It sees what the optimiser sees, and changes nothing of it: training gives the same bits.
-
-    Parameters
-    ----------
-    cache : GradientCache
-        Where to.
-    segment : nn.Module
-        Whose parameters are stepped.
-    optimiser : torch.optim.SGD
-        By what.
-    first : int
-        The number of the next step.
-    weights_every : int
-        How often the weights are kept on the way, in steps; 0 for those before the first alone.
-    stage : int
-        Which of the trainings in a row it is, see `Step`.
-    """
-
-    def __init__(
-        self,
-        cache: GradientCache,
-        segment: nn.Module,
-        optimiser: torch.optim.SGD,
-        first: int,
-        weights_every: int = 0,
-        stage: int = 0,
-    ) -> None:
-        self._cache, self._segment, self._stage = cache, segment, stage
-        self._number, self._first, self._weights_every = first, first, weights_every
-        self._batch: tuple[int, int, Ids] | None = None
-        optimiser.register_step_pre_hook(self._record)
-
-    def announce(self, client: int, batch_size: int, ids: Ids | None = None) -> None:
-        """Say whose batch the next step is about; its samples if they are known."""
-        known = np.empty(0, dtype=np.int64) if ids is None else ids
-        self._batch = (client, batch_size, known)
-
-    def _record(self, optimiser: torch.optim.Optimizer, *_: Any) -> None:
-        assert self._batch is not None, "a step that nobody announced"
-        client, batch_size, ids = self._batch
-        group = optimiser.param_groups[0]
-        named = dict(self._segment.named_parameters())
-        passed = self._number - self._first
-        if passed == 0 or (self._weights_every and passed % self._weights_every == 0):
-            buffers = {
-                name: optimiser.state[parameter].get("momentum_buffer")
-                for name, parameter in named.items()
-                if parameter in optimiser.state
-            }
-            momentum = {name: one for name, one in buffers.items() if one is not None}
-            weights = {name: parameter.detach() for name, parameter in named.items()}
-            self._cache.keep_weights(self._number, weights, momentum)
-        applied = {}
-        for name, parameter in named.items():
-            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            if group["weight_decay"]:
-                gradient = gradient.add(parameter.detach(), alpha=group["weight_decay"])
-            applied[name] = gradient.detach()
-        step = Step(self._number, client, batch_size, group["lr"], ids, self._stage)
-        self._cache.add(step, applied)
-        self._number, self._batch = self._number + 1, None
-
-
-def _encoded(gradients: Mapping[str, torch.Tensor], codec: Codec) -> dict[str, torch.Tensor]:
-    """Return the tensors of one step as they are kept; copies."""
-    encoded = {}
-    for name, gradient in gradients.items():
-        values = gradient.detach().cpu()
-        if codec == "int8":
-            scale = values.abs().max() / _LARGEST_INT8 if values.numel() else torch.tensor(0.0)
-            # All zero, or so small that the step is: nothing is left of it.
-            steps = (values / scale).round() if scale > 0 else torch.zeros_like(values)
-            encoded[f"scale/{name}"] = scale
-            encoded[f"int8/{name}"] = steps.clamp(-_LARGEST_INT8, _LARGEST_INT8).to(torch.int8)
-        else:
-            kept = torch.float16 if codec == "float16" else torch.float32
-            encoded[f"value/{name}"] = values.to(kept, copy=True)
-    return encoded
-
-
-def _decoded(encoded: Mapping[str, torch.Tensor]) -> Gradients:
-    """Return what `_encoded` wrote, as float32 and copies."""
-    gradients = {}
-    for key, tensor in encoded.items():
-        kind, _, name = key.partition("/")
-        if kind == "value":
-            gradients[name] = tensor.to(torch.float32, copy=True)
-        elif kind == "int8":
-            gradients[name] = tensor.to(torch.float32) * encoded[f"scale/{name}"]
-    return gradients
-
-
-def _packed(steps: list[Step], run: str) -> dict[str, torch.Tensor]:
-    """Return what is known of some steps, and of which training they are, as tensors."""
-    return {
-        "run": torch.tensor(list(run.encode()), dtype=torch.uint8),
-        "numbers": torch.tensor([step.number for step in steps]),
-        "clients": torch.tensor([step.client for step in steps]),
-        "batch-sizes": torch.tensor([step.batch_size for step in steps]),
-        "learning-rates": torch.tensor([step.learning_rate for step in steps], dtype=torch.float64),
-        "known": torch.tensor([len(step.ids) for step in steps]),
-        "ids": torch.from_numpy(np.concatenate([step.ids for step in steps])),
-        "stages": torch.tensor([step.stage for step in steps]),
-        "removed": torch.tensor([step.removed for step in steps]),
-    }
-
-
-def _unpacked(kept: Mapping[str, torch.Tensor], run: str) -> list[Step]:
-    """Read what `_packed` wrote.
-
-    Raises
-    ------
-    UserError
-        If the steps are of another training.
-    """
-    written = bytes(kept["run"].tolist()).decode(errors="replace")
-    if written != run:
-        raise UserError(
-            f"the gradient cache is of another run ({written!r}, not {run!r}); allowed: that of "
-            "the training that is to forget"
-        )
-    ids = np.split(kept["ids"].numpy(), np.cumsum(kept["known"].numpy())[:-1])
-    columns = ("numbers", "clients", "batch-sizes", "learning-rates")
-    since = (kept[name].tolist() for name in ("stages", "removed"))
-    rows = zip(*(kept[name].tolist() for name in columns), ids, *since, strict=True)
-    return [Step(*row) for row in rows]
-
-
-def _shifted(shifts: Mapping[int, Mapping[str, float]]) -> dict[str, torch.Tensor]:
-    """Return the shifts of some steps as tensors, one row a step."""
-    names = list(next(iter(shifts.values())))
-    columns = {
-        f"shift/{name}": torch.tensor([one[name] for one in shifts.values()], dtype=torch.float64)
-        for name in names
-    }
-    return {"numbers": torch.tensor(list(shifts)), **columns}
-
-
-def _unshifted(kept: Mapping[str, torch.Tensor]) -> dict[int, dict[str, float]]:
-    """Read what `_shifted` wrote."""
-    columns = {key.removeprefix("shift/"): kept[key].tolist() for key in kept if key != "numbers"}
-    numbers = kept["numbers"].tolist() if kept else []
-    return {
-        number: {name: column[row] for name, column in columns.items()}
-        for row, number in enumerate(numbers)
-    }
 
 
 def _row(piece: Mapping[str, torch.Tensor], number: int) -> int:

@@ -11,10 +11,10 @@ from torch import nn
 
 from models.errors import UserError, refuse
 from unlearning.exactness import Ids
-from unlearning.gradient_cache import Codec
-from unlearning.gradient_projection_paper import Variant, Weighting
+from unlearning.gradient_projection.codec import Codec
+from unlearning.gradient_projection.one_shot import Variant, Weighting
+from unlearning.gradient_projection.sequential import LEAST_PURE, Shares
 from unlearning.methods import UnlearningMethod
-from unlearning.projection import LEAST_PURE, Shares
 from unlearning.stages import Stage
 
 _FINE_TUNING = "fine-tune"

@@ -8,9 +8,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.refusals import refusal
-from unlearning import gradient_cache
-from unlearning.gradient_cache import GradientCache, Recorder, Step
-from unlearning.projection import Replay, coefficients
+from unlearning.gradient_projection import cache as gradient_cache
+from unlearning.gradient_projection.cache import GradientCache
+from unlearning.gradient_projection.codec import CODECS
+from unlearning.gradient_projection.recorder import Recorder
+from unlearning.gradient_projection.sequential import Replay, coefficients
+from unlearning.gradient_projection.steps import Step
 from unlearning.state_folder import StateFolder, TemporaryFolder
 
 SHAPES = {"conv.weight": (3, 2, 2), "conv.bias": (3,)}
@@ -70,7 +73,7 @@ def test_a_smaller_codec_is_off_by_what_it_says(codec, error, seed, size):
 def test_codecs_are_smaller():
     sizes = {
         codec: filled({}, range(200), codec).bytes - filled({}, range(200), codec, 10**9).bytes
-        for codec in gradient_cache.CODECS
+        for codec in CODECS
     }
     assert sizes["int8"] < 0.5 * sizes["float32"]
     assert sizes["float16"] < 0.6 * sizes["float32"]

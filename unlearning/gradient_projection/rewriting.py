@@ -1,7 +1,7 @@
 """Making of a gradient cache one that holds nothing of what was forgotten, for requests to come.
 
 The projection ends at w' = w_T + u, and u is what it added and took away: with c_t of
-`unlearning.projection.coefficients` and β a_t of `unlearning.projection.project`,
+`unlearning.gradient_projection.sequential.coefficients` and β a_t of `project` beside it,
 
     w' = w_0 - Σ_t (c_t + β a_t) r_t.
 
@@ -29,7 +29,9 @@ import numpy as np
 import torch
 
 from unlearning.exactness import Ids
-from unlearning.gradient_cache import GradientCache, Gradients, Step
+from unlearning.gradient_projection.cache import GradientCache
+from unlearning.gradient_projection.codec import Gradients
+from unlearning.gradient_projection.steps import Step
 
 
 class Rewriting:

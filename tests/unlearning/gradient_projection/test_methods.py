@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.refusals import refusal
+from unlearning.gradient_projection.methods import GradientProjection, PaperProjection
 from unlearning.methods import METHODS, UnlearningSettings
-from unlearning.projection_methods import GradientProjection, PaperProjection
 
 BOTH = [GradientProjection, PaperProjection]
 CHANGES = {
