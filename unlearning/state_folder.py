@@ -20,7 +20,7 @@ from typing import Any
 
 from models.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 """Of everything under a state-dir; another one is not read."""
 
 _CURRENT, _STAGED = "current.json", "staged.json"
