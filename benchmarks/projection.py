@@ -5,34 +5,41 @@
 Five clients (``iid``) hold some images between them and hand the client segment on. Forgotten are
 
 - ``class``: all images of one label;
-- ``half``: half of the images of that label;
+- ``tenth``, ``half``, ``most``: a tenth, half, nine tenths of the images of that label;
+- ``client``: all images of one client, to whom as many images of that label were dealt as it holds;
 - ``backdoor``: a twentieth of all images, which have a white square in a corner and a wrong label.
 
-Every method goes on from the same learning. Reported for each, as a mean over the seeds:
+Every method but retraining goes on from one and the same learning, which is kept. Reported for each
+method, as a mean over the seeds and, where there are several, how far apart the seeds lie:
 
 - forgotten: accuracy on the test images of the label; of a backdoor, how often the square makes a
   test image that label;
-- test: accuracy on all test images (of ``class``: on those of the other labels);
+- test: accuracy on all test images (of ``class`` and ``client``: on those of the other labels);
 - membership: area under the curve of telling forgotten images from test images of their kind by
   their loss; 0.5 for who cannot;
 - distance: mean Jensen-Shannon divergence of the outputs on the test images from those of
   retraining, in bits;
 - evaluations: gradients of samples that were taken on the server to forget, over those of
   retraining;
+- seconds: of computing, on the server and on all clients, over those of retraining;
 - cache: bytes of the server's gradient cache.
+
+`--codecs` learns once more for each smaller codec of the cache. Networks, epochs and step size can
+be chosen; with the defaults a seed of a scenario takes a minute.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 from unittest.mock import patch
 
@@ -46,24 +53,31 @@ from scipy.spatial.distance import jensenshannon
 from sklearn.metrics import roc_auc_score
 
 from models.split import segment_with
+from simulations.client_app import ContextStore
 from simulations.data.backdoor import triggered
 from simulations.data.partition import Plan
 from simulations.data.sources import Dataset, load
+from simulations.session.session import Session
+from strategies.script import Script
 from strategies.server_segment import ServerSegment
-from tests.local_grid import LocalRun, dealt
+from tests.local_grid import LocalRun, client_of, dealt
 
 CLIENTS, LABEL = 5, 2
+PARTS = {"tenth": 0.1, "half": 0.5, "most": 0.9}
 PROJECTION = {"strategy": "gradient-projection", "unlearning": "gradient-projection"}
 PAPER = {"strategy": "gradient-projection", "unlearning": "gradient-projection-paper"}
 METHODS: dict[str, dict[str, Any]] = {
+    # Retraining is what others are compared with; the projection's learning has all gradients.
     "retrain": {"strategy": "vanilla", "unlearning": "retrain"},
+    "projection": PROJECTION,
     "original": {"strategy": "vanilla", "unlearning": "none"},
     "fine-tune": {"strategy": "vanilla", "unlearning": "fine-tune"},
     "ascent": {"strategy": "vanilla", "unlearning": "gradient-ascent"},
-    "paper, none": {**PAPER, "projection_variant": "none"},
-    "paper, raw": {**PAPER, "projection_variant": "raw"},
-    "projection": PROJECTION,
-    "projection, int8": {**PROJECTION, "cache_codec": "int8"},
+    "distillation": {"strategy": "vanilla", "unlearning": "distillation"},
+    **{
+        f"paper, {variant}": {**PAPER, "projection_variant": variant}
+        for variant in ("none", "raw", "pca", "gs", "gs-noproj", "pca-gs")
+    },
 }
 
 
@@ -75,61 +89,153 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=0.02)
     parser.add_argument("--momentum", type=float, default=0.9)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--scenarios", nargs="+", default=["class", "half", "backdoor"])
+    parser.add_argument("--model", default="cnn")
+    parser.add_argument("--fine-tune-share", type=float, default=0.1)
+    parser.add_argument("--codecs", nargs="*", default=[], help="float16, int8")
+    scenarios = ["class", "client", *PARTS, "backdoor"]
+    parser.add_argument("--scenarios", nargs="+", default=scenarios, choices=scenarios)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     name = arguments.data if arguments.data == "digits" else f"npz:{arguments.data}"
+    methods = dict(METHODS)
+    for codec in arguments.codecs:
+        methods[f"projection, {codec}"] = {**PROJECTION, "cache_codec": codec}
     figures = {}
     for scenario in arguments.scenarios:
-        rows: dict[str, list[dict[str, float]]] = {method: [] for method in METHODS}
+        rows: dict[str, list[dict[str, float]]] = {method: [] for method in methods}
         for seed in range(arguments.seeds):
-            for method, row in one_seed(name, scenario, seed, arguments).items():
+            for method, row in one_seed(name, scenario, seed, methods, arguments).items():
                 rows[method].append(row)
         for method, found in rows.items():
             figures[f"{scenario}: {method}"] = {
-                key: round(fmean(row[key] for row in found), 3) for key in found[0]
+                key: {
+                    "mean": round(fmean(row[key] for row in found), 3),
+                    "deviation": round(stdev(row[key] for row in found), 3)
+                    if len(found) > 1
+                    else None,
+                }
+                for key in found[0]
             }
-            print(f"{scenario}: {method}: {figures[f'{scenario}: {method}']}", flush=True)
+            means = {key: value["mean"] for key, value in figures[f"{scenario}: {method}"].items()}
+            print(f"{scenario}: {method}: {means}", flush=True)
     say(figures, arguments.json)
 
 
 def one_seed(
-    name: str, scenario: str, seed: int, arguments: argparse.Namespace
+    name: str,
+    scenario: str,
+    seed: int,
+    methods: Mapping[str, Mapping[str, Any]],
+    arguments: argparse.Namespace,
 ) -> dict[str, dict[str, float]]:
     """Run every method on one scenario; return its figures."""
     data, forgotten, probe = planted(load(name), scenario, seed, arguments.images)
     drawn = np.random.default_rng(seed).permutation(len(data.y_train))
-    parts = tuple(np.sort(part) for part in np.array_split(drawn, CLIENTS))
+    parts = [np.sort(part) for part in np.array_split(drawn, CLIENTS)]
+    if scenario == "client":
+        parts = gathered(parts, data.y_train)
+        forgotten = parts[0]
     tests = tuple(np.array_split(np.arange(len(data.y_test)), CLIENTS))
-    found, reference, whole = {}, None, 1
-    with tempfile.TemporaryDirectory() as folder, dealt(data, Plan(parts, tests)):
+    found, reference, whole = {}, None, (1, 1.0)
+    with tempfile.TemporaryDirectory() as folder, dealt(data, Plan(tuple(parts), tests)):
         ids = Path(folder) / "ids.txt"
         ids.write_text("\n".join(map(str, forgotten)), encoding="utf-8")
-        for method, settings in METHODS.items():
+        learned: dict[str, Learned] = {}
+        for method, settings in methods.items():
+            codec = settings.get("cache_codec", "float32")
+            goes_on = settings["unlearning"] != "retrain"
+            if goes_on and codec not in learned:
+                learned[codec] = Learned(Path(folder) / codec)
             run, evaluations = carried_out(
+                learned[codec] if goes_on else None,
                 forget=f"ids:{ids}",
                 client_sync="handoff",
+                model=arguments.model,
                 server_epochs=arguments.epochs,
                 learning_rate=arguments.learning_rate,
                 momentum=arguments.momentum,
+                fine_tune_share=arguments.fine_tune_share,
                 seed=seed,
                 **settings,
-                # As long as the fine-tuning of the projection.
+                # As long as the fine-tuning of the authors' projection.
                 **fine_tuned(settings, arguments.epochs),
             )
-            row, outputs = measured(run, data, scenario, forgotten, probe)
+            row, outputs = measured(run, data, scenario, forgotten, probe, arguments.model)
+            phase = run.phases[-1]
+            parties = [phase["server"], *phase["clients"]]
+            seconds = sum(party["train_seconds"] for party in parties)
             if reference is None:
-                reference, whole = outputs, evaluations
+                reference, whole = outputs, (evaluations, seconds)
             divergences = jensenshannon(outputs, reference, axis=1, base=2) ** 2
-            cached = run.phases[-1]["server"]["cache_bytes"]
             found[method] = {
                 **row,
                 "distance": float(np.nan_to_num(divergences).mean()),
-                "evaluations": evaluations / whole,
-                "cache_mb": cached / 1e6,
+                "evaluations": evaluations / whole[0],
+                "seconds": seconds / whole[1],
+                "cache_mb": phase["server"]["cache_bytes"] / 1e6,
             }
             print(f"  {scenario}, seed {seed}, {method}: {found[method]}", flush=True)
     return found
+
+
+class Learned:
+    """What a run has learned, with every gradient of it, for others to forget from.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the server's part is kept; what is there by then was kept by the first run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clients: dict[int, dict[str, bytes]] = {}
+
+
+class Continued(LocalRun):
+    """A run that learns, and keeps what it learned, or goes on from what another one has kept."""
+
+    def __init__(self, learned: Learned, **settings: Any) -> None:
+        self.learned = learned
+        super().__init__(CLIENTS, **settings)
+
+    def _run(self, session: Session) -> None:
+        learn, server, kept = session.strategy.learn, session.server, self.learned
+
+        def first() -> Script:
+            server.take_up(str(kept.folder))
+            server.stage("learning")
+            yield from learn()
+            server.seal()
+            server.commit("learning")
+            for node, context in self.grid.contexts.items():
+                kept.clients[client_of(node)] = dict(ContextStore(context))
+            server.stage("forgetting")
+
+        def again() -> Script:
+            copy = kept.folder.with_name("again")
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(kept.folder, copy)
+            server.take_up(str(copy))
+            server.stage("forgetting")
+            for node, context in self.grid.contexts.items():
+                ContextStore(context).update(kept.clients[client_of(node)])
+            yield from ()
+
+        with patch.object(session.strategy, "learn", again if kept.clients else first):
+            super()._run(session)
+
+
+def gathered(parts: list[NDArray[Any]], labels: NDArray[Any]) -> list[NDArray[Any]]:
+    """Exchange images such that the first client holds of one label as many as it can."""
+    given = parts[0][labels[parts[0]] != LABEL].tolist()
+    exchanged = [parts[0]]
+    for part in parts[1:]:
+        wanted = part[labels[part] == LABEL][: len(given)]
+        back, given = given[: len(wanted)], given[len(wanted) :]
+        exchanged[0] = np.union1d(np.setdiff1d(exchanged[0], back), wanted)
+        exchanged.append(np.union1d(np.setdiff1d(part, wanted), back))
+    return exchanged
 
 
 def fine_tuned(settings: Mapping[str, Any], epochs: int) -> dict[str, int]:
@@ -138,6 +244,8 @@ def fine_tuned(settings: Mapping[str, Any], epochs: int) -> dict[str, int]:
         return {"fine_tune_epochs": max(1, epochs // 5)}
     if settings["unlearning"] == "gradient-ascent":
         return {"ascent_epochs": 1, "fine_tune_epochs": max(1, epochs // 10)}
+    if settings["unlearning"] == "distillation":
+        return {"distillation_epochs": max(1, epochs // 5)}
     return {}
 
 
@@ -155,8 +263,9 @@ def planted(
         probe = dataclasses.replace(data, x_test=marked(data.x_test, data.largest))
     else:
         forgotten = np.flatnonzero(y == LABEL)
-        if scenario == "half":
-            forgotten = np.sort(drawn.choice(forgotten, len(forgotten) // 2, replace=False))
+        if scenario in PARTS:
+            some = round(PARTS[scenario] * len(forgotten))
+            forgotten = np.sort(drawn.choice(forgotten, some, replace=False))
         probe = data
     return dataclasses.replace(data, x_train=x, y_train=y), forgotten, probe
 
@@ -167,8 +276,11 @@ def marked(images: NDArray[Any], largest: float) -> NDArray[Any]:
     return np.where(white, images.dtype.type(largest), images)
 
 
-def carried_out(**settings: Any) -> tuple[LocalRun, int]:
-    """Run the app; return the run and how many samples' gradients the server took to forget."""
+def carried_out(learned: Learned | None, **settings: Any) -> tuple[LocalRun, int]:
+    """Run the app; return the run and how many samples' gradients the server took to forget.
+
+    With `learned` it goes on from what is there, or, if it is the first, leaves it there.
+    """
     answer, taken = ServerSegment.answer, []
 
     def counted(segment: Any, caller: Any, tensors: Any, fields: Any) -> Any:
@@ -182,14 +294,21 @@ def carried_out(**settings: Any) -> tuple[LocalRun, int]:
         redirect_stdout(quiet),
         redirect_stderr(quiet),
     ):
-        return LocalRun(CLIENTS, **settings), sum(taken)
+        if learned is None:
+            return LocalRun(CLIENTS, **settings), sum(taken)
+        return Continued(learned, **settings), sum(taken)
 
 
 def measured(
-    run: LocalRun, data: Dataset, scenario: str, forgotten: NDArray[np.int64], probe: Dataset
+    run: LocalRun,
+    data: Dataset,
+    scenario: str,
+    forgotten: NDArray[np.int64],
+    probe: Dataset,
+    model: str,
 ) -> tuple[dict[str, float], NDArray[np.float64]]:
     """Return what is to be known of a run's last weights, and their outputs on the test images."""
-    shape = ("cnn", data.input_shape, data.num_classes)
+    shape = (model, data.input_shape, data.num_classes)
     client = segment_with("client", *shape, run.client_state(0))
     server = segment_with("server", *shape, run.server_state).eval()
 
@@ -203,11 +322,11 @@ def measured(
     probed, _ = outputs(probe.test(everything))
     backdoor = scenario == "backdoor"
     about = labels != LABEL if backdoor else labels == LABEL
-    members, _ = outputs(data.train(forgotten))
+    members, _ = outputs(data.train(forgotten[data.y_train[forgotten] == LABEL]))
     # High where the loss is low, of forgotten images and of test images of their kind.
     confidence = np.concatenate([members[:, LABEL], probed[about, LABEL]])
     is_member = np.repeat([1, 0], [len(members), int(about.sum())])
-    kept = labels != LABEL if scenario == "class" else np.ones(len(labels), dtype=bool)
+    kept = labels != LABEL if scenario in ("class", "client") else np.ones(len(labels), dtype=bool)
     return {
         "forgotten": float((probed[about].argmax(1) == LABEL).mean()),
         "test": float((clean.argmax(1) == labels)[kept].mean()),
