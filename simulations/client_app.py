@@ -27,7 +27,6 @@ from simulations.data.backdoor import named_by, planted_label, triggered
 from simulations.plan import deal
 from simulations.session.envelope import open_envelope
 from simulations.state.state_dir import client_folder
-from strategies.registry import STRATEGIES
 from unlearning.state_folder import StateFolder
 
 _RECORD = "split-unlearning"
@@ -73,7 +72,7 @@ def _read(settings: tuple[tuple[str, Value], ...]) -> RunConfig:
 
 
 def _client_class(config: RunConfig) -> type[SplitClient]:
-    return load_client(STRATEGIES.get(config.strategy).client)
+    return load_client(config.protocol().client)
 
 
 # But what a client holds takes four bytes a pixel, and scaling it takes less than a batch.

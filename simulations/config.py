@@ -25,7 +25,7 @@ from simulations.data.text import Tokens
 from simulations.keys import TOO_LARGE, Keys
 from strategies.base import SplitStrategy
 from strategies.gradient_noise import GradientNoise
-from strategies.registry import STRATEGIES
+from strategies.registry import carrying_out
 from transport.floats import FloatCodec
 from unlearning.exactness import derive_seed
 from unlearning.methods import (
@@ -85,11 +85,10 @@ class RunConfig(Keys):
         UserError
             For a name that no registry knows, or a text that does not parse.
         """
-        strategy = STRATEGIES.get(self.strategy)
+        strategy, method = self.protocol(), METHODS.get(self.unlearning)
         load_client(strategy.client)
-        method = METHODS.get(self.unlearning)
         if not issubclass(method, strategy.methods):
-            allowed = f"{', '.join(fitting(strategy))} (with strategy={self.strategy!r})"
+            allowed = f"{', '.join(fitting(self.strategy))} (with strategy={self.strategy!r})"
             raise refuse("unlearning", self.unlearning, allowed)
         self._check_used(self.keys_read())
         if self.slices > 1 and not issubclass(method, Retrain):
@@ -125,6 +124,21 @@ class RunConfig(Keys):
         if self.verify and not self.state_dir:
             raise refuse("verify", True, "false (without state-dir there is nothing to compare)")
 
+    def protocol(self, unlearning: str = "") -> type[SplitStrategy]:
+        """Return the strategy that carries this run out.
+
+        Parameters
+        ----------
+        unlearning : str
+            With this unlearning method; by default with its own.
+
+        Raises
+        ------
+        UserError
+            As `models.registry.Registry.get`.
+        """
+        return carrying_out(self.strategy, METHODS.get(unlearning or self.unlearning))
+
     def keys_read(self, unlearning: str = "") -> frozenset[str]:
         """Return the keys that mean something to this run.
 
@@ -134,9 +148,9 @@ class RunConfig(Keys):
             With this unlearning method; by default with its own.
         """
         shared = {key for key, declared in _declared().items() if declared.metadata["shared"]}
-        strategy, method = STRATEGIES.get(self.strategy), METHODS.get(unlearning or self.unlearning)
-        own = strategy.uses | method.uses | READS.get(self.distribution, frozenset())
-        return own | frozenset(shared)
+        method = METHODS.get(unlearning or self.unlearning)
+        own = self.protocol(unlearning).uses | method.uses
+        return own | READS.get(self.distribution, frozenset()) | frozenset(shared)
 
     def _check_used(self, used: frozenset[str]) -> None:
         """Refuse a key that was set and that nothing reads."""
@@ -368,19 +382,20 @@ class RunConfig(Keys):
         UserError
             As `read_options`.
         """
-        strategy, method = STRATEGIES.get(self.strategy), METHODS.get(self.unlearning)
-        return read_options(self.options, merged(strategy.own_options, method.own_options))
+        method = METHODS.get(self.unlearning)
+        return read_options(self.options, merged(self.protocol().own_options, method.own_options))
 
 
-def fitting(strategy: type[SplitStrategy]) -> list[str]:
+def fitting(strategy: str) -> list[str]:
     """Return the names of the unlearning methods that a strategy can carry out, sorted.
 
-    One of another package that cannot be used is left out.
+    Of another package, a method that cannot be used is left out.
     """
     possible = []
     for name in METHODS.names():
         with suppress(UserError):
-            if issubclass(METHODS.get(name), strategy.methods):
+            method = METHODS.get(name)
+            if issubclass(method, carrying_out(strategy, method).methods):
                 possible.append(name)
     return possible
 

@@ -23,7 +23,6 @@ from simulations.data.sources import load_all
 from simulations.data.tasks import DIFFERENT_TASKS, plan_of_tasks
 from simulations.pretrained import check_tokens_known
 from strategies.precision import Precision, check_computes
-from strategies.registry import STRATEGIES
 from unlearning.exactness import Ids, visits
 from unlearning.request import Request
 from unlearning.slices import dealt
@@ -178,7 +177,7 @@ def prepare(config: RunConfig, num_clients: int) -> Preparation:
     """
     config.check()
     dataset, plan = deal(config, num_clients)
-    strategy = STRATEGIES.get(config.strategy)
+    strategy = config.protocol()
     part = strategy.server_part
     _check_kind(config, dataset)
     check_tokens_known(config, dataset)

@@ -26,7 +26,6 @@ from simulations.state.agenda import dropped, first_events, tasks_of
 from simulations.state.state_dir import StateDir, held
 from strategies.placement import place, release
 from strategies.precision import Precision
-from strategies.registry import STRATEGIES
 from strategies.server_segment import ServerSegment
 from transport.ledger import Ledger
 from unlearning.journal import Journal
@@ -143,7 +142,7 @@ def _placed(
         input_shape=prepared.dataset.input_shape,
         num_labels=prepared.dataset.num_classes,
         training=config.training(),
-        part=STRATEGIES.get(config.strategy).server_part,
+        part=config.protocol().server_part,
         gradient_noise=config.noise(),
         precision=cast(Precision, config.precision),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from models.registry import Registry
 from strategies.base import SplitStrategy
+from unlearning.gradient_projection.methods import ProjectionMethod
 from unlearning.methods import UnlearningMethod, declares_wrongly
 
 
@@ -35,3 +36,18 @@ STRATEGIES.register("splitwiper", "strategies.splitwiper:SplitWiper")
 STRATEGIES.register("splitwiper-plus", "strategies.splitwiper_plus:SplitWiperPlus")
 STRATEGIES.register("u-shaped", "strategies.ushaped:UShaped")
 STRATEGIES.register("vanilla", "strategies.vanilla:Vanilla")
+
+
+def carrying_out(name: str, method: type[UnlearningMethod]) -> type[SplitStrategy]:
+    """Return what a strategy's name stands for where it is to forget by a method.
+
+    Vanilla forgets from gradients as `GradientProjection` does, which learns the same bits.
+
+    Raises
+    ------
+    UserError
+        As `Registry.get`.
+    """
+    if name == "vanilla" and issubclass(method, ProjectionMethod):
+        return STRATEGIES.get("gradient-projection")
+    return STRATEGIES.get(name)

@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from models.errors import UserError
 from models.registry import Registry
 
 if TYPE_CHECKING:
@@ -35,10 +34,9 @@ def matrix(
     names = methods.names()
     lines = {"": "  ".join(names)}
     for strategy in strategies.names():
-        try:
-            possible = fitting(strategies.get(strategy))
-        except UserError:
-            # Why it cannot be used stands in the table of strategies.
+        possible = fitting(strategy)
+        if not possible:
+            # It cannot be used: why stands in the table of strategies.
             continue
         marks = ("x" if name in possible else "-" for name in names)
         lines[strategy] = "  ".join(

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from simulations.config import RunConfig
 from simulations.metrics.observed import Observed
-from strategies.registry import STRATEGIES
 from strategies.server_segment import ServerSegment
 
 _AUDITED = "who has outputs.safetensors: with audit=true clients gave the run labels and outputs"
@@ -35,7 +34,7 @@ def privacy_of(config: RunConfig, uploads: Mapping[int, int]) -> dict[str, Any] 
         ``delta_per_release``; ``releases`` of the same unit, and ``epsilon`` and ``delta`` of all
         of them together; ``covers`` and ``does_not_cover``, in one line each.
     """
-    used = STRATEGIES.get(config.strategy).uses
+    used = config.protocol().uses
     guarantee = None
     if "label-mechanism" in used and config.label_mechanism == "rr-with-prior":
         guarantee = _of_told_labels(config.label_epsilon)

@@ -20,7 +20,6 @@ from simulations.state.state_dir import StateDir
 from strategies.audit import audit
 from strategies.base import SplitStrategy, StrategySetting
 from strategies.heard import ClientFailureError
-from strategies.registry import STRATEGIES
 from strategies.script import Script
 from strategies.server_segment import ServerSegment
 from transport.ledger import Ledger
@@ -211,7 +210,7 @@ def make_strategy(
         Those that can be reached; default all.
     """
     config = prepared.config
-    return STRATEGIES.get(config.strategy)(
+    return config.protocol()(
         StrategySetting(
             clients=clients,
             server=server,
@@ -237,7 +236,7 @@ def needed_for(config: RunConfig, num_clients: int, tasks: Sequence[Task]) -> li
     """Return the clients that will be asked something by what is still to be done."""
     gone = dropped(tasks)
     clients = [client for client in range(num_clients) if client not in gone]
-    strategy = STRATEGIES.get(config.strategy)
+    strategy = config.protocol()
     needed = [_needed(strategy, clients, task) for task in tasks if not task.measured]
     return sorted({client for some in needed for client in some})
 

@@ -27,7 +27,6 @@ from simulations.state.agenda import (
 )
 from simulations.state.state_dir import StateDir
 from strategies.base import SplitStrategy
-from strategies.registry import STRATEGIES
 from unlearning.exactness import Ids
 from unlearning.request import Request, parse_requests
 from unlearning.state_folder import StateFolder
@@ -89,7 +88,7 @@ def receive(
             "class:2"
         )
     assert state.config is not None
-    if drop and STRATEGIES.get(state.config.strategy).drop is SplitStrategy.drop:
+    if drop and state.config.protocol().drop is SplitStrategy.drop:
         allowed = "with a strategy that keeps apart what each client gave, such as splitwiper"
         raise refuse("--drop-client", state.config.strategy, allowed)
     resolved = _resolved(state, tasks, wanted, drop, again)

@@ -270,7 +270,7 @@ def test_every_strategy_meets_every_method_that_it_admits():
 def test_a_strangers_class_meets_what_is_registered_and_nothing_else():
     strategy = {cell.name for cell in cells_of(mine("Nosy"))}
     assert {name.partition("/")[0] for name in strategy} == {"Nosy"}
-    assert {name.split("/")[1] for name in strategy} == set(fitting(SplitWiper))
+    assert {name.split("/")[1] for name in strategy} == set(fitting("splitwiper"))
     method = {cell.name for cell in cells_of(mine("Wrecking"))}
     assert {name.split("/")[1] for name in method} == {"Wrecking"}
     assert {"vanilla-handoff/Wrecking/iid", "splitwiper/Wrecking/learning"} <= method

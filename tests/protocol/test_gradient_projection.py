@@ -61,6 +61,15 @@ def test_learning_is_vanillas_bit_for_bit_and_nothing_is_cached_for_retraining(c
     assert last(retrain)["server"]["cache_bytes"] == 0
 
 
+@pytest.mark.parametrize("method", [D, PAPER])
+def test_vanilla_forgets_from_gradients_as_the_strategy_of_that_name_does(method):
+    settings = {**method, "forget": "class:2", "client_sync": "handoff"}
+    vanilla = LocalRun(3, **{**settings, "strategy": "vanilla"})
+    assert type(vanilla.strategy) is GradientProjection
+    assert vanilla.result["strategy"] == "vanilla"
+    assert vanilla.digests == LocalRun(3, **settings).digests
+
+
 class Unsplit:
     """Learning and projecting with the whole network, in plain PyTorch and in float64.
 

@@ -453,7 +453,11 @@ def test_what_gradient_projection_cannot_do_is_refused():
         ({"skip-absent": True}, "skip-absent=True is not possible; allowed: False"),
         ({"init-from": "splitwiper"}, "init-from='splitwiper' is not possible; allowed: 'fresh'"),
         ({"projection-variant": "gs"}, "projection-variant='gs' is not possible; allowed: 'raw'"),
-        ({"strategy": "vanilla"}, "unlearning='gradient-projection' is not possible; allowed: "),
+        (
+            {"strategy": "vanilla", "skip-absent": True},
+            "skip-absent=True is not possible; allowed: False (strategy='vanilla' and unlearning=",
+        ),
+        ({"strategy": "u-shaped"}, "unlearning='gradient-projection' is not possible; allowed: "),
     ):
         message = refusal(RunConfig.from_mapping(projection | chosen).check)
         assert message.startswith(line)
