@@ -76,6 +76,8 @@ class Setting:
         Epochs of the server, and of each client alone; those of several steps follow from them.
     keys : dict
         Further keys of the run config.
+    on_clients : int
+        Slices of each client; 0 for as many as the server has.
     """
 
     data: Path
@@ -84,6 +86,11 @@ class Setting:
     epochs: int
     alone: int
     keys: dict[str, Any]
+    on_clients: int = 0
+
+    def on_client(self, slices: int) -> int:
+        """Return in how many slices clients learn when the server does in `slices`."""
+        return self.on_clients or slices
 
 
 @dataclass
@@ -173,35 +180,36 @@ def measured(setting: Setting, slices: int, seed: int, touched: Sequence[int]) -
     config |= {"server-epochs": setting.epochs, "pretrain-epochs": setting.alone, "seed": seed}
     _, plan = deal(RunConfig.from_mapping(config), setting.clients)
     placed = dealt(range(setting.clients), slices)
-    held = list(plan.train)
+    held, alone_in = list(plan.train), setting.on_client(slices)
 
     def on_server() -> list[int]:
         return [sum(len(held[client]) for client in clients) for clients in placed]
 
     def on_client(client: int) -> Ids:
         # As clients/alone.py has it: a sample's slice follows from its id alone.
-        return slice_of(held[client], slices, derive_seed(seed, "slices", client))
+        return slice_of(held[client], alone_in, derive_seed(seed, "slices", client))
 
     on_server_for = epochs_of([*map(len, placed)], setting.epochs)
-    alone_for = epochs_of([1] * slices, setting.alone)
+    alone_for = epochs_of([1] * alone_in, setting.alone)
     whole = sum(on_server()) * setting.epochs
     learned = Part(visits(on_server(), on_server_for) / whole)
-    folder = setting.folder / f"slices-{slices}-seed-{seed}"
+    folder = setting.folder / f"slices-{slices}-{alone_in}-seed-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     asked, texts = [], []
     for number in touched:
         client = placed[number][-1]
-        sample = held[client][on_client(client) == number][0]
+        touches = min(number, alone_in - 1)
+        sample = held[client][on_client(client) == touches][0]
         held[client] = held[client][held[client] != sample]
-        inside = np.bincount(on_client(client), minlength=slices).tolist()
-        alone = visits(inside, alone_for, number) / (sum(inside) * setting.alone)
+        inside = np.bincount(on_client(client), minlength=alone_in).tolist()
+        alone = visits(inside, alone_for, touches) / (sum(inside) * setting.alone)
         server = visits(on_server(), on_server_for, number) / whole
         asked.append(Asked(number, client, Part(server), Part(alone)))
         file = folder / f"request-{number}.txt"
         file.write_text(f"{sample}\n", encoding="utf-8")
         texts.append(f"ids:{file}")
 
-    config |= {"slices": slices, "server-slices": slices, "forget": ";".join(texts)}
+    config |= {"slices": alone_in, "server-slices": slices, "forget": ";".join(texts)}
     learning, *forgetting = ran(config, setting.clients, folder)["phases"]
     learned.seconds = learning["server"]["train_seconds"]
     for request, phase in zip(asked, forgetting, strict=True):
@@ -286,7 +294,7 @@ def figures_of(slices: int, runs: Sequence[Run], setting: Setting) -> dict[str, 
         "clients_in_each_slice": in_slice,
         "epochs_of_each_step": {
             "server": epochs_of(in_slice, setting.epochs),
-            "client": epochs_of([1] * slices, setting.alone),
+            "client": epochs_of([1] * setting.on_client(slices), setting.alone),
         },
         "learning": {
             "server_visits": fmean(run.learned.visits for run in chosen),
@@ -317,6 +325,9 @@ def main() -> None:
     parser.add_argument("--model", default="vgg")
     parser.add_argument("--clients", type=int, default=10)
     parser.add_argument("--slices", default="1,2,4,5,8", help="numbers of slices; 1 is needed")
+    parser.add_argument(
+        "--client-slices", type=int, default=0, help="by default as many as the server has"
+    )
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--pretrain-epochs", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -343,7 +354,15 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         data = folder / f"{chosen.images}-{chosen.test_images}.npz"
         cut_down(chosen.data, chosen.images, chosen.test_images, data)
-        setting = Setting(data, folder, chosen.clients, chosen.epochs, chosen.pretrain_epochs, keys)
+        setting = Setting(
+            data,
+            folder,
+            chosen.clients,
+            chosen.epochs,
+            chosen.pretrain_epochs,
+            keys,
+            chosen.client_slices,
+        )
         for seed in range(chosen.seeds):
             for slices in numbers:
                 first = 0 if seed < chosen.timed_seeds else slices - 1

@@ -118,6 +118,7 @@ class GradientProjectionClient(VanillaClient):
             beta=method.beta,
             momentum=self.training.momentum,
             rewriting=rewriting,
+            stand_ins=_stand_ins(message),
         )
         mixed = [step for step in steps if projection.is_mixed(step)]
         with ExitStack() as stack:
@@ -244,6 +245,14 @@ class GradientProjectionClient(VanillaClient):
 
 def _here(tensors: Gradients) -> Gradients:
     return {name: tensor.detach().to(device()) for name, tensor in tensors.items()}
+
+
+def _stand_ins(message: Message) -> dict[int, tuple[float, float]]:
+    """Return which of its steps stand in for those of a client that is gone, and how much."""
+    if "stand-ins" not in message.tensors:
+        return {}
+    steps, amounts = (message.tensors[name].tolist() for name in ("stand-ins", "amounts"))
+    return {step: (before, after) for step, (before, after) in zip(steps, amounts, strict=True)}
 
 
 def _carried(tensors: Gradients, what: str = _REMOVED) -> dict[str, Array]:

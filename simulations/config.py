@@ -353,6 +353,7 @@ class RunConfig(Keys):
             shares=self.shares,
             projection_beta=self.projection_beta,
             client_part=self.client_part,
+            lost_gradients=self.lost_gradients,
             fine_tune_share=self.fine_tune_share,
             projection_variant=self.projection_variant,
             projection_weighting=self.projection_weighting,

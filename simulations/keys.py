@@ -332,6 +332,13 @@ class Keys:
         "chain, local",
         lambda value: value in ("chain", "local"),
     )
+    lost_gradients: str = _own(
+        "none",
+        "with client-sync=handoff, what stands for the gradients of a client that is dropped: "
+        "nothing, or those of the others' nearest steps",
+        "none, nearest",
+        lambda value: value in ("none", "nearest"),
+    )
     fine_tune_share: float = _own(
         0.1,
         "epochs of training on after projection, of server-epochs; at least one",

@@ -142,6 +142,16 @@ class SplitStrategy(ScriptedStrategy):
     def unlearn(self, requests: Mapping[int, Request]) -> Script:
         """Forget what the requests mean, each said by the client that holds the samples."""
 
+    @classmethod
+    def can_drop(cls, method: UnlearningMethod) -> bool:
+        """Say whether `drop` can be carried out with an unlearning method."""
+        return cls.drop is not SplitStrategy.drop
+
+    @classmethod
+    def needed_to_drop(cls, clients: Sequence[int]) -> list[int]:
+        """Return which of the clients that are left are asked something by `drop`."""
+        return []
+
     def drop(self, clients: Collection[int]) -> Script:
         """Forget all that some clients ever gave, without their help; few protocols can.
 

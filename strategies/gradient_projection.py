@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import NDArray
 
 from strategies.base import StrategySetting
 from strategies.script import Question, Script
@@ -13,9 +13,10 @@ from strategies.vanilla import Vanilla
 from transport.message import Array, Message, Scalar
 from unlearning.gradient_projection.methods import GradientProjection as SequentialMethod
 from unlearning.gradient_projection.methods import PaperProjection, ProjectionMethod
-from unlearning.methods import Retrain
+from unlearning.gradient_projection.sequential import stand_ins_of
+from unlearning.methods import Retrain, UnlearningMethod
 from unlearning.request import Request
-from unlearning.stages import Stage, learning
+from unlearning.stages import NO_REQUEST, Stage, learning
 
 
 class GradientProjection(Vanilla):
@@ -90,10 +91,7 @@ class GradientProjection(Vanilla):
         if self._lasting:
             # What requests before this one meant is in no cache by now.
             self._touched = {}
-        if not self._run:
-            self._run = self.server.reopen_gradients(
-                self.method.codec, self.method.every, self._lasting
-            )
+        self._take_up(self.method)
         yield self.ask_to_forget(requests, "leave-out")
         replies = yield self.ask(requests, "locate", cache_run=self._run)
         for reply in replies:
@@ -101,28 +99,101 @@ class GradientProjection(Vanilla):
             self._touched[reply.client] = dict(zip(steps.tolist(), counts.tolist(), strict=True))
         self.approximations = self.method.approximations(self._lasting)
         if isinstance(self.method, SequentialMethod):
-            yield from self._project(self.method)
+            forgotten = self._forgotten_steps()
+            asking = [client for client in self.clients if self._touched.get(client)]
+            parts = self._parts(self.method, asking, min(forgotten))
+            yield from self._project(self.method, forgotten, parts)
         elif isinstance(self.method, PaperProjection):
             yield from self._take_step(self.method)
-        stage = self.method.fine_tuning(self.training.server_epochs)
-        yield self.ask(self.clients, "begin", stage=stage.name)
-        self.server.begin(stage)
-        if self._lasting:
-            self._first, self._stage = self.server.record_on()
-            if self._stage > 1:
-                self.approximations.append(
-                    "an earlier request had rewritten the gradient caches: what these samples gave "
-                    "was taken at weights that were rebuilt without what it forgot"
-                )
         about = min(request.number for request in requests.values())
-        yield from self.train(stage, self.clients, about, list(requests))
-        if self._lasting:
-            self.server.keep_learned(self._lasting)
+        yield from self._train_on(self.method, about, list(requests))
 
-    def _project(self, method: SequentialMethod) -> Script:
-        """Go through the cached steps on both sides, in order."""
-        steps, counts = self._forgotten_steps()
-        self.server.begin_projection(steps, counts, method.shares, method.beta, self._lasting)
+    @classmethod
+    def can_drop(cls, method: UnlearningMethod) -> bool:
+        """Say yes of the recursion: its caches are kept, and the server's has every client's steps.
+
+        What the authors' form takes away is no part of a cache, and retraining has none.
+        """
+        return isinstance(method, SequentialMethod)
+
+    @classmethod
+    def needed_to_drop(cls, clients: Sequence[int]) -> list[int]:
+        """Return everybody who is left: they all train on."""
+        return list(clients)
+
+    def drop(self, clients: Collection[int]) -> Script:
+        """Project out all that some clients ever gave, as far as it lies with others.
+
+        The server has the gradients of their steps, which are forgotten as a whole. What moved the
+        client segments was theirs, and is gone with them: nothing where each has a segment of its
+        own, and nothing to be had where one is handed on, unless others' gradients stand for it.
+        """
+        method = self.method
+        assert isinstance(method, SequentialMethod)
+        self.clients = [client for client in self.clients if client not in clients]
+        self._take_up(method)
+        lost = self.server.steps_of(clients)
+        self.approximations = method.approximations(self._lasting)
+        stand_ins: dict[int, tuple[float, float]] = {}
+        if self.hands_on:
+            self.approximations.append(
+                "what the dropped clients gave the client segment was "
+                + (
+                    "rounded to the nearest gradients of others"
+                    if method.rounds_lost
+                    else "not taken back: their gradients are gone"
+                )
+            )
+            if method.rounds_lost:
+                stand_ins = self._stand_ins(method, lost)
+        if lost:
+            counts = {step: samples for step, (samples, _) in lost.items()}
+            parts = self._parts(method, self.clients, min(stand_ins)) if stand_ins else ()
+            yield from self._project(method, counts, parts, stand_ins)
+        yield from self._train_on(method)
+
+    def _stand_ins(
+        self, method: ProjectionMethod, lost: Mapping[int, tuple[int, int]]
+    ) -> dict[int, tuple[float, float]]:
+        """Round the lost steps to those of the clients that are left."""
+        left = [
+            step
+            for client, first, stop in self.server.gradient_turns()
+            for step in range(first, stop)
+            if client in self.clients and step % method.every == 0
+        ]
+        moved = self.server.step_coefficients()
+        amounts = {
+            step: float(moved[step]) * samples / size for step, (samples, size) in lost.items()
+        }
+        return stand_ins_of(amounts, left)
+
+    def _take_up(self, method: ProjectionMethod) -> None:
+        """Open the server's cache, if this run has not filled it."""
+        if not self._run:
+            self._run = self.server.reopen_gradients(method.codec, method.every, self._lasting)
+
+    def _project(
+        self,
+        method: SequentialMethod,
+        counts: Mapping[int, int],
+        parts: Iterable[tuple[int, int, int]],
+        stand_ins: Mapping[int, tuple[float, float]] = MappingProxyType({}),
+    ) -> Script:
+        """Go through the cached steps on both sides, in order.
+
+        Parameters
+        ----------
+        method : GradientProjection
+            How.
+        counts : mapping of int to int
+            Which steps hold forgotten samples, and how many.
+        parts : iterable of (int, int, int)
+            Which clients go through which of their steps, from the first up to the last.
+        stand_ins : mapping of int to (float, float), optional
+            As of `SequentialProjection`, over the steps of all clients.
+        """
+        self.server.begin_projection(counts, method.shares, method.beta, self._lasting)
         link = self.server.open_link()
         moved = self.server.step_coefficients()
         removed: dict[str, Array] = {}
@@ -132,13 +203,14 @@ class GradientProjection(Vanilla):
             "lasting": self._lasting,
             **link,
         }
-        for client, first, stop in self._parts(method, steps):
+        for client, first, stop in parts:
             self.progress(f"gradient projection: client {client}, step {first} of {len(moved)}")
-            asked = Message(
-                "project",
-                {"first-step": first, "stop-step": stop, **fixed},
-                {"coefficients": moved[first:stop], **({} if method.local else removed)},
-            )
+            tensors = {"coefficients": moved[first:stop], **({} if method.local else removed)}
+            inside = {step: stand_ins[step] for step in stand_ins if first <= step < stop}
+            if inside:
+                tensors["stand-ins"] = np.array([*inside], dtype=np.int64)
+                tensors["amounts"] = np.array([*inside.values()])
+            asked = Message("project", {"first-step": first, "stop-step": stop, **fixed}, tensors)
             replies = yield Question({client: asked})
             if method.local:
                 removed = _sum(removed, replies[0].message.tensors)
@@ -148,13 +220,31 @@ class GradientProjection(Vanilla):
         self.server.close_link()
         yield from self._apply(removed)
 
+    def _train_on(
+        self, method: ProjectionMethod, about: int = NO_REQUEST, asking: Collection[int] = ()
+    ) -> Script:
+        """Have everybody train on for a while, without what is forgotten."""
+        stage = method.fine_tuning(self.training.server_epochs)
+        yield self.ask(self.clients, "begin", stage=stage.name)
+        self.server.begin(stage)
+        if self._lasting:
+            self._first, self._stage = self.server.record_on()
+            if self._stage > 1:
+                self.approximations.append(
+                    "an earlier request had rewritten the gradient caches: what these samples gave "
+                    "was taken at weights that were rebuilt without what it forgot"
+                )
+        yield from self.train(stage, self.clients, about, asking)
+        if self._lasting:
+            self.server.keep_learned(self._lasting)
+
     def _parts(
-        self, method: SequentialMethod, steps: NDArray[np.int64]
+        self, method: SequentialMethod, asking: Sequence[int], start: int
     ) -> Iterator[tuple[int, int, int]]:
         """Yield who is asked for which of the steps: before the first touched one none."""
-        turns = self.server.gradient_turns()
-        start, stop = int(steps[0]), turns[-1][2]
-        asking = [client for client in self.clients if self._touched.get(client)]
+        # Of a client that was dropped nobody has a gradient.
+        turns = [turn for turn in self.server.gradient_turns() if turn[0] in self.clients]
+        stop = turns[-1][2]
         if self.hands_on and not method.local:
             yield from (turn for turn in turns if turn[2] > start)
         elif method.shares == "whole" or len(asking) == 1:
@@ -166,7 +256,7 @@ class GradientProjection(Vanilla):
 
     def _take_step(self, method: PaperProjection) -> Script:
         """Move both sides at once, as the authors do."""
-        steps, _ = self._forgotten_steps()
+        steps = list(self._forgotten_steps())
         self.server.take_projected_step(
             steps,
             method.variant,
@@ -177,7 +267,7 @@ class GradientProjection(Vanilla):
         asked = Message(
             "take-step",
             {"cache-run": self._run, "hands-on": self.hands_on},
-            {"steps": steps},
+            {"steps": np.array(steps, dtype=np.int64)},
         )
         replies = yield Question(dict.fromkeys(self.clients, asked))
         removed: dict[str, Array] = {}
@@ -190,11 +280,10 @@ class GradientProjection(Vanilla):
         told: dict[str, Scalar] = {"cache-run": self._run, "lasting": self._lasting}
         yield Question({client: Message("apply", told, dict(removed)) for client in self.clients})
 
-    def _forgotten_steps(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _forgotten_steps(self) -> dict[int, int]:
         """Return the steps that held samples that are forgotten by now, in order, and how many."""
         counts = {step: n for touched in self._touched.values() for step, n in touched.items()}
-        steps = sorted(counts)
-        return np.array(steps, dtype=np.int64), np.array([counts[step] for step in steps])
+        return dict(sorted(counts.items()))
 
 
 def _sum(left: Mapping[str, Array], right: Mapping[str, Array]) -> dict[str, Array]:

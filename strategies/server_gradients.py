@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from models.errors import UserError
 from models.training import TrainingSettings
 from strategies.server_model import ServerModel
-from transport.message import Array
 from unlearning.gradient_projection.cache import GradientCache
 from unlearning.gradient_projection.codec import Codec, Gradients
 from unlearning.gradient_projection.one_shot import Variant, Weighting, step_along
@@ -151,27 +150,36 @@ class ServerGradients:
             turns.append((client, steps[0], steps[-1] + 1))
         return turns
 
+    def steps_of(self, clients: Collection[int]) -> dict[int, tuple[int, int]]:
+        """Return the steps of some clients whose gradient is of any sample by now.
+
+        Returns
+        -------
+        dict of int to (int, int)
+            By number, of how many samples the gradient is, and of how many the batch was.
+        """
+        steps = [step for step in self._opened.steps if step.client in clients]
+        return {step.number: (step.samples, step.batch_size) for step in steps if step.samples}
+
     def coefficients(self) -> NDArray[np.float64]:
         """Return c_t of every cached step, as `coefficients_of`."""
         return coefficients_of(self._opened.steps, self._training.momentum)
 
     # Unlearning.
 
-    def begin(
-        self, steps: Array, counts: Array, shares: Shares, beta: float, lasting: bool
-    ) -> None:
+    def begin(self, counts: Mapping[int, int], shares: Shares, beta: float, lasting: bool) -> None:
         """Begin to project: go on from the weights that were learned.
 
         Parameters
         ----------
-        steps, counts : array of int64, shape (n,)
+        counts : mapping of int to int
             Which steps hold forgotten samples, and how many.
         shares, beta
             As in `SequentialProjection`.
         lasting : bool
             Whether to rewrite the cache on the way, for requests to come.
         """
-        self._forgotten = dict(zip(steps.tolist(), counts.tolist(), strict=True))
+        self._forgotten = dict(counts)
         self._whole_batches = shares == "whole"
         momentum = self._training.momentum
         self._rewriting = Rewriting(self._opened, momentum) if lasting else None
@@ -237,7 +245,7 @@ class ServerGradients:
 
     def take_step(
         self,
-        steps: Array,
+        steps: Sequence[int],
         variant: Variant,
         weighting: Weighting,
         devaluation: float,
@@ -247,14 +255,14 @@ class ServerGradients:
 
         Parameters
         ----------
-        steps : array of int64, shape (n,)
+        steps : sequence of int
             Which steps hold forgotten samples.
         variant, weighting, devaluation, edge_boost
             As in `unlearning.gradient_projection.one_shot.step_along`.
         """
         cache = self._opened
         held = [step.number for step in cache.steps if cache.holds(step.number)]
-        rounded = [nearest(step, held) for step in steps.tolist()]
+        rounded = [nearest(step, held) for step in steps]
         gradients = [cache.gradients(one) for one in rounded if one is not None]
         rate = self._training.learning_rate
         self._move(step_along(gradients, rate, variant, weighting, devaluation, edge_boost))

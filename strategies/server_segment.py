@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -180,15 +180,19 @@ class ServerSegment(ServerScoring):
         """Return who took which steps of learning, as `ServerGradients.turns`."""
         return self._gradients.turns()
 
+    def steps_of(self, clients: Collection[int]) -> dict[int, tuple[int, int]]:
+        """Return the cached steps of some clients, as `ServerGradients.steps_of`."""
+        return self._gradients.steps_of(clients)
+
     def step_coefficients(self) -> NDArray[np.float64]:
         """Return c_t of every step of learning."""
         return self._gradients.coefficients()
 
     def begin_projection(
-        self, steps: Array, counts: Array, shares: Shares, beta: float, lasting: bool
+        self, counts: Mapping[int, int], shares: Shares, beta: float, lasting: bool
     ) -> None:
         """Begin to project; parameters as of `ServerGradients.begin`."""
-        self._gradients.begin(steps, counts, shares, beta, lasting)
+        self._gradients.begin(counts, shares, beta, lasting)
 
     def finish_projection(self) -> None:
         """End it: the weights become those that were learned, less what is removed."""
@@ -196,7 +200,7 @@ class ServerSegment(ServerScoring):
         self._gradients.finish()
         self._seconds += self._elapsed(started)
 
-    def take_projected_step(self, steps: Array, *how: Any) -> None:
+    def take_projected_step(self, steps: Sequence[int], *how: Any) -> None:
         """Move the weights at once; parameters as of `ServerGradients.take_step`."""
         started = time.perf_counter()
         self._gradients.take_step(steps, *how)

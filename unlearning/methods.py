@@ -45,6 +45,8 @@ class UnlearningSettings:
         β, as in `unlearning.gradient_projection.sequential.project`.
     client_part : "chain" or "local"
         Whether clients that hand their segment on project in turn, or each its own steps.
+    lost_gradients : "none" or "nearest"
+        What stands for the gradients of a client that is gone, where its segment was handed on.
     fine_tune_share : float
         Epochs of training on after gradient projection, as a part of those of learning.
     projection_variant, projection_weighting : str
@@ -65,6 +67,7 @@ class UnlearningSettings:
     shares: str = "recompute"
     projection_beta: float = 1.0
     client_part: str = "chain"
+    lost_gradients: str = "none"
     fine_tune_share: float = 0.1
     projection_variant: str = "raw"
     projection_weighting: str = "U"

@@ -244,7 +244,9 @@ def needed_for(config: RunConfig, num_clients: int, tasks: Sequence[Task]) -> li
 def _needed(strategy: type[SplitStrategy], clients: Sequence[int], task: Task) -> list[int]:
     if not task.asked:
         return list(clients)
-    return [] if task.drop else strategy.needed(clients, task.counts)
+    if task.drop:
+        return strategy.needed_to_drop([one for one in clients if one not in task.counts])
+    return strategy.needed(clients, task.counts)
 
 
 def _hashes(told: bytes) -> list[str]:

@@ -26,7 +26,6 @@ from simulations.state.agenda import (
     tasks_of,
 )
 from simulations.state.state_dir import StateDir
-from strategies.base import SplitStrategy
 from unlearning.exactness import Ids
 from unlearning.request import Request, parse_requests
 from unlearning.state_folder import StateFolder
@@ -88,8 +87,8 @@ def receive(
             "class:2"
         )
     assert state.config is not None
-    if drop and state.config.protocol().drop is SplitStrategy.drop:
-        allowed = "with a strategy that keeps apart what each client gave, such as splitwiper"
+    if drop and not state.config.protocol().can_drop(state.config.method()):
+        allowed = "with strategy=splitwiper, or with unlearning=gradient-projection"
         raise refuse("--drop-client", state.config.strategy, allowed)
     resolved = _resolved(state, tasks, wanted, drop, again)
     for number, asked in enumerate(_apart(resolved), start=next_number(state.journal)):

@@ -237,6 +237,7 @@ OTHER = {
     "cache-codec": "int8",
     "shares": "whole",
     "client-part": "local",
+    "lost-gradients": "nearest",
     "fine-tune-share": 0.5,
     "projection-variant": "gs",
     "projection-weighting": "none",

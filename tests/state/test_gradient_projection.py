@@ -1,14 +1,18 @@
 """Gradient projection weeks later: caches that are rewritten, so that nothing forgotten remains."""
 
 import shutil
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 
+from clients.gradient_projection import GradientProjectionClient
+from models.errors import UserError
 from models.split import build_segment
 from simulations.config import RunConfig
 from simulations.plan import deal
+from strategies.server_segment import ServerSegment
 from tests.local_grid import LocalRun, dealt
 from tests.state.bench import (
     NUM_CLIENTS,
@@ -19,13 +23,14 @@ from tests.state.bench import (
     found,
     learn,
     stopped,
+    tree,
     unlearn,
 )
 from tests.state.crashing import Job, killed_at_random
 from tests.state.forks import Forks
 from unlearning.exactness import derive_seed
 from unlearning.gradient_projection.cache import GradientCache
-from unlearning.gradient_projection.sequential import Replay
+from unlearning.gradient_projection.sequential import Replay, coefficients_of
 from unlearning.tensor_store import TensorStore
 
 D = {
@@ -248,3 +253,126 @@ def test_killed_at_random_moments(settings, tmp_path):
         job = Job("unlearn", settings, requests, learned)
         hits = killed_at_random(forks, job, whole, tmp_path, became["seconds"], kills=8, seed=0)
     assert sum(hits.values()) == 8
+
+
+# A client that is gone.
+
+
+def noted(path, settings, how, *forget, **more):
+    """The server's weights as the projection left them, before anybody trained on."""
+    found, finish = [], ServerSegment.finish_projection
+
+    def finished(segment):
+        finish(segment)
+        found.append(segment.state())
+
+    with patch.object(ServerSegment, "finish_projection", finished):
+        run = how(path, settings, *forget, **more)
+    (weights,) = found
+    return run, weights
+
+
+@pytest.mark.parametrize("client_sync", ["none", "handoff"])
+def test_the_server_forgets_a_client_that_is_gone_as_one_that_is_there(
+    client_sync, settings, tmp_path
+):
+    settings = {**settings, "client_sync": client_sync}
+    learn(tmp_path / "gone", settings)
+    shutil.copytree(tmp_path / "gone", tmp_path / "there")
+    gone = caches(tmp_path / "gone", settings)[f"client {ASKING}"]
+    theirs = [step.number for step in gone.steps]
+    server = caches(tmp_path / "gone", settings)["server"]
+    patterns = {big(one) for number in theirs for one in server.gradients(number).values()}
+    patterns.discard(b"")
+    shutil.rmtree(tmp_path / "gone" / "clients" / str(ASKING))
+    assert found(tmp_path / "gone", patterns) == patterns
+
+    request = (f"client:{ASKING}", ASKING)
+    dropped, left = noted(
+        tmp_path / "gone", settings, unlearn, request, nodes=NUM_CLIENTS - 1, drop=True
+    )
+    _, asked = noted(tmp_path / "there", settings, unlearn, request, nodes=NUM_CLIENTS)
+    assert left.keys() == asked.keys()
+    assert all(torch.equal(left[name], asked[name]) for name in left)
+    assert found(tmp_path / "gone", patterns) == set()
+    told = last(dropped)["approximations"]
+    assert sum("gradients are gone" in line for line in told) == (client_sync == "handoff")
+
+    # Who is left can be forgotten later, past the turns of who is gone.
+    later = unlearn(tmp_path / "gone", settings, ("class:3", 0), nodes=NUM_CLIENTS - 1)
+    assert str(ASKING) not in last(later)["accuracy"]["per_client"]
+
+
+def last(run):
+    return run.phases[-1]
+
+
+@pytest.mark.parametrize("part", ["chain", "local"])
+def test_lost_gradients_are_rounded_to_the_nearest_of_others(part, settings, tmp_path):
+    """The client's part beside the recursion written down once more, over all clients' caches."""
+    settings = {
+        **settings,
+        "client_sync": "handoff",
+        "lost_gradients": "nearest",
+        **({"client_part": "local", "shares": "whole"} if part == "local" else {}),
+    }
+    path = tmp_path / "state"
+    learn(path, settings)
+    kept = caches(path, settings)
+    steps = {step.number: step for step in kept["server"].steps}
+    c = coefficients_of([*steps.values()], settings["momentum"])
+    left = {
+        step.number: kept[f"client {step.client}"].gradients(step.number)
+        for step in steps.values()
+        if step.client != ASKING
+    }
+    start = TensorStore(folders(path)["client 0"]).load("segment")
+    wanted = {name: torch.zeros_like(one) for name, one in start.items()}
+    chains = (
+        [left]
+        if part == "chain"
+        else [
+            {number: one for number, one in left.items() if steps[number].client == client}
+            for client in (0, 2)
+        ]
+    )
+    for chain in chains:
+        u = {name: torch.zeros_like(one) for name, one in start.items()}
+        for number in sorted(chain):
+            lost = [
+                step
+                for step in steps
+                if step not in left and min(left, key=lambda one: (abs(one - step), one)) == number
+            ]
+            for name, one in chain[number].items():
+                u[name] += sum(c[step] for step in lost if step < number) * one
+                if one.square().sum() > 1e-20:
+                    u[name] -= (one * u[name]).sum() / one.square().sum() * one
+                u[name] += sum(c[step] for step in lost if step > number) * one
+        wanted = {name: wanted[name] + u[name] for name in wanted}
+    assert max(one.abs().max() for one in wanted.values()) > 1e-4
+
+    projected, keep = [], GradientProjectionClient.keep_weights
+
+    def noticed(client, weights):
+        projected.append(weights)
+        keep(client, weights)
+
+    shutil.rmtree(path / "clients" / str(ASKING))
+    with patch.object(GradientProjectionClient, "keep_weights", noticed):
+        unlearn(path, settings, (f"client:{ASKING}", ASKING), nodes=NUM_CLIENTS - 1, drop=True)
+    # Before they trained on, all of them.
+    for weights in projected[: NUM_CLIENTS - 1]:
+        close({name: weights[name] - start[name] for name in wanted}, wanted)
+    # What is left in the caches is a training that ends where the segment is, as ever.
+    unlearn(path, settings, ("class:3", 0), nodes=NUM_CLIENTS - 1)
+
+
+def test_a_client_cannot_be_dropped_where_nothing_of_it_is_kept(settings, tmp_path):
+    settings = {**settings, "unlearning": "retrain"}
+    path = tmp_path / "state"
+    learn(path, settings)
+    before = tree(path)
+    with pytest.raises(UserError, match=r"--drop-client=.* allowed: with strategy=splitwiper, or"):
+        unlearn(path, settings, (f"client:{ASKING}", ASKING), drop=True)
+    assert tree(path) == before

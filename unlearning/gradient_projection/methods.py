@@ -98,6 +98,7 @@ class GradientProjection(ProjectionMethod):
     uses = ProjectionMethod.uses | {
         "client-part",
         "fine-tune-share",
+        "lost-gradients",
         "projection-beta",
         "shares",
     }
@@ -117,6 +118,11 @@ class GradientProjection(ProjectionMethod):
     def local(self) -> bool:
         """Whether each client goes through its own steps alone where the segment is handed on."""
         return self.settings.client_part == "local"
+
+    @property
+    def rounds_lost(self) -> bool:
+        """Whether gradients of a client that is gone are rounded to those of others."""
+        return self.settings.lost_gradients == "nearest"
 
     @property
     def fine_tune_share(self) -> float:

@@ -91,7 +91,7 @@ class Rewriting:
         step: Step,
         retained: Gradients | None,
         forgotten: Gradients | None,
-        moved: Mapping[str, torch.Tensor],
+        moved: Mapping[str, torch.Tensor | float],
     ) -> None:
         """Rewrite a step.
 
@@ -101,8 +101,8 @@ class Rewriting:
             Which.
         retained, forgotten : dict of str to tensor of float32, or None
             r_t and f_t, None for zero. A step of no retained share is left to `leave_out`.
-        moved : mapping of str to tensor, shape ()
-            β a_t, as `project` returns it.
+        moved : mapping of str to tensor, shape (), or float
+            β a_t, as `project` returns it, less what was added of r_t in another's stead.
         """
         before = self._cache.shifts(step.number)
         if moved or before:

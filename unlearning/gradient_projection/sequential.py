@@ -166,6 +166,9 @@ class SequentialProjection:
         μ of the training.
     rewriting : Rewriting, optional
         What is to make another cache of it on the way; by default the cache stays as it is.
+    stand_ins : mapping of int to (float, float), optional
+        By step of these, as what multiple of its gradient that gradient stands for forgotten shares
+        of earlier steps, and of later ones, that nobody has any more (`stand_ins_of`).
 
     Attributes
     ----------
@@ -185,8 +188,9 @@ class SequentialProjection:
         beta: float = 1.0,
         momentum: float = 0.0,
         rewriting: Rewriting | None = None,
+        stand_ins: Mapping[int, tuple[float, float]] | None = None,
     ) -> None:
-        self._rewriting = rewriting
+        self._rewriting, self._stand_ins = rewriting, dict(stand_ins or {})
         self.removed = removed
         self.evaluations = 0
         self._cache, self._counts, self._coefficient = cache, counts, coefficient
@@ -208,7 +212,8 @@ class SequentialProjection:
         self._replayed_steps = range(replayed_from[0], mixed[-1] + 1) if mixed else range(0)
         # While there is nothing to project, steps matter only to rebuild weights.
         idle = not any(tensor.any() for tensor in removed.values())
-        begins = [step.number for step in self._steps if not idle or counts.get(step.number, 0)][:1]
+        meant = {*counts, *self._stand_ins}
+        begins = [step.number for step in self._steps if not idle or step.number in meant][:1]
         begin = min(replayed_from + begins, default=math.inf)
         self._next = sum(step.number < begin for step in self._steps)
 
@@ -307,9 +312,20 @@ class SequentialProjection:
         c = self._coefficient[step.number]
         if self._rewriting is not None:
             self._rewriting.come_to(step, self.removed, c)
-        moved = project(self.removed, *divided, c, self._beta)
+        before, after = self._stand_ins.get(step.number, (0.0, 0.0))
+        self._stand_in(step, before)
+        moved: dict[str, torch.Tensor | float] = {**project(self.removed, *divided, c, self._beta)}
+        self._stand_in(step, after)
+        if before or after:
+            moved = {name: moved.get(name, 0.0) - (before + after) for name in self.removed}
         if self._rewriting is not None:
             self._rewriting.take(step, *divided, moved)
+
+    def _stand_in(self, step: Step, amount: float) -> None:
+        """Add a multiple of a step's gradient to u, for shares that are lost."""
+        if amount:
+            for name, gradient in self._gradients(step.number).items():
+                self.removed[name] += amount * gradient
 
     def _replayed(self, number: int) -> Replay:
         """Return the weights before a step; those that are kept correct what was rebuilt."""
@@ -325,6 +341,33 @@ class SequentialProjection:
 
     def _here(self, tensors: Gradients) -> Gradients:
         return {name: tensor.to(self._device) for name, tensor in tensors.items()}
+
+
+def stand_ins_of(
+    lost: Mapping[int, float], cached: Sequence[int]
+) -> dict[int, tuple[float, float]]:
+    """Round lost forgotten shares to the gradients that are left of other steps.
+
+    Parameters
+    ----------
+    lost : mapping of int to float
+        By step whose gradient is lost, c_t times the part of its batch that is forgotten.
+    cached : sequence of int
+        The numbers of the steps whose gradients are left, rising.
+
+    Returns
+    -------
+    dict of int to (float, float)
+        By step that stands in: what it adds up to for lost steps before it, and for those after it.
+    """
+    stand_ins: dict[int, tuple[float, float]] = {}
+    for step, amount in lost.items():
+        place = nearest(step, cached)
+        if place is not None:
+            before, after = stand_ins.get(place, (0.0, 0.0))
+            later = amount if step > place else 0.0
+            stand_ins[place] = (before + amount - later, after + later)
+    return stand_ins
 
 
 def _contained(shares: Gradients, whole: Mapping[str, torch.Tensor]) -> Gradients:

@@ -18,6 +18,7 @@ CHANGES = {
     "projection_beta": 0.5,
     "client_part": "local",
     "fine_tune_share": 0.7,
+    "lost_gradients": "nearest",
     "projection_variant": "gs",
     "projection_weighting": "none",
     "projection_devaluation": 0.5,
