@@ -6,15 +6,16 @@ Five clients (``iid``) hold some images between them and hand the client segment
 
 - ``class``: all images of one label;
 - ``tenth``, ``half``, ``most``: a tenth, half, nine tenths of the images of that label;
-- ``client``: all images of one client, to whom as many images of that label were dealt as it holds;
+- ``client``: all images of one client;
 - ``backdoor``: a twentieth of all images, which have a white square in a corner and a wrong label.
 
 Every method but retraining goes on from one and the same learning, which is kept. Reported for each
 method, as a mean over the seeds and, where there are several, how far apart the seeds lie:
 
 - forgotten: accuracy on the test images of the label; of a backdoor, how often the square makes a
-  test image that label;
-- test: accuracy on all test images (of ``class`` and ``client``: on those of the other labels);
+  test image that label; of ``client`` accuracy on its images, which others are like: retraining
+  has them right as often as test images;
+- test: accuracy on all test images (of ``class``: on those of the other labels);
 - membership: area under the curve of telling forgotten images from test images of their kind by
   their loss; 0.5 for who cannot;
 - distance: mean Jensen-Shannon divergence of the outputs on the test images from those of
@@ -133,7 +134,6 @@ def one_seed(
     drawn = np.random.default_rng(seed).permutation(len(data.y_train))
     parts = [np.sort(part) for part in np.array_split(drawn, CLIENTS)]
     if scenario == "client":
-        parts = gathered(parts, data.y_train)
         forgotten = parts[0]
     tests = tuple(np.array_split(np.arange(len(data.y_test)), CLIENTS))
     found, reference, whole = {}, None, (1, 1.0)
@@ -226,18 +226,6 @@ class Continued(LocalRun):
             super()._run(session)
 
 
-def gathered(parts: list[NDArray[Any]], labels: NDArray[Any]) -> list[NDArray[Any]]:
-    """Exchange images such that the first client holds of one label as many as it can."""
-    given = parts[0][labels[parts[0]] != LABEL].tolist()
-    exchanged = [parts[0]]
-    for part in parts[1:]:
-        wanted = part[labels[part] == LABEL][: len(given)]
-        back, given = given[: len(wanted)], given[len(wanted) :]
-        exchanged[0] = np.union1d(np.setdiff1d(exchanged[0], back), wanted)
-        exchanged.append(np.union1d(np.setdiff1d(part, wanted), back))
-    return exchanged
-
-
 def fine_tuned(settings: Mapping[str, Any], epochs: int) -> dict[str, int]:
     """Return the epochs of the methods that have keys for them."""
     if settings["unlearning"] == "fine-tune":
@@ -319,19 +307,27 @@ def measured(
 
     everything = np.arange(len(data.y_test))
     clean, labels = outputs(data.test(everything))
-    probed, _ = outputs(probe.test(everything))
-    backdoor = scenario == "backdoor"
-    about = labels != LABEL if backdoor else labels == LABEL
-    members, _ = outputs(data.train(forgotten[data.y_train[forgotten] == LABEL]))
+    members, learned = outputs(data.train(forgotten))
+    probed, expected = outputs(probe.test(everything))
+    if scenario == "backdoor":
+        probed, expected = probed[labels != LABEL], np.full((labels != LABEL).sum(), LABEL)
+    elif scenario != "client":
+        probed, expected = probed[labels == LABEL], labels[labels == LABEL]
+    judged, right = (members, learned) if scenario == "client" else (probed, expected)
     # High where the loss is low, of forgotten images and of test images of their kind.
-    confidence = np.concatenate([members[:, LABEL], probed[about, LABEL]])
-    is_member = np.repeat([1, 0], [len(members), int(about.sum())])
-    kept = labels != LABEL if scenario in ("class", "client") else np.ones(len(labels), dtype=bool)
+    confidence = np.concatenate([_of(members, learned), _of(probed, expected)])
+    is_member = np.repeat([1, 0], [len(members), len(probed)])
+    kept = labels != LABEL if scenario == "class" else np.ones(len(labels), dtype=bool)
     return {
-        "forgotten": float((probed[about].argmax(1) == LABEL).mean()),
+        "forgotten": float((judged.argmax(1) == right).mean()),
         "test": float((clean.argmax(1) == labels)[kept].mean()),
         "membership": float(roc_auc_score(is_member, confidence)),
     }, clean
+
+
+def _of(probabilities: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the probability of each row's own label."""
+    return probabilities[np.arange(len(labels)), labels]
 
 
 if __name__ == "__main__":
