@@ -53,7 +53,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import jensenshannon
 from sklearn.metrics import roc_auc_score
 
-from models.split import segment_with
+from models.split import Model, segment_with
 from simulations.client_app import ContextStore
 from simulations.data.backdoor import triggered
 from simulations.data.partition import Plan
@@ -62,6 +62,8 @@ from simulations.session.session import Session
 from strategies.script import Script
 from strategies.server_segment import ServerSegment
 from tests.local_grid import LocalRun, client_of, dealt
+
+Weights = Mapping[str, torch.Tensor]
 
 CLIENTS, LABEL = 5, 2
 PARTS = {"tenth": 0.1, "half": 0.5, "most": 0.9}
@@ -160,7 +162,8 @@ def one_seed(
                 # As long as the fine-tuning of the authors' projection.
                 **fine_tuned(settings, arguments.epochs),
             )
-            row, outputs = measured(run, data, scenario, forgotten, probe, arguments.model)
+            learned_by = run.client_state(0), run.server_state
+            row, outputs = measured(learned_by, arguments.model, data, scenario, forgotten, probe)
             phase = run.phases[-1]
             parties = [phase["server"], *phase["clients"]]
             seconds = sum(party["train_seconds"] for party in parties)
@@ -288,17 +291,17 @@ def carried_out(learned: Learned | None, **settings: Any) -> tuple[LocalRun, int
 
 
 def measured(
-    run: LocalRun,
+    weights: tuple[Weights, Weights],
+    model: Model,
     data: Dataset,
     scenario: str,
     forgotten: NDArray[np.int64],
     probe: Dataset,
-    model: str,
 ) -> tuple[dict[str, float], NDArray[np.float64]]:
-    """Return what is to be known of a run's last weights, and their outputs on the test images."""
+    """Return what is to be known of client and server segment, and their outputs on test images."""
     shape = (model, data.input_shape, data.num_classes)
-    client = segment_with("client", *shape, run.client_state(0))
-    server = segment_with("server", *shape, run.server_state).eval()
+    client = segment_with("client", *shape, weights[0])
+    server = segment_with("server", *shape, weights[1]).eval()
 
     def outputs(samples: tuple[torch.Tensor, torch.Tensor]) -> tuple[NDArray[np.float64], Any]:
         with torch.no_grad():

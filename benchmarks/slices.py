@@ -193,7 +193,8 @@ def measured(setting: Setting, slices: int, seed: int, touched: Sequence[int]) -
     alone_for = epochs_of([1] * alone_in, setting.alone)
     whole = sum(on_server()) * setting.epochs
     learned = Part(visits(on_server(), on_server_for) / whole)
-    folder = setting.folder / f"slices-{slices}-{alone_in}-seed-{seed}"
+    named = f"slices-{slices}" + (f"-{alone_in}" if alone_in != slices else "")
+    folder = setting.folder / f"{named}-seed-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     asked, texts = [], []
     for number in touched:
