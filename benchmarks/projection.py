@@ -7,6 +7,7 @@ Five clients (``iid``) hold some images between them and hand the client segment
 - ``class``: all images of one label;
 - ``tenth``, ``half``, ``most``: a tenth, half, nine tenths of the images of that label;
 - ``client``: all images of one client;
+- ``poisoner``: all images of one client, which alone holds the images of ``backdoor``;
 - ``backdoor``: a twentieth of all images, which have a white square in a corner and a wrong label.
 
 Every method but retraining goes on from one and the same learning, which is kept. Reported for each
@@ -25,7 +26,8 @@ method, as a mean over the seeds and, where there are several, how far apart the
 - seconds: of computing, on the server and on all clients, over those of retraining;
 - cache: bytes of the server's gradient cache.
 
-`--codecs` learns once more for each smaller codec of the cache. Networks, epochs and step size can
+`--codecs` learns once more for each smaller codec of the cache; in ``poisoner``, where batches are
+forgotten as a whole or not at all, it can be a sketch. Networks, epochs and step size can
 be chosen; with the defaults a seed of a scenario takes a minute.
 """
 
@@ -94,15 +96,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--model", default="cnn")
     parser.add_argument("--fine-tune-share", type=float, default=0.1)
-    parser.add_argument("--codecs", nargs="*", default=[], help="float16, int8")
-    scenarios = ["class", "client", *PARTS, "backdoor"]
+    parser.add_argument("--codecs", nargs="*", default=[], help="float16, int8, sketch")
+    scenarios = ["class", "client", *PARTS, "backdoor", "poisoner"]
     parser.add_argument("--scenarios", nargs="+", default=scenarios, choices=scenarios)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     name = arguments.data if arguments.data == "digits" else f"npz:{arguments.data}"
     methods = dict(METHODS)
     for codec in arguments.codecs:
-        methods[f"projection, {codec}"] = {**PROJECTION, "cache_codec": codec}
+        whole = {"shares": "whole"} if codec == "sketch" else {}
+        methods[f"projection, {codec}"] = {**PROJECTION, "cache_codec": codec, **whole}
     figures = {}
     for scenario in arguments.scenarios:
         rows: dict[str, list[dict[str, float]]] = {method: [] for method in methods}
@@ -135,7 +138,11 @@ def one_seed(
     data, forgotten, probe = planted(load(name), scenario, seed, arguments.images)
     drawn = np.random.default_rng(seed).permutation(len(data.y_train))
     parts = [np.sort(part) for part in np.array_split(drawn, CLIENTS)]
-    if scenario == "client":
+    if scenario == "poisoner":
+        others = np.setdiff1d(drawn, forgotten, assume_unique=True)
+        parts = [np.sort(part) for part in np.array_split(others, CLIENTS)]
+        parts[0] = np.union1d(parts[0], forgotten)
+    if scenario in ("client", "poisoner"):
         forgotten = parts[0]
     tests = tuple(np.array_split(np.arange(len(data.y_test)), CLIENTS))
     found, reference, whole = {}, None, (1, 1.0)
@@ -247,7 +254,7 @@ def planted(
     drawn = np.random.default_rng(1000 + seed)
     some = drawn.permutation(len(data.y_train))[:images]
     x, y = data.x_train[some].copy(), data.y_train[some].copy()
-    if scenario == "backdoor":
+    if scenario in ("backdoor", "poisoner"):
         wrong = np.flatnonzero(y != LABEL)
         forgotten = np.sort(drawn.choice(wrong, images // 20, replace=False))
         x[forgotten], y[forgotten] = marked(x[forgotten], data.largest), LABEL
@@ -312,7 +319,7 @@ def measured(
     clean, labels = outputs(data.test(everything))
     members, learned = outputs(data.train(forgotten))
     probed, expected = outputs(probe.test(everything))
-    if scenario == "backdoor":
+    if scenario in ("backdoor", "poisoner"):
         probed, expected = probed[labels != LABEL], np.full((labels != LABEL).sum(), LABEL)
     elif scenario != "client":
         probed, expected = probed[labels == LABEL], labels[labels == LABEL]

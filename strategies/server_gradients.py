@@ -98,6 +98,9 @@ class ServerGradients:
         self._cache = GradientCache(self._files, run, codec, every)
         rewritten = _WEIGHTS_EVERY_REWRITTEN if lasting else 0
         self._weights_every = rewritten or (0 if codec == "float32" else _WEIGHTS_EVERY)
+        if codec == "sketch":
+            # Nothing is rebuilt from it, and these would take half as much again.
+            self._weights_every = 0
         return run
 
     def go_on(self) -> tuple[int, int]:

@@ -452,6 +452,10 @@ def test_what_gradient_projection_cannot_do_is_refused():
     for chosen, line in (
         ({"cache-every": 2}, "cache-every=2 is not possible; allowed: 1 (shares='recompute'"),
         ({"client-part": "local"}, "client-part='local' is not possible; allowed: chain (shares"),
+        (
+            {"cache-codec": "sketch"},
+            "cache-codec='sketch' is not possible; allowed: float32, float",
+        ),
         ({"skip-absent": True}, "skip-absent=True is not possible; allowed: False"),
         ({"init-from": "splitwiper"}, "init-from='splitwiper' is not possible; allowed: 'fresh'"),
         ({"projection-variant": "gs"}, "projection-variant='gs' is not possible; allowed: 'raw'"),
@@ -463,7 +467,7 @@ def test_what_gradient_projection_cannot_do_is_refused():
     ):
         message = refusal(RunConfig.from_mapping(projection | chosen).check)
         assert message.startswith(line)
-    whole = {"shares": "whole", "cache-every": 2, "client-part": "local"}
+    whole = {"shares": "whole", "cache-every": 2, "client-part": "local", "cache-codec": "sketch"}
     RunConfig.from_mapping(projection | whole).check()
 
 

@@ -123,8 +123,9 @@ def close(left, right):
         {"cache_codec": "float16"},
         {"cache_codec": "int8", "client_sync": "handoff"},
         {"shares": "whole", "cache_every": 3},
+        {"shares": "whole", "cache_codec": "sketch"},
     ],
-    ids=["own segments", "handoff", "whole", "float16", "int8", "every third"],
+    ids=["own segments", "handoff", "whole", "float16", "int8", "every third", "sketch"],
 )
 def test_a_later_process_forgets_as_the_run_that_learned_would(settings, more, tmp_path):
     settings = {**settings, **more}

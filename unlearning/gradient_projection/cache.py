@@ -35,9 +35,9 @@ class GradientCache:
         in it are left alone.
     run : str
         Names the training; a cache of another one is refused.
-    codec : "float32", "float16" or "int8"
+    codec : "float32", "float16", "int8" or "sketch"
         How gradients are kept. An 8-bit value is off by at most half of 1/127 of the largest of its
-        tensor.
+        tensor, one of a sketch by the size of seven others.
     every : int
         Gradients are kept of steps 0, s, 2s and so on; the other steps are known without.
 

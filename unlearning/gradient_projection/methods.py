@@ -131,6 +131,9 @@ class GradientProjection(ProjectionMethod):
 
     def check(self) -> None:
         """Refuse what the weights of a step would have to be known for, where they are not."""
+        if self.shares == "recompute" and self.codec == "sketch":
+            allowed = "float32, float16, int8 (weights are rebuilt), or shares='whole'"
+            raise refuse("cache-codec", self.codec, allowed)
         if self.shares == "recompute" and self.every > 1:
             allowed = "1 (shares='recompute' rebuilds weights from every step), or shares='whole'"
             raise refuse("cache-every", self.every, allowed)

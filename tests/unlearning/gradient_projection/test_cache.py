@@ -10,7 +10,7 @@ from torch import nn
 from tests.refusals import refusal
 from unlearning.gradient_projection import cache as gradient_cache
 from unlearning.gradient_projection.cache import GradientCache
-from unlearning.gradient_projection.codec import CODECS
+from unlearning.gradient_projection.codec import CODECS, encode
 from unlearning.gradient_projection.recorder import Recorder
 from unlearning.gradient_projection.sequential import Replay, coefficients
 from unlearning.gradient_projection.steps import Step
@@ -77,6 +77,45 @@ def test_codecs_are_smaller():
     }
     assert sizes["int8"] < 0.5 * sizes["float32"]
     assert sizes["float16"] < 0.6 * sizes["float32"]
+    large = {"weight": torch.randn(100, 100)}
+    kept = {codec: sum(one.nbytes for one in encode(large, codec).values()) for codec in CODECS}
+    assert kept["sketch"] < 0.13 * kept["float32"]
+
+
+def sketched(*gradients):
+    cache = GradientCache({}, "a run", "sketch")
+    for number, gradient in enumerate(gradients):
+        cache.add(Step(number, 0, 1, 0.1), {"weight": gradient})
+    return [cache.gradients(number)["weight"] for number in range(len(gradients))]
+
+
+@given(seed=st.integers(0, 1000), left=st.floats(-3, 3), right=st.floats(-3, 3))
+@settings(deadline=None, max_examples=30)
+def test_a_sketch_of_a_sum_is_the_sum_of_sketches(seed, left, right):
+    generator = torch.Generator().manual_seed(seed)
+    one, two = (torch.randn(30, 9, generator=generator) for _ in range(2))
+    both, first, second = sketched(left * one + right * two, one, two)
+    assert both.shape == (30, 9)
+    torch.testing.assert_close(both, left * first + right * second, atol=1e-4, rtol=1e-4)
+
+
+def test_a_sketch_is_right_on_average_and_keeps_small_tensors_as_they_are():
+    """The draw is one for each size: over many sizes a value comes back, and so does a product."""
+    values, products, wanted = [], [], []
+    for size in range(400, 800):
+        one = torch.zeros(size)
+        one[7] = 1.0
+        two = torch.randn(size, generator=torch.Generator().manual_seed(size))
+        (found, other) = sketched(one, two)
+        values.append(other[7] - two[7])
+        # Sums of eight: the product of two sketches as they are read is eight times as large.
+        products.append(found @ other / 8)
+        wanted.append(two[7])
+        assert found[7] == 1.0
+    assert abs(np.mean(values)) < 0.5
+    assert np.corrcoef(products, wanted)[0, 1] > 0.2
+    small = torch.randn(8, 8)
+    assert torch.equal(sketched(small)[0], small)
 
 
 def test_a_gradient_of_zeros_stays_zero():
