@@ -74,3 +74,31 @@ def test_a_request_weeks_later(tmp_path):
     )
     assert changed.returncode == 3
     assert "changed since it was signed" in changed.stderr
+
+
+def test_gradients_of_a_client_that_is_gone_weeks_later(tmp_path):
+    """Everybody else trains on; the server takes back what the client did, from its own cache."""
+    chosen = {
+        "strategy": "vanilla",
+        "unlearning": "gradient-projection",
+        "client_sync": "handoff",
+        "distribution": "iid",
+        "server_epochs": 2,
+        "forget": "",
+    }
+    learned = split_unlearning(
+        *("run", "--clients", "3"), *settings(state_dir="state", **chosen), folder=tmp_path
+    )
+    assert learned.returncode == 0, learned.stderr
+    shutil.rmtree(tmp_path / "state" / "clients" / "1")
+    dropped = split_unlearning(
+        *("unlearn", "state", "--drop-client", "--client", "1"), folder=tmp_path
+    )
+    assert dropped.returncode == 0, dropped.stderr
+    learn, unlearn = json.loads((tmp_path / "state" / "result.json").read_text())["phases"]
+    assert any("gradients are gone" in line for line in unlearn["approximations"])
+
+    there = str(tmp_path / "there")
+    assert learn["digests"] == LocalRun(3, state_dir=there, **chosen).digests
+    receive(held(there), [("client:1", 1)], drop=True)
+    assert unlearn["digests"] == LocalRun(2, state_dir=there, **chosen).digests
