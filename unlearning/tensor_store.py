@@ -49,6 +49,11 @@ class TensorStore:
             return load_file(self._store.path(name))
         return load(self._store[name])
 
+    def expect(self, name: str) -> None:
+        """Have a folder's file read ahead, if there is such a name: it is asked for next."""
+        if isinstance(self._store, StateFolder) and name in self._store:
+            self._store.expect(name)
+
     def bytes(self, name: str) -> int:
         """Return the size of what is kept under a name, in bytes; a folder's file is not read."""
         if isinstance(self._store, StateFolder):

@@ -292,6 +292,10 @@ class GradientCache:
     def _piece(self, first: int) -> dict[str, torch.Tensor]:
         """Return the piece that begins with a step; the last ones read are at hand."""
         if first not in self._pieces:
+            # Read from disk while this piece is worked on.
+            following = bisect_right(self._starts, first)
+            if following < len(self._starts):
+                self._kept.expect(f"{_GRADIENTS}{self._starts[following]}")
             steps = unpack(self._load(_STEPS, first), self._run)
             numbers = [step.number for step in steps if self.holds(step.number)]
             stacked = self._kept.mapped(f"{_GRADIENTS}{first}") if numbers else {}

@@ -229,3 +229,31 @@ def test_weights_on_the_way_come_with_their_momentum():
         replay.take(cache.gradients(number), 0.1)
     for name, weight in befores[9].items():
         assert torch.equal(replay.weights[name], weight)
+
+
+def test_what_is_read_next_is_asked_for_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(gradient_cache, "_PIECE_BYTES", 1)
+    folder = StateFolder(tmp_path / "kept")
+    folder.begin("attempt")
+    filled(folder, range(3))
+    folder.flush()
+    folder.commit("attempt")
+    expected = []
+    monkeypatch.setattr(StateFolder, "expect", lambda _, name: expected.append(name))
+    found = GradientCache(StateFolder(tmp_path / "kept"), "a run")
+    for number in range(3):
+        found.gradients(number)
+    assert expected == ["gradients-1", "gradients-2"]
+
+
+def test_asking_for_what_is_gone_changes_nothing(tmp_path):
+    folder = StateFolder(tmp_path / "kept")
+    folder.begin("attempt")
+    folder["one"] = b"kept"
+    folder.flush()
+    folder.commit("attempt")
+    folder.expect("one")
+    assert folder["one"] == b"kept"
+    for file in (tmp_path / "kept").glob("one*"):
+        file.unlink()
+    folder.expect("one")
