@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -314,8 +315,14 @@ def environment(
         "precision": config.precision,
         "server_device": server_device,
         "client_devices": sorted(client_devices),
-        **{name: version(name) for name in ("flwr", "ray", "torch", "numpy")},
+        **{name: _version(name) for name in ("flwr", "ray", "torch", "numpy")},
     }
+
+
+# Reading it parses a package's whole description, ten milliseconds that each phase would wait for.
+@cache
+def _version(package: str) -> str:
+    return version(package)
 
 
 def distribution(prepared: Preparation) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack, redirect_stdout
-from functools import lru_cache
 from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
@@ -204,12 +203,9 @@ def _fork(job):
 
 def main():
     """Do the jobs that come in, line by line."""
-    from simulations.session import result
     from tests.state import bench
 
-    # Done once, before any fork, what a process does the first time that it learns; and what
-    # takes long and has nothing to do with a state-dir.
-    result.version = lru_cache(result.version)
+    # Done once, before any fork, what a process does the first time that it learns.
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
         settings = {**bench.SLICED, "dataset": bench.few_digits(Path(folder) / "digits.npz")}
         bench.learn(Path(folder) / "state", settings)
