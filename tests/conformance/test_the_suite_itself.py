@@ -309,6 +309,8 @@ def test_what_cannot_be_put_through_the_suite_is_refused_in_one_line(path, reaso
 
 def call(folder, *arguments):
     command = [sys.executable, "-m", "pytest", "tests/conformance", "-p", "no:cacheprovider"]
+    # More processes than this one would spend longer on their imports than on the tests.
+    command += ["-n", "0"]
     return subprocess.run(
         [*command, *arguments],
         cwd=ROOT,
