@@ -11,6 +11,9 @@ from models.errors import UserError
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
+# Of files with tests that take minutes.
+_LONG = ("conformance", "flower", "slow")
+
 # Where data sets are kept for all processes of the tests, those of xdist among them.
 _CACHE = "XDG_CACHE_HOME"
 
@@ -59,6 +62,12 @@ def pytest_configure(config):
 def pytest_unconfigure(config):
     if not hasattr(config, "workerinput"):
         shutil.rmtree(os.environ.pop(_CACHE), ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items):
+    """Have long files begin first, so that no process is left alone with one of them at the end."""
+    long = {item.path for item in items if any(map(item.get_closest_marker, _LONG))}
+    items.sort(key=lambda item: item.path not in long)
 
 
 def pytest_ignore_collect(collection_path, config):
