@@ -103,6 +103,9 @@ def environment_of(folder: Path) -> dict[str, str]:
         "PATH": _search_path(),
         "PYTHONIOENCODING": "utf-8",
         "PYTHONUNBUFFERED": "1",
+        # Flower's clients need processes with an environment of their own: those that Ray starts
+        # ahead, one for each CPU, would never be used.
+        "RAY_prestart_worker_first_driver": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     if not environment.get("RAY_ADDRESS"):
