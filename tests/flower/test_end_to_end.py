@@ -27,7 +27,7 @@ def split_unlearning(*arguments, folder, **environment):
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **environment},
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=480,
             check=False,
         )
         # Ray gives its own start 30 seconds, which a busy machine can take: once more, then.
@@ -65,14 +65,6 @@ def test_the_main_job(tmp_path):
         assert word in done.stdout
     assert not (tmp_path / "results" / "log.txt").exists()
     assert_equals_one_process(result, LocalRun(5))
-
-
-def test_what_the_clients_left_nothing_for_is_refused_with_the_numbers(tmp_path):
-    done = split_unlearning("run", *settings(server_num_cpus=1), folder=tmp_path)
-    assert done.returncode == 1
-    (line,) = done.stderr.strip().splitlines()
-    assert "server-num-cpus=1 and server-num-gpus=0 do not fit beside the clients" in line
-    assert "0 CPUs and 0 GPUs are free" in line
 
 
 def test_a_plug_in_by_dotted_path_runs_and_its_failure_is_told_in_one_line(tmp_path):
