@@ -209,9 +209,10 @@ class SplitClient(ActingClient):
         size, seed = self.training.batch_size, self.training.seed
         for rows in visits(visited.ids, size, seed, stage.name, self.client, epoch):
             ids = visited.ids[rows]
-            mask = torch.from_numpy(np.isin(ids, forgotten))
-            known = Batch(ids, visited.y[torch.from_numpy(rows)], mask, self.num_labels)
-            yield moved(visited.x[torch.from_numpy(rows)], device()), known
+            mask = np.isin(ids, forgotten) if len(forgotten) else np.zeros(len(ids), dtype=bool)
+            places = torch.from_numpy(rows)
+            known = Batch(ids, visited.y[places], torch.from_numpy(mask), self.num_labels)
+            yield moved(visited.x[places], device()), known
 
     def meant_by(self, request: int) -> Ids:
         """Return the ids of this client's samples that a request meant, by its number."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable
@@ -106,7 +107,7 @@ def finite(loss: torch.Tensor) -> torch.Tensor:
     ValueError
         If it is not finite: nothing that follows would mean anything.
     """
-    if not loss.isfinite():
+    if not math.isfinite(loss.item()):
         raise ValueError(
             "training diverged: the loss is not finite; a lower learning-rate may mend it"
         )
