@@ -13,9 +13,10 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from models.errors import UserError
@@ -103,6 +104,7 @@ class StateFolder(MutableMapping[str, bytes]):
         self._current = _Manifest.read(path / _CURRENT) or _Manifest("", {})
         self._staged: _Manifest | None = None
         self._verified: set[str] = set()
+        self._ahead: dict[str, Thread] = {}
         self._unsynced: set[Path] = set()
         self._changed = False
 
@@ -139,23 +141,26 @@ class StateFolder(MutableMapping[str, bytes]):
         """
         file = self._files[name]
         path = self._path / file.file
+        if ahead := self._ahead.pop(file.file, None):
+            ahead.join()
         if file.file not in self._verified:
-            sha = hashlib.sha256()
-            with explained(path), path.open("rb") as opened:
-                while block := opened.read(_BLOCK_BYTES):
-                    sha.update(block)
-            if sha.hexdigest() != file.sha256:
+            if _sha256(path) != file.sha256:
                 raise damaged(path)
             self._verified.add(file.file)
         return path
 
     def expect(self, name: str) -> None:
-        """Have the system begin to read a file that is read next; nothing is waited for."""
-        path = self._path / self._files[name].file
-        # One that is missing is refused by who reads it.
-        if hasattr(os, "posix_fadvise") and path.exists():
-            with explained(path), path.open("rb") as opened:
-                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+        """Begin to read a file that is asked for next, and to compare it, in a thread."""
+        file = self._files[name]
+        if file.file not in self._verified and file.file not in self._ahead:
+            self._ahead[file.file] = Thread(target=self._compare, args=(file,), daemon=True)
+            self._ahead[file.file].start()
+
+    def _compare(self, file: _File) -> None:
+        # What is wrong with it is said to who asks for it.
+        with suppress(StateError):
+            if _sha256(self._path / file.file) == file.sha256:
+                self._verified.add(file.file)
 
     def bytes_of(self, name: str) -> int:
         """Return the size of the file that holds a name, in bytes, as it was written.
@@ -323,6 +328,15 @@ def check_format(content: dict[str, Any], path: Path) -> None:
             f"{path} is in format {content['format']!r}; this version reads format {FORMAT}: use "
             "the version of split-unlearning that wrote it"
         )
+
+
+def _sha256(path: Path) -> str:
+    """Return what a file holds, as one number; raises `StateError` if it cannot be read."""
+    sha = hashlib.sha256()
+    with explained(path), path.open("rb") as opened:
+        while block := opened.read(_BLOCK_BYTES):
+            sha.update(block)
+    return sha.hexdigest()
 
 
 def write_durably(path: Path, data: bytes) -> None:

@@ -537,3 +537,25 @@ class FolderAndDict(RuleBasedStateMachine):
 
 TestFolderAndDict = FolderAndDict.TestCase
 TestFolderAndDict.settings = settings(deadline=None, max_examples=40, stateful_step_count=25)
+
+
+@pytest.mark.parametrize("what", ["whole", "edited", "gone"])
+def test_what_is_read_ahead_is_as_sound_as_what_is_not(what, tmp_path):
+    kept = StateFolder(tmp_path / "kept")
+    kept.begin("attempt")
+    kept["one"] = b"kept"
+    kept.flush()
+    kept.commit("attempt")
+    (file,) = (one for one in (tmp_path / "kept").iterdir() if one.read_bytes() == b"kept")
+    if what == "edited":
+        file.write_bytes(b"left")
+    elif what == "gone":
+        file.unlink()
+    again = StateFolder(tmp_path / "kept")
+    again.expect("one")
+    again.expect("one")
+    if what == "whole":
+        assert again["one"] == b"kept"
+    else:
+        with pytest.raises(StateError):
+            again["one"]

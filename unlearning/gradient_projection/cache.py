@@ -231,6 +231,8 @@ class GradientCache:
     def gradients(self, number: int) -> Gradients:
         """Return the gradients of a step whose gradients are kept, float32, on the CPU.
 
+        Not to be written to: they may be the file itself, mapped.
+
         Raises
         ------
         KeyError

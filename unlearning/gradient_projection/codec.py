@@ -57,12 +57,12 @@ def encode(gradients: Mapping[str, torch.Tensor], codec: Codec) -> dict[str, tor
 
 
 def decode(encoded: Mapping[str, torch.Tensor]) -> Gradients:
-    """Return what `encode` wrote, as float32 and copies."""
+    """Return what `encode` wrote, as float32; what was float32 is itself, and not to be changed."""
     gradients = {}
     for key, tensor in encoded.items():
         kind, _, name = key.partition("/")
         if kind == "value":
-            gradients[name] = tensor.to(torch.float32, copy=True)
+            gradients[name] = tensor.to(torch.float32)
         elif kind == "int8":
             gradients[name] = tensor.to(torch.float32) * encoded[f"scale/{name}"]
         elif kind == "sketch":

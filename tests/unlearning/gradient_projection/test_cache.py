@@ -244,16 +244,3 @@ def test_what_is_read_next_is_asked_for_before(tmp_path, monkeypatch):
     for number in range(3):
         found.gradients(number)
     assert expected == ["gradients-1", "gradients-2"]
-
-
-def test_asking_for_what_is_gone_changes_nothing(tmp_path):
-    folder = StateFolder(tmp_path / "kept")
-    folder.begin("attempt")
-    folder["one"] = b"kept"
-    folder.flush()
-    folder.commit("attempt")
-    folder.expect("one")
-    assert folder["one"] == b"kept"
-    for file in (tmp_path / "kept").glob("one*"):
-        file.unlink()
-    folder.expect("one")
