@@ -17,6 +17,9 @@ from models.errors import UserError
 from unlearning.exactness import Ids, mixed
 from unlearning.stages import Stage
 
+# How many of all visits steps take, in proportion.
+_FIRST_AND_LAST, _BETWEEN = 7, 2
+
 
 def slice_of(ids: Ids, slices: int, seed: int) -> Ids:
     """Return in which slice each sample is, from 0.
@@ -41,10 +44,10 @@ def slice_of(ids: Ids, slices: int, seed: int) -> Ids:
 def epochs_of(sizes: Sequence[int], epochs: int) -> list[int]:
     """Return how many epochs each step trains: most in the first step and in the last.
 
-    Of all sample visits each step between takes ``1 / 2S``, half of what would be its part of S,
-    and the first and the last share the others. A step visits its slice and all before it, so its
-    epochs are these visits over how much it has seen; rounded down, at least one. In all that is no
-    more visits than `epochs` over everything, unless there are fewer epochs than slices.
+    Of all sample visits the first and the last step take 3.5 times as many each as one between. A
+    step visits its slice and all before it, so its epochs are these visits over how much it has
+    seen; rounded down, at least one. In all that is no more visits than `epochs` over everything,
+    unless there are fewer epochs than slices.
 
     The last step is the one that sees everything: the longer it is the nearer is what is learned to
     what is learned without slices, and the more does each request redo. What the first takes keeps
@@ -62,8 +65,8 @@ def epochs_of(sizes: Sequence[int], epochs: int) -> list[int]:
         Over everything, if it were one slice.
     """
     steps, everything = len(sizes), sum(sizes)
-    parts = [2] * steps
-    parts[0] = parts[-1] = steps + 2
+    parts = [_BETWEEN] * steps
+    parts[0] = parts[-1] = _FIRST_AND_LAST
     return [
         max(1, epochs * everything * part // (sum(parts) * visited)) if epochs else 0
         for part, visited in zip(parts, accumulate(sizes), strict=True)
