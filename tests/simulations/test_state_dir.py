@@ -180,13 +180,13 @@ def test_what_another_version_wrote_is_refused_with_both_formats(path):
         b"",
         b"format =",
         b"\xff\xfe",
-        b"format = 1\n[config]\nseed = 0\n",
-        b"format = 1\nclients = 3\n",
-        b'format = 1\nclients = "three"\n[config]\nseed = 0\n',
-        b"format = 1\nclients = 3\nconfig = 4\n",
-        b"format = 1\nclients = 3\n[config]\nsede = 0\n",
-        b'format = 1\nclients = 3\n[config]\nseed = "0"\n',
-        b"format = 1\nclients = 3\n[config]\nseed = -1\n",
+        b"format = %d\n[config]\nseed = 0\n" % FORMAT,
+        b"format = %d\nclients = 3\n" % FORMAT,
+        b'format = %d\nclients = "three"\n[config]\nseed = 0\n' % FORMAT,
+        b"format = %d\nclients = 3\nconfig = 4\n" % FORMAT,
+        b"format = %d\nclients = 3\n[config]\nsede = 0\n" % FORMAT,
+        b'format = %d\nclients = 3\n[config]\nseed = "0"\n' % FORMAT,
+        b"format = %d\nclients = 3\n[config]\nseed = -1\n" % FORMAT,
     ],
 )
 def test_a_run_that_cannot_be_read_is_named(path, content):
@@ -340,7 +340,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 # Beginning, and beginning again.
 
 
-@pytest.mark.parametrize("left", [b"", b"format = 1\ncli"], ids=["nothing", "part"])
+@pytest.mark.parametrize("left", [b"", b"format = %d\ncli" % FORMAT], ids=["nothing", "part"])
 def test_what_was_not_begun_to_its_end_is_begun_again(tmp_path, left):
     path = tmp_path / "state"
     config = RunConfig.from_mapping({"state-dir": str(path), "seed": 1})

@@ -38,7 +38,7 @@ from tests.state.bench import (
     unlearn,
 )
 from unlearning import state_folder
-from unlearning.state_folder import StateError, StateFolder, checksum
+from unlearning.state_folder import FORMAT, StateError, StateFolder, checksum
 
 
 @pytest.fixture(scope="module")
@@ -522,18 +522,23 @@ _KEPT = ("current", "segment", "step-1")
 
 
 def test_another_format_is_called_by_its_name(state, sliced):
-    for name, old, new in (
-        ("run.toml", b"format = 1", b"format = 2"),
-        ("server/current.json", b'"format": 1', b'"format": 2'),
-        ("clients/1/current.json", b'"format": 1', b'"format": 2'),
+    other = FORMAT + 1
+    for name, said in (
+        ("run.toml", b"format = %d"),
+        ("server/current.json", b'"format": %d'),
+        ("clients/1/current.json", b'"format": %d'),
     ):
+        old, new = said % FORMAT, said % other
         data = (state / name).read_bytes()
         assert old in data
         (state / name).write_bytes(data.replace(old, new))
         before = without_journal(tree(state))
         with pytest.raises((StateError, ClientFailureError)) as error:
             unlearn(state, sliced, ("class:2", 1))
-        assert f"{state / name} is in format 2; this version reads format 1" in one_line(error)
+        assert (
+            f"{state / name} is in format {other}; this version reads format {FORMAT}"
+            in one_line(error)
+        )
         assert without_journal(tree(state)) == before
         (state / name).write_bytes(data)
 
