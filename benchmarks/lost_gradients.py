@@ -1,4 +1,4 @@
-"""What it is worth to round the gradients of a client that is gone to those of others.
+"""How well clients that are gone, or away, are done without, and what rounding to others is worth.
 
     python benchmarks/lost_gradients.py --seeds 3
 
@@ -10,6 +10,8 @@ of the cut, which put more and more of the network into the client segment:
 - there: the client is there after all, and its gradients are projected out of both sides;
 - none: it is dropped, and nothing stands for its gradients (``lost-gradients=none``);
 - nearest: it is dropped, and the nearest gradient of another client stands for each of its own;
+- one away, three away: the client is there after all, and so many of the others are not: nothing is
+  projected off their gradients of the client segment, and they do not train on;
 - original, retrain, fine-tune: nothing is forgotten; everybody begins anew, or trains on for as
   long as after a projection, without the client.
 
@@ -50,6 +52,7 @@ from tests.state.bench import folders, learn, unlearn
 from unlearning.tensor_store import TensorStore
 
 CUTS = ("block1", "block2", "block3")
+AWAY: dict[str, list[int]] = {"one away": [2], "three away": [2, 3, 4]}
 OTHERS: dict[str, dict[str, Any]] = {
     "original": {"unlearning": "none"},
     "retrain": {"unlearning": "retrain"},
@@ -106,7 +109,7 @@ def at_a_cut(
     found: dict[str, dict[str, float]] = {}
     steps: dict[str, torch.Tensor] = {}
     with tempfile.TemporaryDirectory() as folder, dealt(data, Plan(tuple(parts), tests)):
-        for way in ("there", "none", "nearest"):
+        for way in ("there", "none", "nearest", *AWAY):
             kept, steps[way] = projected(Path(folder) / way, settings, way)
             found[way], _ = judge(kept, probe=probe)
         for way, more in OTHERS.items():
@@ -122,7 +125,8 @@ def projected(
 ) -> tuple[tuple[Weights, Weights], torch.Tensor]:
     """Learn, and forget the first client; return both segments, and what moved the client's."""
     settings = {**settings, "unlearning": "gradient-projection", "forget": ""}
-    if way != "there":
+    gone, absent = way in ("none", "nearest"), AWAY.get(way, [])
+    if gone:
         settings["lost_gradients"] = way
     moved, keep = [], GradientProjectionClient.keep_weights
 
@@ -133,11 +137,11 @@ def projected(
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         learn(path, settings, CLIENTS)
         before = segment_of(path)
-        gone = way != "there"
         if gone:
             shutil.rmtree(path / "clients" / "0")
         with patch.object(GradientProjectionClient, "keep_weights", noticed):
-            run = unlearn(path, settings, ("client:0", 0), nodes=CLIENTS - gone, drop=gone)
+            nodes = CLIENTS - gone - len(absent)
+            run = unlearn(path, settings, ("client:0", 0), nodes=nodes, drop=gone, absent=absent)
     assert run is not None
     # Everybody moves by the same, before anybody trains on.
     step = torch.cat([(moved[0][name] - before[name]).flatten() for name in before])

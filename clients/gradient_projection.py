@@ -106,8 +106,8 @@ class GradientProjectionClient(VanillaClient):
         steps = [step for step in cache.steps if first <= step.number < stop]
         rewriting = None
         if message.fields["lasting"]:
-            velocity = _tensors(message, _VELOCITY) if hands_on else self.state.load(_VELOCITY)
-            rewriting = Rewriting(cache, self.training.momentum, _here(velocity or {}))
+            velocity = self._velocity(message, steps[0], hands_on)
+            rewriting = Rewriting(cache, self.training.momentum, velocity)
         projection = SequentialProjection(
             cache,
             self._counts(cache.steps),
@@ -132,12 +132,14 @@ class GradientProjectionClient(VanillaClient):
         if rewriting is not None:
             rewriting.finish()
             velocity = rewriting.velocity
+        answer = Message("project", {"stage": steps[-1].stage})
         if hands_on:
-            return Message("project", tensors=_carried(removed) | _carried(velocity, _VELOCITY))
+            answer.tensors = _carried(removed) | _carried(velocity, _VELOCITY)
+            return answer
         self.state.save(_REMOVED, removed)
         if velocity:
             self.state.save(_VELOCITY, velocity)
-        return Message("project")
+        return answer
 
     @action
     def take_step(self, message: Message) -> Message:
@@ -229,6 +231,17 @@ class GradientProjectionClient(VanillaClient):
                 name: torch.zeros_like(one) for name, one in self.kept_segment().named_parameters()
             }
         return _here(begun)
+
+    def _velocity(self, message: Message, step: Step, hands_on: bool) -> Gradients:
+        """Return by how much momentum differs, before a step, from what it was in learning."""
+        if not hands_on:
+            return _here(self.state.load(_VELOCITY) or {})
+        # Steps of a client that is away or gone are gone past; with each stage it begins anew.
+        if message.fields.get("left-stage", step.stage) != step.stage:
+            return {}
+        passed = step.number - int(message.fields.get("left-before", step.number))
+        faded = self.training.momentum**passed
+        return _here({name: faded * one for name, one in _tensors(message, _VELOCITY).items()})
 
     def _share(self, link: Link, weights: Gradients, step: Step) -> Gradients:
         """Return the forgotten samples' share of a batch's gradient, at the weights of its step."""

@@ -139,6 +139,10 @@ def unlearn(
         bool,
         typer.Option("--again", help="What was asked before is asked anew, of what is left."),
     ] = False,
+    absent: Annotated[
+        list[int] | None,
+        typer.Option(metavar="NUMBER", help="A client that is away; the others go on without it."),
+    ] = None,
     withdraw: Annotated[
         bool,
         typer.Option("--withdraw", help="Take back what was asked and cannot be finished."),
@@ -165,8 +169,9 @@ def unlearn(
         state = held(path)
         assert state.config is not None
         if withdraw:
-            if forget or drop_client:
-                raise refuse("--withdraw", True, "no --forget and no --drop-client beside it")
+            if forget or drop_client or absent:
+                allowed = "no --forget, no --drop-client and no --absent beside it"
+                raise refuse("--withdraw", True, allowed)
             with state.locked():
                 taken = take_back(held(path))
             typer.echo(f"withdrawn, and not forgotten: {'; '.join(taken)}")
@@ -183,7 +188,7 @@ def unlearn(
             with state.locked():
                 # Read again: until now another process may have had it.
                 state = held(path)
-                tasks = receive(state, requests, drop_client, again)
+                tasks = receive(state, requests, drop_client, again, absent or [])
         except AlreadyForgottenError as done:
             typer.echo(str(done))
             return

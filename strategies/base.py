@@ -166,6 +166,19 @@ class SplitStrategy(ScriptedStrategy):
         )
 
     @classmethod
+    def can_miss_clients(cls, method: UnlearningMethod) -> bool:
+        """Say whether forgetting can go on while clients that ask for nothing are away.
+
+        Where all of them are needed, that is. Those that are there are `reachable`.
+        """
+        return False
+
+    @property
+    def reachable(self) -> list[int]:
+        """The clients that take part and can be reached, in order."""
+        return [client for client in self.clients if client in self.present]
+
+    @classmethod
     def needed(cls, clients: Sequence[int], asking: Collection[int]) -> list[int]:
         """Return which of all clients are asked something when some of them ask to forget."""
         return list(clients)

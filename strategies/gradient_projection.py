@@ -32,6 +32,9 @@ class GradientProjection(Vanilla):
     rewritten (`unlearning.gradient_projection.rewriting`), the fine-tuning is cached too, and the
     next request goes on from there.
 
+    A client that is away while others forget is gone past: what it gave stays, nothing is projected
+    off it, and it does not train on. A segment that was handed on waits for it with the server.
+
     With ``client-sync = handoff`` what is to be added to the client segment travels through the
     turns in the order of the steps; with ``none`` each client that asked works on its own.
     "Tackling Sequential Entanglement in Split Unlearning" (MIPR 2025) has the second.
@@ -46,6 +49,7 @@ class GradientProjection(Vanilla):
         self._run = ""
         self._first, self._stage = 0, 0
         self._touched: dict[int, dict[int, int]] = {}
+        self._carried: dict[str, Array] = {}
 
     def learn(self) -> Script:
         """Train as vanilla does; cache every gradient if that is how to forget."""
@@ -91,13 +95,13 @@ class GradientProjection(Vanilla):
         if self._lasting:
             # What requests before this one meant is in no cache by now.
             self._touched = {}
-        self._take_up(self.method)
+        yield from self._take_up(self.method)
         yield self.ask_to_forget(requests, "leave-out")
         replies = yield self.ask(requests, "locate", cache_run=self._run)
         for reply in replies:
             steps, counts = (reply.message.tensors[name] for name in ("steps", "counts"))
             self._touched[reply.client] = dict(zip(steps.tolist(), counts.tolist(), strict=True))
-        self.approximations = self.method.approximations(self._lasting)
+        self.approximations = self._approximations(self.method)
         if isinstance(self.method, SequentialMethod):
             forgotten = self._forgotten_steps()
             asking = [client for client in self.clients if self._touched.get(client)]
@@ -117,6 +121,11 @@ class GradientProjection(Vanilla):
         return isinstance(method, SequentialMethod)
 
     @classmethod
+    def can_miss_clients(cls, method: UnlearningMethod) -> bool:
+        """Say yes of the recursion: what it has not projected off can be left as it is."""
+        return isinstance(method, SequentialMethod)
+
+    @classmethod
     def needed_to_drop(cls, clients: Sequence[int]) -> list[int]:
         """Return everybody who is left: they all train on."""
         return list(clients)
@@ -131,9 +140,9 @@ class GradientProjection(Vanilla):
         method = self.method
         assert isinstance(method, SequentialMethod)
         self.clients = [client for client in self.clients if client not in clients]
-        self._take_up(method)
+        yield from self._take_up(method)
         lost = self.server.steps_of(clients)
-        self.approximations = method.approximations(self._lasting)
+        self.approximations = self._approximations(method)
         stand_ins: dict[int, tuple[float, float]] = {}
         if self.hands_on:
             self.approximations.append(
@@ -148,19 +157,19 @@ class GradientProjection(Vanilla):
                 stand_ins = self._stand_ins(method, lost)
         if lost:
             counts = {step: samples for step, (samples, _) in lost.items()}
-            parts = self._parts(method, self.clients, min(stand_ins)) if stand_ins else ()
+            parts = self._parts(method, self.reachable, min(stand_ins)) if stand_ins else ()
             yield from self._project(method, counts, parts, stand_ins)
         yield from self._train_on(method)
 
     def _stand_ins(
         self, method: ProjectionMethod, lost: Mapping[int, tuple[int, int]]
     ) -> dict[int, tuple[float, float]]:
-        """Round the lost steps to those of the clients that are left."""
+        """Round the lost steps to those of the clients that are there."""
         left = [
             step
             for client, first, stop in self.server.gradient_turns()
             for step in range(first, stop)
-            if client in self.clients and step % method.every == 0
+            if client in self.reachable and step % method.every == 0
         ]
         moved = self.server.step_coefficients()
         amounts = {
@@ -168,10 +177,28 @@ class GradientProjection(Vanilla):
         }
         return stand_ins_of(amounts, left)
 
-    def _take_up(self, method: ProjectionMethod) -> None:
-        """Open the server's cache, if this run has not filled it."""
+    def _take_up(self, method: ProjectionMethod) -> Script:
+        """Go on from what the run before left: the server's cache, and who was away then."""
         if not self._run:
             self._run = self.server.reopen_gradients(method.codec, method.every, self._lasting)
+        if handed_on := self.server.client_segment():
+            yield Question({one: Message("take", tensors=handed_on) for one in self.reachable})
+
+    def _approximations(self, method: ProjectionMethod) -> list[str]:
+        """Return what of a forgetting is approximate, a line each; also for who is away."""
+        lines = method.approximations(self._lasting)
+        for client in self._away:
+            lines += [
+                f"client {client} was away: nothing was projected off the gradients of its steps "
+                "where they moved a client segment, and it did not train on",
+                f"client {client} holds weights that had seen what is forgotten until it takes "
+                "part again",
+            ]
+        return lines
+
+    @property
+    def _away(self) -> list[int]:
+        return [client for client in self.clients if client not in self.reachable]
 
     def _project(
         self,
@@ -197,6 +224,8 @@ class GradientProjection(Vanilla):
         link = self.server.open_link()
         moved = self.server.step_coefficients()
         removed: dict[str, Array] = {}
+        # Where the part before ended: what it carries fades over steps that nobody goes through.
+        left: dict[str, Scalar] = {}
         fixed: dict[str, Scalar] = {
             "cache-run": self._run,
             "hands-on": self.hands_on,
@@ -210,12 +239,14 @@ class GradientProjection(Vanilla):
             if inside:
                 tensors["stand-ins"] = np.array([*inside], dtype=np.int64)
                 tensors["amounts"] = np.array([*inside.values()])
-            asked = Message("project", {"first-step": first, "stop-step": stop, **fixed}, tensors)
+            fields = {"first-step": first, "stop-step": stop, **fixed, **left}
+            asked = Message("project", fields, tensors)
             replies = yield Question({client: asked})
             if method.local:
                 removed = _sum(removed, replies[0].message.tensors)
             else:
                 removed = replies[0].message.tensors
+                left = {"left-before": stop, "left-stage": replies[0].message.fields["stage"]}
         self.server.finish_projection()
         self.server.close_link()
         yield from self._apply(removed)
@@ -225,7 +256,7 @@ class GradientProjection(Vanilla):
     ) -> Script:
         """Have everybody train on for a while, without what is forgotten."""
         stage = method.fine_tuning(self.training.server_epochs)
-        yield self.ask(self.clients, "begin", stage=stage.name)
+        yield self.ask(self.reachable, "begin", stage=stage.name)
         self.server.begin(stage)
         if self._lasting:
             self._first, self._stage = self.server.record_on()
@@ -234,16 +265,22 @@ class GradientProjection(Vanilla):
                     "an earlier request had rewritten the gradient caches: what these samples gave "
                     "was taken at weights that were rebuilt without what it forgot"
                 )
-        yield from self.train(stage, self.clients, about, asking)
+        yield from self.train(stage, self.reachable, about, asking)
         if self._lasting:
             self.server.keep_learned(self._lasting)
+            self.server.keep_client_segment(self._carried if self._away else {})
+
+    def hand_out(self, carried: dict[str, Array]) -> Question:
+        """Have every client that is there take over the segment that has travelled."""
+        self._carried = carried
+        return super().hand_out(carried)
 
     def _parts(
         self, method: SequentialMethod, asking: Sequence[int], start: int
     ) -> Iterator[tuple[int, int, int]]:
         """Yield who is asked for which of the steps: before the first touched one none."""
-        # Of a client that was dropped nobody has a gradient.
-        turns = [turn for turn in self.server.gradient_turns() if turn[0] in self.clients]
+        # Of a client that was dropped nobody has a gradient, and one that is away is not asked.
+        turns = [turn for turn in self.server.gradient_turns() if turn[0] in self.reachable]
         stop = turns[-1][2]
         if self.hands_on and not method.local:
             yield from (turn for turn in turns if turn[2] > start)
@@ -269,7 +306,7 @@ class GradientProjection(Vanilla):
             {"cache-run": self._run, "hands-on": self.hands_on},
             {"steps": np.array(steps, dtype=np.int64)},
         )
-        replies = yield Question(dict.fromkeys(self.clients, asked))
+        replies = yield Question(dict.fromkeys(self.reachable, asked))
         removed: dict[str, Array] = {}
         for reply in replies:
             removed = _sum(removed, reply.message.tensors)
@@ -278,7 +315,7 @@ class GradientProjection(Vanilla):
     def _apply(self, removed: Mapping[str, Array]) -> Script:
         """Have every client go on from what it learned, less what is to be removed."""
         told: dict[str, Scalar] = {"cache-run": self._run, "lasting": self._lasting}
-        yield Question({client: Message("apply", told, dict(removed)) for client in self.clients})
+        yield Question({client: Message("apply", told, dict(removed)) for client in self.reachable})
 
     def _forgotten_steps(self) -> dict[int, int]:
         """Return the steps that held samples that are forgotten by now, in order, and how many."""

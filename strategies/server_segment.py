@@ -35,7 +35,7 @@ from unlearning.state_folder import StateFolder, TemporaryFolder
 from unlearning.tensor_store import TensorStore
 
 # Under what it keeps its weights, and the number of labels where that is not the data set's.
-_SEGMENT, _LABELS = "segment", "labels"
+_SEGMENT, _LABELS, _CLIENT_SEGMENT = "segment", "labels", "client-segment"
 
 
 class ServerSegment(ServerScoring):
@@ -205,6 +205,27 @@ class ServerSegment(ServerScoring):
         started = time.perf_counter()
         self._gradients.take_step(steps, *how)
         self._seconds += self._elapsed(started)
+
+    # For clients that are away.
+
+    def keep_client_segment(self, carried: Mapping[str, Array]) -> None:
+        """Keep the client segment as it was handed on last, or nothing.
+
+        Parameters
+        ----------
+        carried : mapping of str to array
+            The tensors of the message that hands it on; empty once everybody has it.
+        """
+        if carried:
+            tensors = {name: torch.from_numpy(one.copy()) for name, one in carried.items()}
+            self._kept.save(_CLIENT_SEGMENT, tensors)
+        else:
+            self._kept.forget(_CLIENT_SEGMENT)
+
+    def client_segment(self) -> dict[str, Array]:
+        """Return what `keep_client_segment` keeps; empty if nothing."""
+        kept = self._kept.load(_CLIENT_SEGMENT) or {}
+        return {name: one.numpy() for name, one in kept.items()}
 
     # State that outlives a run.
 

@@ -146,7 +146,7 @@ class Vanilla(SplitStrategy):
 
     def hand_out(self, carried: dict[str, Array]) -> Question:
         """Have every client take over the segment that has travelled."""
-        taken = {client: Message("take", tensors=carried) for client in self.clients}
+        taken = {client: Message("take", tensors=carried) for client in self.reachable}
         return Question(taken, optional=self.setting.skip_absent)
 
     def told(self, stage: Stage, progress: float) -> dict[str, Scalar]:

@@ -142,7 +142,11 @@ class Recorder:
                     "cache_bytes": strategy.server.cache_bytes(),
                 },
                 "timing": cost["timing"],
-                "absent": [*cost["absent"], *(str(one) for one in strategy.heard.absences)],
+                "absent": [
+                    *(f"client {client} was away" for client in task.absent),
+                    *cost["absent"],
+                    *(str(one) for one in strategy.heard.absences),
+                ],
                 "approximations": cost.get("approximations", []),
                 "privacy": privacy_of(self._prepared.config, self._uploads),
                 "label_matching": self._label_matching(task),

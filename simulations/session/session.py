@@ -245,8 +245,11 @@ def _needed(strategy: type[SplitStrategy], clients: Sequence[int], task: Task) -
     if not task.asked:
         return list(clients)
     if task.drop:
-        return strategy.needed_to_drop([one for one in clients if one not in task.counts])
-    return strategy.needed(clients, task.counts)
+        left = [one for one in clients if one not in task.counts]
+        needed = strategy.needed_to_drop(left)
+    else:
+        needed = strategy.needed(clients, task.counts)
+    return [one for one in needed if one not in task.absent]
 
 
 def _hashes(told: bytes) -> list[str]:

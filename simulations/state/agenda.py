@@ -84,6 +84,8 @@ class Task:
         The requests, of different clients.
     drop : bool
         Whether the clients are gone, and all they ever gave is to be forgotten without them.
+    absent : tuple of int
+        Clients that are away, and who are not waited for.
     received : str
         When.
     attempt : str
@@ -97,6 +99,7 @@ class Task:
     number: int
     asked: tuple[Asked, ...] = ()
     drop: bool = False
+    absent: tuple[int, ...] = ()
     received: str = ""
     attempt: str = ""
     prepared: dict[str, Any] | None = None
@@ -149,9 +152,12 @@ def first_events(forgettings: Sequence[Forgetting], forget_client: int) -> list[
     return [received(number, requests) for number, requests in enumerate(asked)]
 
 
-def received(number: int, asked: Sequence[Asked], drop: bool = False) -> dict[str, Any]:
+def received(
+    number: int, asked: Sequence[Asked], drop: bool = False, absent: Sequence[int] = ()
+) -> dict[str, Any]:
     """Return the fields of the event that says that something was asked for."""
-    return {"task": number, "requests": [one.to_field() for one in asked], "drop": drop}
+    requests = [one.to_field() for one in asked]
+    return {"task": number, "requests": requests, "drop": drop, "absent": [*absent]}
 
 
 def tasks_of(journal: Journal) -> list[Task]:
@@ -161,7 +167,9 @@ def tasks_of(journal: Journal) -> list[Task]:
         kind = event["event"]
         if kind == "received":
             asked = tuple(Asked.from_field(field) for field in event["requests"])
-            tasks[event["task"]] = Task(event["task"], asked, event["drop"], event["time"])
+            # A journal of before clients could be away does not name any.
+            absent = tuple(event.get("absent", ()))
+            tasks[event["task"]] = Task(event["task"], asked, event["drop"], absent, event["time"])
             continue
         if kind == "withdrawn":
             del tasks[event["task"]]

@@ -7,7 +7,7 @@ says that it takes it back.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -41,6 +41,7 @@ def receive(
     forget: Sequence[tuple[str, int]],
     drop: bool = False,
     again: bool = False,
+    absent: Collection[int] = (),
 ) -> list[Task]:
     """Write requests down, and return what there is to do.
 
@@ -59,6 +60,8 @@ def receive(
     again : bool
         Whether a request of the same words is another one, about what is left: a share of it, for
         instance. Else what was asked before is done.
+    absent : collection of int
+        Clients that are away, who ask for nothing; the others do without them.
 
     Returns
     -------
@@ -79,7 +82,7 @@ def receive(
     wanted = [(one, client) for text, client in forget for one in parse_requests(text, client)]
     unfinished = [task for task in tasks if not task.measured]
     if unfinished:
-        _check_continues(state, tasks, wanted, drop)
+        _check_continues(state, tasks, wanted, drop, absent)
         return unfinished
     if not wanted:
         raise UserError(
@@ -90,9 +93,10 @@ def receive(
     if drop and not state.config.protocol().can_drop(state.config.method()):
         allowed = "with strategy=splitwiper, or with unlearning=gradient-projection"
         raise refuse("--drop-client", state.config.strategy, allowed)
-    resolved = _resolved(state, tasks, wanted, drop, again)
+    resolved = _resolved(state, tasks, wanted, drop, again, absent)
+    away = _checked_absent(state, tasks, resolved, absent)
     for number, asked in enumerate(_apart(resolved), start=next_number(state.journal)):
-        state.journal.append("received", **received(number, asked, drop))
+        state.journal.append("received", **received(number, asked, drop, away))
     return tasks_of(state.journal)[len(tasks) :]
 
 
@@ -127,8 +131,35 @@ def withdraw(state: StateDir) -> list[str]:
     return [task.text for task in taken]
 
 
+def _checked_absent(
+    state: StateDir, tasks: Sequence[Task], asked: Sequence[Asked], absent: Collection[int]
+) -> list[int]:
+    """Return the clients that are away, in order; refuse those that cannot be done without."""
+    if not absent:
+        return []
+    assert state.config is not None
+    strategy, method = state.config.protocol(), state.config.method()
+    if not strategy.can_miss_clients(method):
+        alone = strategy.needed([0, 1], [0]) == [0]
+        allowed = (
+            "none: only who asks is needed" if alone else "with unlearning=gradient-projection"
+        )
+        raise refuse("--absent", min(absent), allowed)
+    asking = {client for one in asked for client in one.counts}
+    here = set(range(state.num_clients)) - dropped(tasks) - asking
+    for client in sorted(absent):
+        if client not in here:
+            allowed = f"a client that asks for nothing, of {', '.join(map(str, sorted(here)))}"
+            raise refuse("--absent", client, allowed)
+    return sorted(set(absent))
+
+
 def _check_continues(
-    state: StateDir, tasks: Sequence[Task], wanted: Sequence[tuple[Request, int]], drop: bool
+    state: StateDir,
+    tasks: Sequence[Task],
+    wanted: Sequence[tuple[Request, int]],
+    drop: bool,
+    absent: Collection[int],
 ) -> None:
     """Refuse another request while one is not finished; the same one again finishes it."""
     unfinished = [task for task in tasks if not task.measured]
@@ -140,7 +171,8 @@ def _check_continues(
     named = {(one.text, client) for one, client in wanted}
     # Of the same command some may be done already.
     same = set(asked) <= named <= set(_named(tasks))
-    if wanted and not (same and drop == unfinished[0].drop):
+    same = same and drop == unfinished[0].drop
+    if (wanted and not same) or (absent and {*absent} != {*unfinished[0].absent}):
         raise UserError(
             f"{'; '.join(text for text, _ in asked)!r} is not finished; first finish it with "
             f"split-unlearning unlearn {state.path}, or take it back with --withdraw"
@@ -157,6 +189,7 @@ def _resolved(
     wanted: Sequence[tuple[Request, int]],
     drop: bool,
     again: bool,
+    absent: Collection[int],
 ) -> list[Asked]:
     """Work out which samples requests mean, of those that clients still hold."""
     config = state.config
@@ -203,8 +236,10 @@ def _resolved(
         raise UserError(f"{done[0]}; ask for the others without it")
     if done:
         raise AlreadyForgottenError("; ".join(done))
-    forgotten = before.total() + sum(sum(one.counts.values()) for one in asked)
-    if sum(map(len, plan.train)) - forgotten < 2:
+    left = Counter(dict(enumerate(map(len, plan.train))))
+    for counts in (before, *(one.counts for one in asked)):
+        left.subtract(counts)
+    if sum(count for client, count in left.items() if client not in absent) < 2:
         texts = "; ".join(request.text for request, _ in wanted)
         raise refuse("--forget", texts, "a request that leaves something to learn from")
     return asked

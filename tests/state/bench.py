@@ -63,21 +63,21 @@ def learn(path, settings, num_clients=NUM_CLIENTS):
     return LocalRun(num_clients, state_dir=str(path), **settings)
 
 
-def ask(path, *forget, drop=False):
+def ask(path, *forget, drop=False, absent=()):
     """Write requests down; return what there is to do."""
     state = held(str(path))
     with state.locked():
-        return receive(held(str(path)), list(forget), drop)
+        return receive(held(str(path)), list(forget), drop, absent=absent)
 
 
-def unlearn(path, settings, *forget, nodes=None, drop=False):
+def unlearn(path, settings, *forget, nodes=None, drop=False, absent=()):
     """Forget, or finish what was begun; None if it was forgotten before.
 
     `nodes` is how many there are: by default as many as clients ask. Where they are not as many as
     clients, they stand for those that are needed.
     """
     try:
-        ask(path, *forget, drop=drop)
+        ask(path, *forget, drop=drop, absent=absent)
     except AlreadyForgottenError:
         return None
     nodes = nodes or len({client for _, client in forget})
