@@ -76,7 +76,7 @@ def test_a_request_weeks_later(tmp_path):
     assert "changed since it was signed" in changed.stderr
 
 
-def test_gradients_of_a_client_that_is_gone_weeks_later(tmp_path):
+def test_gradients_of_a_client_that_is_away_and_then_gone_weeks_later(tmp_path):
     """Everybody else trains on; the server takes back what the client did, from its own cache."""
     chosen = {
         "strategy": "vanilla",
@@ -90,15 +90,23 @@ def test_gradients_of_a_client_that_is_gone_weeks_later(tmp_path):
         *("run", "--clients", "3"), *settings(state_dir="state", **chosen), folder=tmp_path
     )
     assert learned.returncode == 0, learned.stderr
+    without = split_unlearning(
+        *("unlearn", "state", "--forget", "class:2", "--client", "0", "--absent", "1"),
+        folder=tmp_path,
+    )
+    assert without.returncode == 0, without.stderr
     shutil.rmtree(tmp_path / "state" / "clients" / "1")
     dropped = split_unlearning(
         *("unlearn", "state", "--drop-client", "--client", "1"), folder=tmp_path
     )
     assert dropped.returncode == 0, dropped.stderr
-    learn, unlearn = json.loads((tmp_path / "state" / "result.json").read_text())["phases"]
-    assert any("gradients are gone" in line for line in unlearn["approximations"])
+    learn, away, gone = json.loads((tmp_path / "state" / "result.json").read_text())["phases"]
+    assert away["absent"] == ["client 1 was away"]
+    assert any("gradients are gone" in line for line in gone["approximations"])
 
     there = str(tmp_path / "there")
     assert learn["digests"] == LocalRun(3, state_dir=there, **chosen).digests
+    receive(held(there), [("class:2", 0)], absent=[1])
+    assert away["digests"] == LocalRun(2, state_dir=there, **chosen).digests
     receive(held(there), [("client:1", 1)], drop=True)
-    assert unlearn["digests"] == LocalRun(2, state_dir=there, **chosen).digests
+    assert gone["digests"] == LocalRun(2, state_dir=there, **chosen).digests

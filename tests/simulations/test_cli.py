@@ -356,6 +356,8 @@ def test_a_request_whose_run_fails_stands_and_can_be_taken_back(flower: Run, kep
         (["unlearn", "kept", "--drop-client"], "--drop-client"),
         (["unlearn", "kept", "--drop-client", "--client", "1", "--forget", "class:2"], "--drop"),
         (["unlearn", "kept", "--withdraw", "--forget", "class:2"], "--withdraw"),
+        (["unlearn", "kept", "--withdraw", "--absent", "2"], "--withdraw"),
+        (["unlearn", "kept", "--forget", "class:2", "--absent", "2"], "only who asks is needed"),
         (["unlearn", "kept", "--forget", "class:2", "--out", "kept"], "out"),
         (["verify"], "STATE_DIR"),
         (["verify", "nothing"], "holds no state"),
