@@ -21,6 +21,7 @@ from flwr.clientapp.typing import ClientAppCallable
 from clients.base import SplitClient, load_client
 from clients.holding import Holding
 from clients.setting import ClientSetting
+from models.memory import keep_freed_memory
 from models.options import Value
 from simulations.config import RunConfig
 from simulations.data.backdoor import named_by, planted_label, triggered
@@ -121,6 +122,7 @@ def _store(config: RunConfig, context: Context, client: int) -> MutableMapping[s
 
 def client_fn(context: Context) -> Client:
     """Make the client that answers one message."""
+    keep_freed_memory()
     config = _read(tuple(sorted(context.run_config.items())))
     setting = ClientSetting(
         properties=context.node_config,

@@ -13,6 +13,7 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from models.errors import UserError, refuse
+from models.memory import keep_freed_memory
 from strategies.server_segment import ServerSegment
 
 # Starting a process and importing torch takes seconds; beyond this nothing is coming.
@@ -28,6 +29,7 @@ class _Host:
 
     def begin(self, **segment: Any) -> None:
         """Make a server segment, whose link is bound to the address of the node Ray chose."""
+        keep_freed_memory()
         self._segment = ServerSegment(host=link_host(), **segment)
 
     def call(self, method: str, *arguments: Any, **named: Any) -> Any:
