@@ -23,6 +23,7 @@ INSIDE = {
     "state": {"data"},
     "session": {"data", "metrics", "state"},
     "command_line": {"data", "state", "session"},
+    "commands": {"benchmark", "command_line", "data", "reporting", "session", "state"},
     "metrics": set(),
     "benchmark": {"command_line", "data", "metrics", "session"},
     "reporting": set(),

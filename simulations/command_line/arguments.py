@@ -16,7 +16,7 @@ from models.options import Value
 if TYPE_CHECKING:
     from simulations.config import RunConfig
 
-# As in simulations/cli.py, what needs torch is imported where it is needed.
+# As in simulations/commands, what needs torch is imported where it is needed.
 
 
 def read_config(settings: list[str], strategy: str | None, out: str) -> RunConfig:

@@ -10,7 +10,7 @@ import typer
 
 from simulations.console import FAILURE, PROGRESS
 
-# As in simulations/cli.py, what takes long to import is imported where it is needed.
+# As in simulations/commands, what takes long to import is imported where it is needed.
 
 
 @contextmanager

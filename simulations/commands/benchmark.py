@@ -1,0 +1,112 @@
+"""``split-unlearning benchmark``, and ``report``, which it ends with."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simulations.command_line.arguments import absolute, check_writable, read_settings
+from simulations.command_line.client_pool import check_client_pool
+from simulations.command_line.progress import shown_grid
+from simulations.commands.ending import RUN_FAILED, end, one_line_errors
+from simulations.commands.options import (
+    ClientCpus,
+    ClientGpus,
+    RayAddress,
+    TensorBoard,
+    Verbose,
+)
+
+
+def benchmark(
+    spec: Annotated[
+        str,
+        typer.Argument(metavar="SPEC", help="A TOML file, or a name that list shows."),
+    ],
+    out: Annotated[
+        str, typer.Option(metavar="DIR", help="For all that is measured.")
+    ] = "benchmark",
+    scale: Annotated[
+        str, typer.Option(metavar="full|medium|small", help="As the spec has it, or reduced.")
+    ] = "full",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what is in DIR; nothing is done twice.")
+    ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A run-config key of every run."),
+    ] = None,
+    client_cpus: ClientCpus = 1,
+    client_gpus: ClientGpus = 0,
+    ray_address: RayAddress = "",
+    tensorboard: TensorBoard = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run a grid of strategies, methods, data and seeds; a failing run does not stop the others.
+
+    Exits with 1 if any of them failed.
+    """
+    with one_line_errors():
+        from simulations.benchmark.measuring import measure
+        from simulations.benchmark.runner import carry_out, failures, lay_out
+        from simulations.benchmark.spec import find_spec, read_spec
+        from simulations.reporting.scalars import check_tensorboard
+
+        folder = Path(absolute(out))
+        check_client_pool(1, client_cpus, client_gpus)
+        check_writable("out", folder)
+        if tensorboard:
+            check_tensorboard()
+        read = read_spec(find_spec(spec), scale, read_settings(settings or []))
+        cells = lay_out(
+            read, folder, resume, command=shlex.join(["split-unlearning", *sys.argv[1:]])
+        )
+        with shown_grid(len(cells), verbose) as (on_line, on_progress):
+            ended = carry_out(
+                folder,
+                client_cpus=client_cpus,
+                client_gpus=client_gpus,
+                on_line=on_line,
+                on_progress=on_progress,
+            )
+        failed = [*failures(folder), *measure(folder)]
+        for text in failed:
+            typer.echo(text)
+        if ended:
+            end(f"error: {ended} (log: {folder / 'log.txt'})", RUN_FAILED)
+        if len(failures(folder)) < len(cells):
+            typer.echo(_written_report(folder, tensorboard))
+        if failed:
+            raise typer.Exit(RUN_FAILED)
+
+
+def report(
+    folder: Annotated[
+        str, typer.Argument(metavar="DIR", help="Folder that a benchmark has written.")
+    ],
+    tensorboard: TensorBoard = False,
+) -> None:
+    """Write a benchmark's tables and figures: DIR/report.html, and DIR/tables for papers."""
+    with one_line_errors():
+        typer.echo(_written_report(Path(folder), tensorboard))
+
+
+def _written_report(folder: Path, tensorboard: bool) -> str:
+    """Write the report of a benchmark, and say where it is, and of how much."""
+    from simulations.reporting.scalars import check_tensorboard, write_scalars
+    from simulations.reporting.writing import write_report
+
+    if tensorboard:
+        check_tensorboard()
+    benchmark = write_report(folder).benchmark
+    if tensorboard:
+        write_scalars(benchmark, folder / "tensorboard")
+    told = {"failed": len(benchmark.failures), "missing": len(benchmark.missing)}
+    beside = "".join(f", {count} {name}" for name, count in told.items() if count)
+    count = len(benchmark.cells)
+    cells = "1 cell" if count == 1 else f"{count} cells"
+    return f"{cells}{beside}; the report is {folder / 'report.html'}"

@@ -1,0 +1,35 @@
+"""How a command ends: what the user has to know in one line, and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import typer
+
+from models.errors import UserError
+from unlearning.state_folder import StateError
+
+RUN_FAILED, BAD_ARGUMENTS, DOES_NOT_HOLD, INTERRUPTED = 1, 2, 3, 130
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Say what the user has to know in one line, and exit with the code that stands for it."""
+    try:
+        yield
+    except StateError as error:
+        end(f"error: {error}", RUN_FAILED)
+    except UserError as error:
+        end(f"error: {error}", BAD_ARGUMENTS)
+    except OSError as error:
+        end(f"error: {error}", RUN_FAILED)
+    except KeyboardInterrupt:
+        end("interrupted; all that was started has ended", INTERRUPTED)
+
+
+def end(text: str, code: int) -> NoReturn:
+    """Say why the command ends, on one line of the error stream, and end it."""
+    typer.echo(" ".join(text.split()), err=True)
+    raise typer.Exit(code)

@@ -1,0 +1,45 @@
+"""``split-unlearning list``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+
+import typer
+
+from simulations.command_line.catalogue import describe, matrix, table
+from simulations.commands.ending import one_line_errors
+
+
+def list_names() -> None:
+    """List what a run config can name, and its keys."""
+    with one_line_errors():
+        from models.split import MODELS, TORCHVISION
+        from simulations.benchmark.spec import titles
+        from simulations.config import RunConfig
+        from simulations.data.library import LIBRARY
+        from simulations.data.partition import DISTRIBUTIONS
+        from simulations.data.sources import DATASETS
+        from simulations.data.tasks import DIFFERENT_TASKS
+        from strategies.registry import STRATEGIES
+        from unlearning.methods import METHODS
+
+        _print_table("Strategies (strategy)", describe(STRATEGIES))
+        _print_table("Unlearning methods (unlearning)", describe(METHODS))
+        _print_table("Which strategy can forget how", matrix(STRATEGIES, METHODS))
+        _print_table("Data sets (dataset)", DATASETS)
+        _print_table("Distributions (distribution)", DISTRIBUTIONS | DIFFERENT_TASKS | LIBRARY)
+        any_other = "Any classification model of torchvision; cut names a layer."
+        _print_table("Benchmarks (benchmark NAME)", titles())
+        _print_table("Models (model)", describe(MODELS) | {f"{TORCHVISION}NAME": any_other})
+        _print_table(
+            "Run-config keys (--set KEY=VALUE)",
+            {
+                key.name.replace("_", "-"): f"{key.metadata['meaning']} (default: {key.default!r})"
+                for key in fields(RunConfig)
+            },
+        )
+
+
+def _print_table(title: str, lines: Mapping[str, str]) -> None:
+    typer.echo(table(title, lines) + "\n")

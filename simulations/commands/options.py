@@ -1,0 +1,37 @@
+"""Arguments that several commands take."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from simulations.command_line.arguments import join_ray
+
+
+def number(meaning: str) -> Any:
+    """Return the option of a number, told by what it means."""
+    return typer.Option(metavar="NUMBER", show_default=False, help=meaning)
+
+
+Out = Annotated[
+    str, typer.Option(metavar="DIR", show_default=False, help="For result.json (results).")
+]
+ClientCpus = Annotated[int, number("CPUs that a client reserves (1).")]
+ClientGpus = Annotated[float, number("GPUs that a client reserves (0).")]
+RayAddress = Annotated[
+    str,
+    typer.Option(
+        metavar="HOST:PORT",
+        show_default=False,
+        callback=join_ray,
+        help="Join this Ray cluster, as RAY_ADDRESS does.",
+    ),
+]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Write DIR/tensorboard too, for TensorBoard.")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Print all that Flower says.")]
+StateDirArgument = Annotated[
+    str, typer.Argument(metavar="STATE_DIR", help="Folder that a run with state-dir has made.")
+]

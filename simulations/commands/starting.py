@@ -1,0 +1,62 @@
+"""Having Flower run the app, and showing what came of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from simulations.command_line import launch
+from simulations.command_line.progress import shown
+from simulations.commands.ending import RUN_FAILED, end
+from unlearning.state_folder import write_durably
+
+if TYPE_CHECKING:
+    from simulations.config import RunConfig
+
+
+def launched(
+    config: RunConfig,
+    clients: int,
+    client_cpus: int,
+    client_gpus: float,
+    folder: Path,
+    verbose: bool,
+    hint: str = "",
+) -> float:
+    """Have Flower run the app, and show how far it is; return the seconds that it took.
+
+    If it fails, end with the reason and a hint; the log is in the folder.
+    """
+    start = time.monotonic()
+    with shown(verbose) as on_line:
+        outcome = launch.run_app(
+            config.as_mapping(),
+            clients,
+            client_cpus=client_cpus,
+            client_gpus=client_gpus,
+            on_line=on_line,
+        )
+    if not outcome.succeeded:
+        log = folder / "log.txt"
+        # It may lie in a state-dir, where everything is for its owner only.
+        with suppress(OSError):
+            write_durably(log, outcome.log.encode())
+        end(f"error: {outcome.error} (log: {log}){hint}", RUN_FAILED)
+    return time.monotonic() - start
+
+
+def show_result(folder: Path, seconds: float, verbose: bool) -> None:
+    """Print the result that is in a folder, and what it took; end if there is none."""
+    from simulations.report import render
+
+    result = folder / "result.json"
+    if not result.exists():
+        end("error: the run wrote no result.json", RUN_FAILED)
+    if not verbose:
+        typer.echo(render(json.loads(result.read_text(encoding="utf-8"))))
+    typer.echo(f"{seconds:.0f} s; all figures are in {result}")

@@ -1,0 +1,106 @@
+"""``split-unlearning unlearn``: requests that come weeks later."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from models.errors import refuse
+from simulations.command_line.arguments import absolute, check_writable, pair_requests
+from simulations.command_line.client_pool import check_client_pool
+from simulations.commands.ending import one_line_errors
+from simulations.commands.options import (
+    ClientCpus,
+    ClientGpus,
+    RayAddress,
+    StateDirArgument,
+    Verbose,
+)
+from simulations.commands.starting import launched, show_result
+
+
+def unlearn(
+    state_dir: StateDirArgument,
+    forget: Annotated[
+        list[str] | None,
+        typer.Option(metavar="REQUEST", help="As the run-config key forget; can be repeated."),
+    ] = None,
+    client: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="NUMBER", help="Who asks; once, or once for each --forget, in their order."
+        ),
+    ] = None,
+    drop_client: Annotated[
+        bool,
+        typer.Option("--drop-client", help="The client is gone: forget all that it ever gave."),
+    ] = False,
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="What was asked before is asked anew, of what is left."),
+    ] = False,
+    absent: Annotated[
+        list[int] | None,
+        typer.Option(metavar="NUMBER", help="A client that is away; the others go on without it."),
+    ] = None,
+    withdraw: Annotated[
+        bool,
+        typer.Option("--withdraw", help="Take back what was asked and cannot be finished."),
+    ] = False,
+    client_cpus: ClientCpus = 1,
+    client_gpus: ClientGpus = 0,
+    ray_address: RayAddress = "",
+    out: Annotated[
+        str, typer.Option(metavar="DIR", help="For result.json, beside the one in STATE_DIR.")
+    ] = "",
+    verbose: Verbose = False,
+) -> None:
+    """Forget what is asked weeks later; only the clients that ask are needed (with splitwiper).
+
+    The same command again finishes what was interrupted; without --forget it finishes whatever was.
+    """
+    with one_line_errors():
+        from simulations.session.session import needed_for
+        from simulations.state.reception import AlreadyForgottenError, receive
+        from simulations.state.reception import withdraw as take_back
+        from simulations.state.state_dir import held
+
+        path = absolute(state_dir)
+        state = held(path)
+        assert state.config is not None
+        if withdraw:
+            if forget or drop_client or absent:
+                allowed = "no --forget, no --drop-client and no --absent beside it"
+                raise refuse("--withdraw", True, allowed)
+            with state.locked():
+                taken = take_back(held(path))
+            typer.echo(f"withdrawn, and not forgotten: {'; '.join(taken)}")
+            return
+        check_client_pool(state.num_clients, client_cpus, client_gpus)
+        requests = pair_requests(
+            forget or [], client or [], drop_client, state.config.forget_client
+        )
+        config = replace(state.config, out=absolute(out) if out else "", verify=False)
+        if out:
+            config.check()
+            check_writable("out", Path(config.out))
+        try:
+            with state.locked():
+                # Read again: until now another process may have had it.
+                state = held(path)
+                tasks = receive(state, requests, drop_client, again, absent or [])
+        except AlreadyForgottenError as done:
+            typer.echo(str(done))
+            return
+        if drop_client:
+            clients = ", ".join(str(one) for task in tasks for one in task.counts)
+            typer.echo(f"this forgets all that client {clients} ever gave, for good")
+        needed = needed_for(config, state.num_clients, tasks)
+        nodes = max(1, len(needed))
+        folder = Path(path)
+        hint = "; what is asked is written down: the same command finishes it"
+        seconds = launched(config, nodes, client_cpus, client_gpus, folder, verbose, hint)
+        show_result(folder, seconds, verbose)

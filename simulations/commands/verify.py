@@ -1,0 +1,78 @@
+"""``split-unlearning verify``: whether what is kept is what training anew gives."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from models.errors import UserError, refuse
+from simulations.command_line.arguments import absolute
+from simulations.command_line.client_pool import check_client_pool
+from simulations.commands.ending import DOES_NOT_HOLD, end, one_line_errors
+from simulations.commands.options import ClientCpus, ClientGpus, RayAddress, Verbose
+from simulations.commands.starting import launched
+
+if TYPE_CHECKING:
+    from simulations.state.state_dir import StateDir
+
+
+def verify(
+    state_dir: Annotated[
+        str, typer.Argument(metavar="[STATE_DIR]", help="Folder that a run has made.")
+    ] = "",
+    certificate: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE", help="Train nothing; check that this certificate is as it was signed."
+        ),
+    ] = "",
+    client_cpus: ClientCpus = 1,
+    client_gpus: ClientGpus = 0,
+    ray_address: RayAddress = "",
+    verbose: Verbose = False,
+) -> None:
+    """Train again without what was forgotten, compare every segment, and sign what is found.
+
+    Exits with 0 if all are equal, with 3 if not, or if a certificate is not as it was signed.
+    """
+    with one_line_errors():
+        from simulations.state.agenda import dropped, tasks_of
+        from simulations.state.state_dir import held
+
+        if not state_dir and not certificate:
+            raise refuse("verify", "", "a STATE_DIR, or --certificate FILE, or both")
+        state = held(absolute(state_dir)) if state_dir else None
+        if certificate:
+            check_certificate(Path(certificate), state)
+            return
+        assert state is not None
+        assert state.config is not None
+        check_client_pool(state.num_clients, client_cpus, client_gpus)
+        tasks = tasks_of(state.journal)
+        clients = state.num_clients - len(dropped(tasks))
+        config = replace(state.config, out="", verify=True)
+        launched(config, clients, client_cpus, client_gpus, state.path, verbose)
+        check_certificate(state.certificate, state)
+
+
+def check_certificate(path: Path, state: StateDir | None) -> None:
+    """Print a certificate; end with 3 if it does not hold, or is not as it was signed."""
+    from simulations.session.verification import render_certificate
+    from unlearning.certificate import check
+
+    try:
+        certificate = json.loads(path.read_text(encoding="utf-8"))
+        check(certificate, state.key.read_bytes() if state else None)
+        text = render_certificate(certificate)
+    except (UserError, ValueError, LookupError, TypeError, RecursionError) as error:
+        reason = error if isinstance(error, UserError) else "it is no certificate"
+        end(f"error: {path}: {reason}", DOES_NOT_HOLD)
+    typer.echo(text)
+    if state is not None and certificate["journal"] != state.journal.head:
+        typer.echo("the state-dir has changed since: split-unlearning verify makes a new one")
+    if not certificate["holds"]:
+        raise typer.Exit(DOES_NOT_HOLD)
