@@ -13,8 +13,9 @@ from torch import nn
 from clients.base import SplitClient
 from clients.holding import Holding
 from models.devices import device, moved
+from models.drawing import seeded
 from models.inputs import blank
-from models.split import pool_to_quarters, seeded
+from models.split import pool_to_quarters
 from models.tokens import MeanOfTokens
 from models.training import train_batch
 from unlearning.exactness import Ids, derive_seed

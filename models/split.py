@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
@@ -15,13 +13,10 @@ from typing import Literal
 import torch
 from torch import nn
 
+from models.drawing import seeded
 from models.errors import UserError, refuse
 from models.inputs import Shape, blank, described, example
 from models.registry import Registry
-
-# A model or a step may seed a part of its own inside a seeded block.
-_GLOBAL_GENERATOR = threading.RLock()
-
 
 Part = Literal["client", "server", "trunk", "head"]
 """A stretch of a network: the `client` segment, and behind the cut the `server` segment; U-shaped
@@ -161,25 +156,6 @@ def build_network(model: Model, input_shape: Shape, num_labels: int) -> Network:
         allowed = f"keep (model={chosen.name!r} has no batch norm up to cut={network.cut!r})"
         raise refuse("client-norm", chosen.client_norm, allowed)
     return with_group_norm(network)
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Run a block with torch's global CPU generator seeded, and leave that generator as it was.
-
-    PyTorch's layers draw their first weights, and dropout its masks, from that one generator; the
-    lock keeps threads of one process from drawing each other's numbers.
-    """
-    with _GLOBAL_GENERATOR:
-        before = torch.default_generator.get_state()
-        # Not torch.manual_seed: before CUDA is in use it formats a stack trace at every call.
-        torch.default_generator.manual_seed(seed)
-        if torch.cuda.is_initialized():
-            torch.cuda.manual_seed_all(seed)
-        try:
-            yield
-        finally:
-            torch.default_generator.set_state(before)
 
 
 def build_segment(

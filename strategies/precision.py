@@ -10,6 +10,7 @@ would change. Clients compute in float32: what they hold is too small to gain an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Literal, get_args
 
@@ -17,9 +18,10 @@ import torch
 from torch import nn
 
 from models.devices import name_of
+from models.drawing import seeded
 from models.errors import refuse
 from models.inputs import Shape
-from models.split import Model, Part, build_segment, seeded, smashed_shape
+from models.split import Model, Part, build_segment, smashed_shape
 
 Precision = Literal["float32", "bfloat16"]
 """What the server segment computes with."""
@@ -35,13 +37,15 @@ def laid_out(segment: nn.Sequential, precision: Precision) -> nn.Sequential:
     return laid
 
 
-def computed(segment: nn.Module, x: torch.Tensor, precision: Precision) -> torch.Tensor:
+def computed(
+    segment: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, precision: Precision
+) -> torch.Tensor:
     """Return ``segment(x)``.
 
     Parameters
     ----------
-    segment : nn.Module
-        From `laid_out`.
+    segment : callable
+        From `laid_out`, or what takes a batch through such a one.
     x : tensor of float32, shape (n, ...)
         A gradient that comes back to it is float32.
     precision : "float32" or "bfloat16"
@@ -53,14 +57,13 @@ def computed(segment: nn.Module, x: torch.Tensor, precision: Precision) -> torch
         Contiguous, if it was computed in bfloat16.
     """
     if precision == "float32":
-        in_float32: torch.Tensor = segment(x)
-        return in_float32
+        return segment(x)
     if x.ndim == 4:
         x = x.contiguous(memory_format=torch.channels_last)
     # No cache of weights that were cast: each is used once in a pass, and one pass of a teacher,
     # which needs no gradient, would leave weights behind that have none.
     with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
-        y: torch.Tensor = segment(x)
+        y = segment(x)
     return y.to(torch.float32, memory_format=torch.contiguous_format)
 
 

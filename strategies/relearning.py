@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.split import seeded
+from models.drawing import seeded
 from models.training import TrainingSettings, train_batch
 from unlearning.exactness import batches, derive_seed, order
 from unlearning.objectives import CrossEntropy

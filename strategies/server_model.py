@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -17,8 +16,9 @@ from torch.func import functional_call
 
 from models.averaging import weighted_average
 from models.devices import moved
+from models.drawing import computed_seeded, seeded
 from models.inputs import Shape
-from models.split import Model, Part, build_segment, seeded, smashed_shape
+from models.split import Model, Part, build_segment, smashed_shape
 from models.training import TrainingSettings, finite, train_batch
 from strategies.gradient_noise import GradientNoise
 from strategies.precision import Precision, check_device, computed, laid_out
@@ -256,15 +256,17 @@ class ServerModel:
         train_batch(partial(self._forward, trained), trained.optimiser, x, loss)
 
     def _forward(self, trained: _Copy, x: torch.Tensor) -> torch.Tensor:
-        """Take a batch through one copy, in training.
+        """Take a batch through one copy, in training; copies wait for each other where one draws.
 
-        Copies wait for each other here, for the numbers that dropout draws; not in the backward
-        pass, which draws none and takes twice as long.
+        Dropout's numbers follow from the copy and the number of the step.
         """
-        with self._next_step(trained):
-            return self._computed(trained.segment, x)
+        seed = derive_seed(self._training.seed, "server-step", *trained.name, trained.steps)
+        trained.steps += 1
+        return self._computed(partial(computed_seeded, trained.segment, seed=seed), x)
 
-    def _computed(self, segment: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def _computed(
+        self, segment: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
+    ) -> torch.Tensor:
         return computed(segment, x, self._precision)
 
     def forward(self, client: int, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -322,12 +324,6 @@ class ServerModel:
         with torch.no_grad():
             x = self._received(tensors["smashed"])
             return {"outputs": self._computed(self._teachers[teacher], x)}
-
-    def _next_step(self, trained: _Copy) -> AbstractContextManager[None]:
-        """Give dropout its own numbers, which follow from the copy and the number of the step."""
-        seed = derive_seed(self._training.seed, "server-step", *trained.name, trained.steps)
-        trained.steps += 1
-        return seeded(seed)
 
     def outputs(self, smashed: torch.Tensor) -> NDArray[np.float32]:
         """Return what the segment makes of samples; nothing is learned.

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from models.bert import VOCABULARY, bert
+from models.drawing import seeded
 from models.errors import UserError
 from models.inputs import example
-from models.split import CutModel, build_segment, check_fits, seeded
+from models.split import CutModel, build_segment, check_fits
 from simulations.data.text import Tokens
 from tests.texts import edit, small_bert
 

@@ -1,7 +1,6 @@
 """Cuts, first weights and what a model must fit."""
 
 import sys
-import threading
 from collections import OrderedDict
 from types import ModuleType
 from unittest.mock import patch
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from models.cnn import cnn
+from models.drawing import seeded
 from models.errors import UserError
 from models.inputs import example
 from models.split import (
@@ -19,7 +19,6 @@ from models.split import (
     Network,
     build_segment,
     check_fits,
-    seeded,
     segment_with,
     smashed_shape,
 )
@@ -119,25 +118,6 @@ def test_a_head_that_leaves_no_trunk_lists_the_possible_ones(head):
         Network(layers(), cut="first", head=head).segment("trunk")
 
 
-def test_seeded_draws_by_its_seed_and_leaves_the_global_generator_as_it_was():
-    torch.manual_seed(5)
-    before = torch.default_generator.get_state()
-    with seeded(11):
-        drawn = torch.rand(4)
-    assert torch.equal(torch.default_generator.get_state(), before)
-    assert torch.equal(drawn, torch.rand(4, generator=torch.Generator().manual_seed(11)))
-
-
-def test_seeded_restores_the_generator_and_lets_go_when_the_block_raises():
-    before = torch.default_generator.get_state()
-    with pytest.raises(ZeroDivisionError), seeded(11):
-        torch.rand(4).tolist()[0] / 0
-    assert torch.equal(torch.default_generator.get_state(), before)
-    # Would wait for ever if the lock were still held.
-    with seeded(11):
-        pass
-
-
 @pytest.mark.parametrize("part", ["client", "server", "trunk", "head"])
 def test_weights_follow_from_the_seed_alone(part, model):
     def weights(seed):
@@ -155,38 +135,6 @@ def test_both_sides_of_one_seed_are_the_two_parts_of_one_network():
     client = build_segment("client", "cnn", (1, 8, 8), 10, seed=9)
     server = build_segment("server", "cnn", (1, 8, 8), 10, seed=9)
     assert digest({**client.state_dict(), **server.state_dict()}) == digest(whole.state_dict())
-
-
-def test_two_threads_draw_what_they_would_draw_alone():
-    entered, other_drew = threading.Event(), threading.Event()
-    drawn = {}
-
-    def first():
-        with seeded(1):
-            begun = torch.rand(3)
-            entered.set()
-            # Only a thread that is not kept out can draw meanwhile; the wait then ends at once.
-            other_drew.wait(0.2)
-            drawn[1] = torch.cat([begun, torch.rand(3)])
-
-    def second():
-        entered.wait(10)
-        with seeded(2):
-            begun = torch.rand(3)
-            other_drew.set()
-            drawn[2] = torch.cat([begun, torch.rand(3)])
-
-    threads = [threading.Thread(target=target) for target in (first, second)]
-    before = torch.default_generator.get_state()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    for seed in (1, 2):
-        generator = torch.Generator().manual_seed(seed)
-        alone = torch.cat([torch.rand(3, generator=generator) for _ in range(2)])
-        assert torch.equal(drawn[seed], alone)
-    assert torch.equal(torch.default_generator.get_state(), before)
 
 
 def test_a_client_segment_takes_the_weights_it_is_given_and_keeps_them_apart(model):
@@ -252,17 +200,6 @@ def test_a_network_too_short_for_a_u_shape_is_refused_for_that_alone():
         check_fits("short", (1, 8, 8), 4)
         with pytest.raises(UserError, match="head='rest' is not possible"):
             check_fits("short", (1, 8, 8), 4, "trunk")
-
-
-def test_a_seeded_block_may_stand_in_another():
-    with seeded(1):
-        with seeded(2):
-            inner = torch.rand(3)
-        outer = torch.rand(3)
-    with seeded(2):
-        assert torch.equal(torch.rand(3), inner)
-    with seeded(1):
-        assert torch.equal(torch.rand(3), outer)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from torch import nn
 
 from clients import base
 from clients.base import SplitClient
-from models.split import build_segment, pool_to_quarters, seeded
+from models.drawing import seeded
+from models.split import build_segment, pool_to_quarters
 from simulations.client_app import ContextStore
 from simulations.config import RunConfig
 from simulations.data.partition import Plan

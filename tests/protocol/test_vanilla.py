@@ -6,7 +6,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from models.split import build_segment, seeded
+from models.drawing import seeded
+from models.split import build_segment
 from simulations.data.partition import Plan
 from simulations.data.sources import load
 from simulations.plan import prepare

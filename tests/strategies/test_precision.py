@@ -11,8 +11,9 @@ from safetensors.torch import save
 from torch import nn
 from torch.nn import functional as F
 
+from models.drawing import seeded
 from models.errors import UserError
-from models.split import MODELS, Network, build_segment, seeded
+from models.split import MODELS, Network, build_segment
 from models.training import TrainingSettings
 from strategies.precision import check_computes, check_device, computed, laid_out
 from strategies.server_segment import ServerSegment
