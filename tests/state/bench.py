@@ -34,6 +34,15 @@ SHORT = {
 }
 """Settings of a run that learns in a fraction of a second."""
 
+PROJECTED = {
+    **SHORT,
+    "strategy": "gradient-projection",
+    "unlearning": "gradient-projection",
+    "server_epochs": 3,
+    "learning_rate": 0.05,
+}
+"""The same with caches of gradients on both sides."""
+
 SLICED = {**SHORT, "slices": 2, "server_slices": 2, "stable_clients": "1,0,2"}
 """The same with slices on both sides; of three clients, 1 is alone in the server's first."""
 

@@ -11,7 +11,7 @@ from simulations.state.agenda import tasks_of
 from simulations.state.state_dir import held
 from tests.state.bench import (
     NUM_CLIENTS,
-    SHORT,
+    PROJECTED,
     digests_noted,
     folders,
     forgotten,
@@ -24,13 +24,6 @@ from unlearning.gradient_projection.cache import GradientCache
 from unlearning.gradient_projection.sequential import coefficients_of
 from unlearning.tensor_store import TensorStore
 
-D = {
-    **SHORT,
-    "strategy": "gradient-projection",
-    "unlearning": "gradient-projection",
-    "server_epochs": 3,
-    "learning_rate": 0.05,
-}
 AWAY, ASKING, OTHER = 2, 1, 0
 HANDOFF = {"client_sync": "handoff"}
 REQUEST = ("class:2", ASKING)
@@ -38,7 +31,7 @@ REQUEST = ("class:2", ASKING)
 
 @pytest.fixture(scope="module")
 def settings(digits):
-    return {**D, "dataset": digits}
+    return {**PROJECTED, "dataset": digits}
 
 
 def forget_without(path, settings, *requests, away=AWAY):

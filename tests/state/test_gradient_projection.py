@@ -16,7 +16,7 @@ from strategies.server_segment import ServerSegment
 from tests.local_grid import LocalRun, dealt
 from tests.state.bench import (
     NUM_CLIENTS,
-    SHORT,
+    PROJECTED,
     digests_noted,
     folders,
     forgotten,
@@ -33,14 +33,7 @@ from unlearning.gradient_projection.cache import GradientCache
 from unlearning.gradient_projection.sequential import Replay, coefficients_of
 from unlearning.tensor_store import TensorStore
 
-D = {
-    **SHORT,
-    "strategy": "gradient-projection",
-    "unlearning": "gradient-projection",
-    "server_epochs": 3,
-    "learning_rate": 0.05,
-    "weight_decay": 0.01,
-}
+D = {**PROJECTED, "weight_decay": 0.01}
 ASKING = 1
 FIRST = ("class:2", ASKING)
 
