@@ -2,10 +2,10 @@
 
 import shutil
 
-import numpy as np
 import pytest
 import torch
 
+from clients.gradient_projection import GradientProjectionClient
 from models.errors import UserError
 from simulations.state.agenda import tasks_of
 from simulations.state.state_dir import held
@@ -111,8 +111,6 @@ def test_the_client_segment_goes_past_its_steps(settings, tmp_path):
 
 def watch_applied(patched, moved):
     """Note the segment of each client as the projection leaves it, before anybody trains on."""
-    from clients.gradient_projection import GradientProjectionClient
-
     apply = GradientProjectionClient.apply
 
     def applied(client, message):
@@ -149,7 +147,7 @@ def test_back_again_it_goes_on_with_the_segment_of_the_others(settings, tmp_path
     assert len({str(run.digests) for run in (first, second, third)}) == 3
 
 
-def test_being_away_changes_nothing_of_what_is_projected_before_its_first_step(settings, tmp_path):
+def test_with_segments_of_their_own_the_projection_is_the_same(settings, tmp_path):
     """Who keeps a segment of its own is needed by nobody but for training on."""
     path = tmp_path / "state"
     learn(path, settings)
@@ -225,4 +223,4 @@ def test_another_list_of_who_is_away_is_another_request(settings, tmp_path):
         unlearn(path, settings, REQUEST, absent=[OTHER])
     state = held(str(path))
     assert [task.absent for task in tasks_of(state.journal)] == [(), (AWAY,)]
-    assert np.all([task.prepared is not None for task in tasks_of(state.journal)])
+    assert all(task.prepared is not None for task in tasks_of(state.journal))
