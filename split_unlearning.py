@@ -22,9 +22,9 @@ from strategies.splitfed import SplitFed
 from strategies.splitwiper import SplitWiper
 from strategies.ushaped import UShaped
 from strategies.vanilla import Vanilla
-from transport.grpc_link import connect
 from transport.link import Endpoint, Link
 from transport.message import Message
+from transport.socket_link import connect
 from unlearning.exactness import batches, derive_seed, order
 from unlearning.methods import Retrain, StagedMethod, UnlearningMethod, UnlearningSettings
 from unlearning.objectives import Batch, CrossEntropy, LogitsOf, Objective

@@ -27,9 +27,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from figures import say
 
-from transport.grpc_link import LinkServer, connect
+from models.memory import keep_freed_memory
 from transport.ledger import Ledger
 from transport.link import Endpoint
+from transport.socket_link import LinkServer, connect
 
 LENGTH = struct.Struct("<Q")
 SIZES = (2**15, 2**19, 2**22)
@@ -38,12 +39,18 @@ SIZES = (2**15, 2**19, 2**22)
 
 def serve(answers: Connection) -> None:
     """Host both until the other side says that it is done."""
-    torch.set_num_threads(1)
+    _settle()
     listener = socket.create_server(("127.0.0.1", 0))
     threading.Thread(target=_echo, args=(listener,), daemon=True).start()
     with LinkServer(lambda caller, tensors, fields: (tensors, {}), Ledger()) as server:
         answers.send((listener.getsockname(), server.endpoint.to_fields()))
         answers.recv()
+
+
+def _settle() -> None:
+    """Set this process up as those of server and clients are."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
 
 
 def _echo(listener: socket.socket) -> None:
@@ -70,7 +77,7 @@ def seconds_of(call: Callable[[], object]) -> float:
 
 def measure(sizes: list[int], times: int) -> dict[str, dict[str, float]]:
     """Return the medians by the number of bytes that go each way."""
-    torch.set_num_threads(1)
+    _settle()
     spawned = multiprocessing.get_context("spawn")
     ours, theirs = spawned.Pipe()
     process = spawned.Process(target=serve, args=(theirs,), daemon=True)

@@ -2,7 +2,7 @@
 
     python benchmarks/overhead.py --data /absolute/path/to/cifar10-subset.npz
 
-**A batch.** The app as a user starts it, on real Flower, Ray and gRPC processes, with one client;
+**A batch.** The app as a user starts it, on real Flower and Ray processes, with one client;
 and the same network, batches and threads in one plain PyTorch loop (`plain_loop.py`). Reported is
 the ratio of seconds a batch, and, apart from it, the seconds that a turn costs beyond its batches.
 For gradient projection the plain loop writes every gradient to a file too; for SplitWiper both

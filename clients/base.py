@@ -22,9 +22,9 @@ from models.inputs import Shape, blank
 from models.registry import load_object
 from models.split import Model, Part, build_segment, segment_with
 from transport.floats import pack_arrays
-from transport.grpc_link import connect
 from transport.link import Endpoint, Link
 from transport.message import Array, Message
+from transport.socket_link import connect
 from unlearning.exactness import Ids, derive_seed, digest, visits
 from unlearning.methods import StagedMethod
 from unlearning.objectives import Batch

@@ -22,10 +22,10 @@ from strategies.precision import Precision
 from strategies.server_gradients import ServerGradients
 from strategies.server_model import ServerModel
 from strategies.server_scoring import ServerScoring
-from transport.grpc_link import LinkServer
 from transport.ledger import Ledger, Row
 from transport.link import Caller
 from transport.message import Array
+from transport.socket_link import LinkServer
 from unlearning.activation_cache import ActivationCache, epoch_order
 from unlearning.exactness import batches
 from unlearning.gradient_projection.codec import Codec

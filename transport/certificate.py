@@ -1,8 +1,12 @@
-"""The certificate of a link's server, and the address it is for."""
+"""What TLS needs on a link: its server's certificate, the address it is for, and who trusts it."""
 
 import ipaddress
+import secrets
 import socket
+import ssl
+import tempfile
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -35,9 +39,48 @@ def resolve(host: str) -> Address:
     return mapped or address
 
 
-def self_signed(address: Address) -> tuple[bytes, bytes]:
-    """Return a new private key and its self-signed certificate for an address, both in PEM."""
+def server_context(address: Address) -> tuple[ssl.SSLContext, str]:
+    """Return what a server at an address speaks TLS with, and the certificate made for it, in PEM.
+
+    The key is made here too. The ssl module reads keys from files only: for that moment it lies in
+    one, encrypted under a password that no file holds.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
+    certificate = _self_signed(key, address)
+    password = secrets.token_bytes(32)
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(password),
+    )
+    context = _context(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.TemporaryDirectory(prefix="split-unlearning-link-") as folder:
+        file = Path(folder) / "identity.pem"
+        file.write_bytes(certificate + private)
+        context.load_cert_chain(file, password=password)
+    return context, certificate.decode()
+
+
+def client_context(certificate: str) -> ssl.SSLContext:
+    """Return what a client speaks TLS with that trusts one certificate, in PEM, and no other.
+
+    Raises
+    ------
+    ssl.SSLError
+        If it is no certificate.
+    """
+    context = _context(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=certificate)
+    return context
+
+
+def _context(side: int) -> ssl.SSLContext:
+    context = ssl.SSLContext(side)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
+
+
+def _self_signed(key: ec.EllipticCurvePrivateKey, address: Address) -> bytes:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "split-unlearning link")])
     now = datetime.now(UTC)
     certificate = (
@@ -53,9 +96,4 @@ def self_signed(address: Address) -> tuple[bytes, bytes]:
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    return private, certificate.public_bytes(serialization.Encoding.PEM)
+    return certificate.public_bytes(serialization.Encoding.PEM)

@@ -1,26 +1,123 @@
-"""Frames: named tensors and text fields as one piece of safetensors bytes.
+"""Frames: named tensors and text fields, in the format of safetensors.
 
-Any language with a safetensors reader can join. The package writes frames and checks those that
-come in; it reads no ``__metadata__`` from bytes, so the fields are taken from the header here.
+Any language with a safetensors reader can join. The package itself reads files, and strings of
+bytes that are there as a whole; a link reads from a stream, each tensor into its own memory, and
+writes from the memory where each tensor is.
 """
 
-import json
-from collections.abc import Mapping
+from __future__ import annotations
 
+import io
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 
 _FIELDS = "__metadata__"
 _LENGTH_BYTES = 8
+_ALIGNMENT = 8
+_MAX_HEADER_BYTES = 2**20
+_MAX_DIMENSIONS = 64
+
+# As the format names them, and in its order: who writes begins with those listed last.
+_DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "I16": torch.int16,
+    "U16": torch.uint16,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I32": torch.int32,
+    "U32": torch.uint32,
+    "F32": torch.float32,
+    "C64": torch.complex64,
+    "F64": torch.float64,
+    "I64": torch.int64,
+    "U64": torch.uint64,
+}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_RANKS = {dtype: -rank for rank, dtype in enumerate(_DTYPES.values())}
+
+# What NumPy has not, as it can look at it.
+_BITS = {
+    torch.bfloat16: torch.int16,
+    torch.float8_e4m3fn: torch.uint8,
+    torch.float8_e5m2: torch.uint8,
+}
+
+# Batches are alike, and so are their headers; this many are known at a time.
+_KNOWN_HEADERS = 64
+
+_Entries = tuple[tuple[str, torch.dtype, tuple[int, ...]], ...]
 
 
 class FrameError(ValueError):
     """A frame that is malformed or too large, or a tensor or field that no frame can hold."""
 
 
-def encode(tensors: Mapping[str, torch.Tensor], fields: Mapping[str, str] | None = None) -> bytes:
-    """Write tensors and fields as one frame.
+class Stream(Protocol):
+    """What frames are read from: a buffered binary stream, which returns less only at its end."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next `size` bytes."""
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill a buffer with the next bytes; return how many they are."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Tensors and fields, ready to be written.
+
+    Attributes
+    ----------
+    parts : tuple of bytes and memoryview
+        What to write, in turn: the header, and the bytes of each tensor, which are not copied. So
+        no tensor may change before its frame is written.
+    """
+
+    parts: tuple[bytes | memoryview, ...]
+
+    def __len__(self) -> int:
+        """Return the size in bytes."""
+        return sum(map(len, self.parts))
+
+    def __bytes__(self) -> bytes:
+        """Return the frame in one piece, a copy."""
+        return b"".join(self.parts)
+
+
+@dataclass(frozen=True)
+class Received:
+    """What was read of one frame.
+
+    Attributes
+    ----------
+    tensors : dict of str to tensor
+        On the CPU, with memory of their own, writable, each starting at a multiple of 64 bytes.
+        Vectorised kernels treat an unaligned head apart, which changes the order of sums and so
+        their last bits: results do not depend on where a tensor was put.
+    fields : dict of str to str
+        The text that travelled in the header; empty if there was none.
+    size : int
+        Bytes of the frame.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    fields: dict[str, str]
+    size: int
+
+
+def encode(tensors: Mapping[str, torch.Tensor], fields: Mapping[str, str] | None = None) -> Frame:
+    """Make one frame of tensors and fields, the same bytes as the safetensors package.
 
     Parameters
     ----------
@@ -31,90 +128,204 @@ def encode(tensors: Mapping[str, torch.Tensor], fields: Mapping[str, str] | None
 
     Returns
     -------
-    bytes
-        The frame. Neither tensors nor fields keep their order in it.
+    Frame
+        The frame. Tensors do not keep their order in it.
 
     Raises
     ------
     FrameError
         If a tensor or a field cannot be put into a frame.
     """
-    for name, tensor in tensors.items():
-        # Two things the package lets pass: a name that makes the frame unreadable, and a device
-        # that it would silently copy from.
-        if name == _FIELDS:
-            raise FrameError(f"{name!r} cannot name a tensor")
-        if not isinstance(tensor, torch.Tensor) or tensor.device.type != "cpu":
-            raise FrameError(f"{name!r} is not a tensor on the CPU")
-    try:
-        own: dict[str, torch.Tensor] = {}
-        owned: set[int] = set()
-        for name, tensor in tensors.items():
-            alone = _alone(tensor)
-            own[name] = alone if alone.data_ptr() not in owned else alone.clone()
-            owned.add(alone.data_ptr())
-        # Given empty fields instead of none, it writes a header that is not JSON.
-        return save(own, dict(fields) if fields else None)
-    except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise FrameError(f"no frame can hold this: {_one_line(error)}") from error
+    dense = {name: _dense(name, tensor) for name, tensor in tensors.items()}
+    in_turn = sorted(dense.items(), key=lambda item: (_RANKS[item[1].dtype], item[0]))
+    entries = tuple((name, tensor.dtype, tuple(tensor.shape)) for name, tensor in in_turn)
+    header = _header(entries, tuple((fields or {}).items()))
+    return Frame((header, *(_bytes_of(tensor) for _, tensor in in_turn)))
 
 
-def _alone(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor of which the package sees that it is dense; a copy only of one that is not.
+def read(stream: Stream, max_bytes: int | None = None) -> Received:
+    """Read one frame from a stream.
 
-    It refuses views that are not contiguous, or only a part of their memory.
+    Parameters
+    ----------
+    stream : Stream
+        Where the frame begins.
+    max_bytes : int, optional
+        The largest frame to accept, in bytes; what is larger is not read.
+
+    Raises
+    ------
+    EOFError
+        If the stream has ended and there is no frame.
+    FrameError
+        If the frame is larger than `max_bytes`, or malformed in any way.
     """
-    plain = tensor.detach().resolve_conj().resolve_neg()
-    if plain.is_contiguous() and plain.untyped_storage().nbytes() == plain.nbytes:
-        return plain
-    return plain.clone(memory_format=torch.contiguous_format)
+    start = stream.read(_LENGTH_BYTES)
+    if not start:
+        raise EOFError("there is no further frame")
+    length = int.from_bytes(start, "little")
+    if length > _MAX_HEADER_BYTES:
+        raise _malformed(f"its header has {length} bytes; allowed: up to {_MAX_HEADER_BYTES}")
+    size = _LENGTH_BYTES + length
+    _require_size(size, max_bytes)
+    header = stream.read(length)
+    if len(start) + len(header) < size:
+        raise _malformed("it ends within its header")
+    entries, fields, payload = _layout(header)
+    size += payload
+    _require_size(size, max_bytes)
+    tensors = {name: _filled(stream, name, dtype, shape) for name, dtype, shape in entries}
+    return Received(tensors, dict(fields), size)
 
 
-def decode(
-    data: bytes, max_bytes: int | None = None
-) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read the tensors and fields of one frame.
+def decode(data: bytes, max_bytes: int | None = None) -> Received:
+    """Read a frame that is there in one piece.
 
     Parameters
     ----------
     data : bytes
-        The frame.
+        The frame and nothing else.
     max_bytes : int, optional
         The largest frame to accept, in bytes.
-
-    Returns
-    -------
-    tensors : dict[str, torch.Tensor]
-        CPU tensors with memory of their own, writable, each starting at a multiple of 64 bytes.
-    fields : dict[str, str]
-        The text that travelled in the header; empty if there was none.
 
     Raises
     ------
     FrameError
         If the frame is larger than `max_bytes`, or malformed in any way.
     """
-    if max_bytes is not None and len(data) > max_bytes:
-        raise FrameError(f"frame of {len(data)} bytes is larger than the limit of {max_bytes}")
+    _require_size(len(data), max_bytes)
+    stream = io.BytesIO(data)
     try:
-        tensors = {name: _checked_and_aligned(name, tensor) for name, tensor in load(data).items()}
-    except (SafetensorError, KeyError, RuntimeError, TypeError) as error:
-        # All but the first: dtypes and shapes that the format has and torch has not.
-        raise FrameError(f"malformed frame: {_one_line(error)}") from error
-    # The package has found the header to be JSON, and the fields in it to be text or absent.
-    length = int.from_bytes(data[:_LENGTH_BYTES], "little")
-    header = json.loads(data[_LENGTH_BYTES : _LENGTH_BYTES + length].decode())
-    return tensors, header.get(_FIELDS) or {}
+        received = read(stream)
+    except EOFError as error:
+        raise _malformed("it is empty") from error
+    if received.size < len(data):
+        raise _malformed(f"{len(data) - received.size} bytes follow its last tensor")
+    return received
 
 
-def _checked_and_aligned(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    if tensor.dtype is torch.bool and tensor.numel() and tensor.view(torch.uint8).max() > 1:
-        raise FrameError(f"malformed frame: tensor {name!r} holds neither true nor false")
-    # Vectorised kernels treat an unaligned head apart, which changes the order of sums and so their
-    # last bits. The package leaves tensors wherever Python put their bytes; torch's own memory is
-    # 64-byte aligned, so a copy makes results independent of that address.
-    return tensor.clone() if tensor.data_ptr() % 64 else tensor
+def _dense(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor as its bytes in a row; a copy only where they do not lie so."""
+    if not isinstance(name, str) or name == _FIELDS:
+        raise FrameError(f"{name!r} cannot name a tensor")
+    if not isinstance(tensor, torch.Tensor) or tensor.device.type != "cpu":
+        raise FrameError(f"{name!r} is not a tensor on the CPU")
+    if tensor.layout is not torch.strided or tensor.dtype not in _NAMES:
+        raise FrameError(f"no frame can hold {name!r}, {tensor.layout} of {tensor.dtype}")
+    return tensor.detach().resolve_conj().resolve_neg().contiguous()
 
 
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+def _bytes_of(tensor: torch.Tensor) -> memoryview:
+    """Return the memory of a dense tensor; it lives as long as the view."""
+    known = tensor.view(_BITS[tensor.dtype]) if tensor.dtype in _BITS else tensor
+    return known.numpy().reshape(-1).view(np.uint8).data
+
+
+@lru_cache(_KNOWN_HEADERS)
+def _header(entries: _Entries, fields: tuple[tuple[str, str], ...]) -> bytes:
+    """Return the header of a frame, its length before it."""
+    header: dict[str, Any] = {}
+    if not all(isinstance(text, str) for field in fields for text in field):
+        raise FrameError("the fields of a frame are text, by names that are text")
+    if fields:
+        header[_FIELDS] = dict(fields)
+    end = 0
+    for name, dtype, shape in entries:
+        start, end = end, end + dtype.itemsize * math.prod(shape)
+        header[name] = {"dtype": _NAMES[dtype], "shape": shape, "data_offsets": (start, end)}
+    try:
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError as error:
+        raise FrameError(f"no frame can hold this text: {error.reason}") from error
+    text += b" " * (-len(text) % _ALIGNMENT)
+    if len(text) > _MAX_HEADER_BYTES:
+        raise FrameError(f"names and fields of a frame have at most {_MAX_HEADER_BYTES} bytes")
+    return len(text).to_bytes(_LENGTH_BYTES, "little") + text
+
+
+@lru_cache(_KNOWN_HEADERS)
+def _layout(header: bytes) -> tuple[_Entries, tuple[tuple[str, str], ...], int]:
+    """Return what a header announces: tensors in the order of their bytes, fields, bytes."""
+    try:
+        read = json.loads(
+            header.decode(), object_pairs_hook=_without_repetition, parse_constant=_refuse
+        )
+        # Names and texts that could not be sent back.
+        json.dumps(read, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise _malformed(f"its header is no JSON: {' '.join(str(error).split())}") from error
+    fields = read.pop(_FIELDS, None) if isinstance(read, dict) else None
+    if not isinstance(read, dict) or not (fields is None or _is_text(fields)):
+        raise _malformed("its header is no object, or its fields are no text")
+    announced = sorted(
+        (_announced(name, entry) for name, entry in read.items()), key=lambda one: one[1:3]
+    )
+    end = 0
+    for name, start, stop, _, _ in announced:
+        if start != end:
+            raise _malformed(f"tensor {name!r} begins at {start}, not at {end}")
+        end = stop
+    entries = tuple((name, dtype, shape) for name, _, _, dtype, shape in announced)
+    return entries, tuple((fields or {}).items()), end
+
+
+def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    once = dict(pairs)
+    if len(once) < len(pairs):
+        raise ValueError("a name is there twice")
+    return once
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
+
+
+def _is_text(fields: object) -> bool:
+    return isinstance(fields, dict) and all(isinstance(text, str) for text in fields.values())
+
+
+def _announced(name: str, entry: object) -> tuple[str, int, int, torch.dtype, tuple[int, ...]]:
+    """Return name, start, end, dtype and shape of a tensor, as its entry in a header has them."""
+    match entry:
+        case {"dtype": str(known), "shape": list(shape), "data_offsets": [start, stop], **more}:
+            numbers = (*shape, start, stop)
+            # A bool is an int to Python.
+            if not more and known in _DTYPES and all(type(n) is int and n >= 0 for n in numbers):
+                dtype = _DTYPES[known]
+                if stop - start == dtype.itemsize * math.prod(shape) and _possible(shape, dtype):
+                    return name, start, stop, dtype, tuple(shape)
+    raise _malformed(f"tensor {name!r} has no dtype, shape and place that fit each other")
+
+
+def _possible(shape: list[int], dtype: torch.dtype) -> bool:
+    """Return whether torch has such tensors, which it finds out without the memory for one."""
+    if len(shape) > _MAX_DIMENSIONS:
+        return False
+    try:
+        torch.empty(shape, dtype=dtype, device="meta")
+    except (RuntimeError, TypeError):
+        return False
+    return True
+
+
+def _filled(stream: Stream, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return a tensor whose bytes come next."""
+    try:
+        tensor = torch.empty(shape, dtype=dtype)
+    except RuntimeError as error:
+        raise _malformed(f"there is no memory for tensor {name!r}, {list(shape)}") from error
+    memory = _bytes_of(tensor)
+    if stream.readinto(memory) < len(memory):
+        raise _malformed(f"it ends within tensor {name!r}")
+    if dtype is torch.bool and tensor.numel() and tensor.view(torch.uint8).max() > 1:
+        raise _malformed(f"tensor {name!r} holds neither true nor false")
+    return tensor
+
+
+def _require_size(size: int, limit: int | None) -> None:
+    if limit is not None and size > limit:
+        raise FrameError(f"frame of {size} bytes is larger than the limit of {limit}")
+
+
+def _malformed(why: str) -> FrameError:
+    return FrameError(f"malformed frame: {why}")

@@ -49,6 +49,8 @@ class Account:
         )
 
 
+_NOTHING = Account()
+
 Row = tuple[int, str, Account]
 """One line of a ledger, fit to be pickled: client, phase, account."""
 
@@ -110,7 +112,7 @@ class Ledger:
         """
         _require_phase(phase)
         with self._lock:
-            return self._accounts.get((client, phase), Account())
+            return self._accounts.get((client, phase), _NOTHING)
 
     def clients(self, phase: str) -> list[int]:
         """Return, in ascending order, the clients whose account in a phase is not all zeros.
@@ -153,8 +155,8 @@ class Ledger:
             for client, phase, account in rows:
                 # A client that cost nothing is not listed: "no message to the others" shows as
                 # their absence.
-                if account != Account():
-                    present = self._accounts.get((client, phase), Account())
+                if account != _NOTHING:
+                    present = self._accounts.get((client, phase), _NOTHING)
                     self._accounts[client, phase] = present + account
 
 

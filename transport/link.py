@@ -1,9 +1,10 @@
 """The link: frames exchanged, every batch, between one client and the server segment.
 
-What both kinds of link share, and the one within a process; `transport.grpc_link` is the one over
-the network. A link is used by one thread at a time.
+What both kinds of link share, and the one within a process; `transport.socket_link` is the one
+over the network. A link is used by one thread at a time.
 """
 
+import io
 import logging
 import time
 from abc import ABC, abstractmethod
@@ -12,10 +13,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import NoReturn, Self, cast
 
-import grpc
 from torch import Tensor
 
-from transport.codec import decode, encode
+from transport.codec import Frame, FrameError, Received, Stream, decode, encode, read
 from transport.floats import FLOAT_CODECS, FloatCodec, pack, unpack
 from transport.ledger import Ledger
 
@@ -24,7 +24,9 @@ MAX_FRAME_BYTES = 256 * 2**20
 # The field of a frame that says what its numbers are rounded to; without it to nothing.
 _CODEC = "rounded-to"
 
-# The status of a refusal travels in HTTP/2 headers, whose default limit is 8 KiB.
+# The field of a reply that is none, but says why there is none and that the link ends.
+_REFUSAL = "refusal"
+
 _MAX_REASON = 1000
 
 _log = logging.getLogger(__name__)
@@ -36,7 +38,7 @@ class LinkError(RuntimeError):
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sends a frame, as the stream announced when it opened.
+    """Who sends a frame, as the link announced when it opened.
 
     The token admits whoever holds it under any client id: it keeps strangers out, it does not tell
     admitted clients apart.
@@ -58,8 +60,9 @@ Handler = Callable[
 ]
 """What the server does with one frame: from its caller, tensors and fields to those of the reply.
 
-Called from several threads at once, one for each stream: the handler does its own locking. A
-`ValueError` blames the client, any other exception the server; either ends that stream only.
+Called from several threads at once, one for each link: the handler does its own locking. It gives
+the reply's tensors away: they are sent from the memory where they are. A `ValueError` blames the
+client, any other exception the server; either ends that link only.
 """
 
 
@@ -74,8 +77,8 @@ class Link(ABC):
     Attributes
     ----------
     seconds_waiting : float
-        Seconds spent waiting for replies so far. Encoding and decoding are the client's own work
-        and not counted.
+        Seconds spent on sending and waiting for replies so far. Making frames of tensors is the
+        client's own work and not counted.
     """
 
     def __init__(self, codec: FloatCodec = "float32") -> None:
@@ -98,7 +101,7 @@ class Link(ABC):
         Returns
         -------
         tuple[dict[str, torch.Tensor], dict[str, str]]
-            The reply's tensors and fields, see `transport.codec.decode`.
+            The reply's tensors and fields, see `transport.codec.Received`.
 
         Raises
         ------
@@ -116,18 +119,15 @@ class Link(ABC):
         started = time.perf_counter()
         try:
             reply = self._send(request)
+            self.seconds_waiting += time.perf_counter() - started
+            return _unpacked(reply)
+        except ValueError as error:
+            self.close()
+            raise LinkError(f"the server's reply cannot be read: {error}") from error
         except BaseException:
             # Also after an interrupt: a late reply would be taken for the next request's.
             self.close()
             raise
-        finally:
-            self.seconds_waiting += time.perf_counter() - started
-        try:
-            answered, said = decode(reply)
-            return unpack(answered), said
-        except ValueError as error:
-            self.close()
-            raise LinkError(f"the server's reply cannot be read: {error}") from error
 
     def close(self) -> None:
         """End the link. Closing twice does nothing more."""
@@ -145,8 +145,8 @@ class Link(ABC):
         self.close()
 
     @abstractmethod
-    def _send(self, request: bytes) -> bytes:
-        """Return the reply frame to a request frame, or raise LinkError."""
+    def _send(self, request: Frame) -> Received:
+        """Return what is answered to a frame; raise LinkError, or FrameError of the answer."""
 
 
 @dataclass(frozen=True)
@@ -194,25 +194,38 @@ class Endpoint:
 
 
 class RefusalError(Exception):
-    """Why the server ends a stream: a gRPC status and one line."""
+    """Why the server ends a link, in one line."""
 
-    def __init__(self, code: grpc.StatusCode, reason: object) -> None:
+    def __init__(self, reason: str) -> None:
         super().__init__(one_line(reason))
-        self.code = code
+
+    def to_frame(self) -> Frame:
+        """Return the frame that tells the client."""
+        return encode({}, {_REFUSAL: str(self)})
 
 
 def answer(
-    handler: Handler, ledger: Ledger, caller: Caller, frame: bytes, max_frame_bytes: int
-) -> bytes:
-    """Turn a request frame into its reply, counting both: the server's side of one exchange."""
-    _require_size("request", frame, max_frame_bytes)
+    handler: Handler, ledger: Ledger, caller: Caller, stream: Stream, max_frame_bytes: int
+) -> Frame:
+    """Read a request and return its reply, counting both: the server's side of one exchange.
+
+    Raises
+    ------
+    EOFError
+        If the client has ended the link.
+    RefusalError
+        If there is no reply.
+    """
     try:
-        ledger.record(caller.client, caller.phase, up=len(frame))
-        tensors, fields = decode(frame)
-        codec = _codec_of(fields)
-        returned = handler(caller, unpack(tensors), fields)
+        request = read(stream, max_frame_bytes)
+    except FrameError as error:
+        raise refused(error) from error
+    try:
+        ledger.record(caller.client, caller.phase, up=request.size)
+        codec = _codec_of(request.fields)
+        returned = handler(caller, unpack(request.tensors), request.fields)
     except ValueError as error:
-        raise RefusalError(grpc.StatusCode.INVALID_ARGUMENT, error) from error
+        raise refused(error) from error
     except Exception as error:  # noqa: BLE001 - whatever the handler raises must reach its client
         _refuse_own_fault(error)
     try:
@@ -220,8 +233,11 @@ def answer(
         reply = encode(pack(answered, codec), said)
     except (ValueError, TypeError, AttributeError) as error:
         _refuse_own_fault(error)
-    _require_size("reply", reply, max_frame_bytes)
-    ledger.record(caller.client, caller.phase, down=len(reply), messages=1)
+    size = len(reply)
+    if size > max_frame_bytes:
+        reason = f"reply frame of {size} bytes is larger than the limit of {max_frame_bytes}"
+        raise RefusalError(f"the server failed: {reason}")
+    ledger.record(caller.client, caller.phase, down=size, messages=1)
     return reply
 
 
@@ -237,16 +253,18 @@ def _codec_of(fields: dict[str, str]) -> FloatCodec:
 def _refuse_own_fault(error: Exception) -> NoReturn:
     # The client is told the type and message only; the place is for the server's log.
     _log.error("the link's handler failed", exc_info=error)
-    reason = f"{type(error).__name__}: {error}"
-    raise RefusalError(grpc.StatusCode.INTERNAL, reason) from error
+    raise RefusalError(f"the server failed: {type(error).__name__}: {error}") from error
 
 
-def _require_size(what: str, frame: bytes, limit: int) -> None:
-    if len(frame) > limit:
-        raise RefusalError(
-            grpc.StatusCode.RESOURCE_EXHAUSTED,
-            f"{what} frame of {len(frame)} bytes is larger than the limit of {limit}",
-        )
+def refused(reason: object) -> RefusalError:
+    """Return the refusal of what a client sent."""
+    return RefusalError(f"the server refused: {reason}")
+
+
+def _unpacked(reply: Received) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if _REFUSAL in reply.fields:
+        raise link_failed(reply.fields[_REFUSAL])
+    return unpack(reply.tensors), reply.fields
 
 
 class LoopbackLink(Link):
@@ -283,16 +301,18 @@ class LoopbackLink(Link):
         self._caller = Caller(client, phase)
         self._max_frame_bytes = max_frame_bytes
 
-    def _send(self, request: bytes) -> bytes:
+    def _send(self, request: Frame) -> Received:
+        stream = io.BytesIO(bytes(request))
         try:
-            return answer(self._handler, self._ledger, self._caller, request, self._max_frame_bytes)
+            reply = answer(self._handler, self._ledger, self._caller, stream, self._max_frame_bytes)
         except RefusalError as refusal:
-            raise link_failed(refusal.code, str(refusal)) from refusal
+            reply = refusal.to_frame()
+        return decode(bytes(reply))
 
 
-def link_failed(code: grpc.StatusCode, reason: str | None) -> LinkError:
+def link_failed(reason: object) -> LinkError:
     """Return the error that a client sees when the server or the network ends its link."""
-    return LinkError(f"the link failed, {code.name}: {one_line(reason or 'no reason given')}")
+    return LinkError(f"the link failed: {one_line(reason)}")
 
 
 def one_line(reason: object) -> str:

@@ -1,4 +1,4 @@
-"""The command line, Flower, Ray and gRPC together, as a user runs them."""
+"""The command line, Flower, Ray and the link together, as a user runs them."""
 
 import json
 import os

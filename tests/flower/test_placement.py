@@ -13,8 +13,8 @@ from models.errors import UserError
 from models.training import TrainingSettings
 from strategies.placement import ServerLostError, place, release
 from strategies.server_segment import ServerSegment
-from transport.grpc_link import connect
 from transport.link import Endpoint
+from transport.socket_link import connect
 
 pytestmark = pytest.mark.flower
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.local_grid import LocalRun
 from tests.protocol.test_vanilla import SEED, large_digits, same_bits, unsplit
+from transport.codec import encode
 from transport.link import Link
 from unlearning.exactness import derive_seed, order
 
@@ -58,7 +59,7 @@ def overheard():
 
     def recorded(link, request):
         reply = originals[type(link)](link, request)
-        frames.extend([request, reply])
+        frames.extend(bytes(one) for one in (request, encode(reply.tensors, reply.fields)))
         return reply
 
     with ExitStack() as patches:

@@ -1,0 +1,320 @@
+"""The link over the network: a TCP connection for each client, on which frames go back and forth.
+
+A client begins with a frame without tensors, whose fields say who it is (``link-client``,
+``link-phase``) and hold the token (``link-token``); nothing answers it. Each further one is a
+request, and gets one reply. Either side ends the link by closing the connection, the server after a
+frame that says why (``refusal``). On TLS 1.3 where it leaves the machine.
+"""
+
+import contextlib
+import hmac
+import logging
+import secrets
+import socket
+import ssl
+import threading
+import time
+from types import TracebackType
+from typing import NoReturn, Self, cast
+
+from transport.certificate import client_context, resolve, server_context
+from transport.codec import Frame, FrameError, Received, Stream, encode, read
+from transport.floats import FloatCodec
+from transport.ledger import Ledger
+from transport.link import (
+    MAX_FRAME_BYTES,
+    Caller,
+    Endpoint,
+    Handler,
+    Link,
+    LinkError,
+    RefusalError,
+    answer,
+    link_failed,
+    one_line,
+    refused,
+)
+
+# Seconds. How long a client may take to connect and to say who it is, and how long it may go on
+# sending what is not wanted any more.
+_PATIENCE = 20.0
+_POLL = 0.1
+_HELLO_BYTES = 4096
+
+# Frames up to here are copied into one piece, which is faster than writing several.
+_ONE_PIECE = 2**16
+_READ_AHEAD = 2**16
+
+# A machine that vanishes says no goodbye: the system asks whether it is still there, where it
+# knows these. Seconds without a word until it asks, seconds between questions, how many it asks;
+# milliseconds that what was sent may stay without a receipt.
+_ALIVE = {
+    "TCP_KEEPIDLE": 30,
+    "TCP_KEEPINTVL": 10,
+    "TCP_KEEPCNT": 3,
+    "TCP_USER_TIMEOUT": 60_000,
+}
+
+_log = logging.getLogger(__name__)
+
+
+class LinkServer:
+    """Serves the link, from its construction until `stop`; a thread for each client.
+
+    Parameters
+    ----------
+    handler : Handler
+        What to do with each frame; called from several threads at once.
+    ledger : Ledger
+        Where the bytes of every frame are recorded, under its caller's client and phase.
+    host : str
+        The one address to listen at, also the address clients are told. The system chooses the
+        port.
+    max_frame_bytes : int
+        The largest frame, in bytes, to accept or to send.
+    tls : bool, optional
+        Whether to encrypt; by default exactly when `host` is not this machine's loopback. The
+        certificate is made here, see `transport.certificate.server_context`.
+
+    Raises
+    ------
+    ValueError
+        If `host` is empty, unknown or means every address, or if `tls` is false and `host` is not
+        the loopback.
+    LinkError
+        If `host` is no address of this machine.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        ledger: Ledger,
+        host: str = "127.0.0.1",
+        max_frame_bytes: int = MAX_FRAME_BYTES,
+        tls: bool | None = None,
+    ) -> None:
+        address = resolve(host)
+        if tls is False and not address.is_loopback:
+            raise ValueError(f"host={host!r} is not the loopback: its token must not travel bare")
+        self._handler = handler
+        self._ledger = ledger
+        self._max_frame_bytes = max_frame_bytes
+        self._token = secrets.token_urlsafe(32)
+        self._context, certificate = None, ""
+        if tls or not address.is_loopback:
+            self._context, certificate = server_context(address)
+        family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+        try:
+            self._listener = socket.create_server((str(address), 0), family=family)
+        except OSError as error:
+            raise LinkError(f"cannot listen at {host}: {one_line(error)}") from error
+        port = self._listener.getsockname()[1]
+        bracketed = f"[{address}]" if address.version == 6 else str(address)
+        self._endpoint = Endpoint(f"{bracketed}:{port}", self._token, certificate)
+        self._lock = threading.Lock()
+        self._stopping = False
+        self._serving: dict[threading.Thread, socket.socket] = {}
+        # `stop` cannot wake a thread that waits for a client.
+        self._listener.settimeout(_POLL)
+        self._accepting = threading.Thread(target=self._accept, name="link-server", daemon=True)
+        self._accepting.start()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where clients find this server, and what admits them."""
+        return self._endpoint
+
+    def stop(self) -> None:
+        """End every link and return when no handler runs any more. Stopping twice is harmless."""
+        with self._lock:
+            self._stopping = True
+            serving = dict(self._serving)
+        for connection in serving.values():
+            _shut(connection, socket.SHUT_RDWR)
+        for thread in (self._accepting, *serving):
+            thread.join()
+        self._listener.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _accept(self) -> None:
+        while not self._stopping:
+            try:
+                connection, _ = self._listener.accept()
+                if self._context:
+                    connection = self._context.wrap_socket(
+                        connection, server_side=True, do_handshake_on_connect=False
+                    )
+            except TimeoutError:
+                continue
+            except OSError as error:
+                # A client that has gone already, or more of them than there may be open files.
+                _log.warning("the link's server could not accept a client: %s", error)
+                time.sleep(_POLL)
+                continue
+            thread = threading.Thread(
+                target=self._serve, args=(connection,), name="link-client", daemon=True
+            )
+            with self._lock:
+                if self._stopping:
+                    connection.close()
+                    return
+                self._serving[thread] = connection
+                thread.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        """Serve one client until either side ends the link."""
+        try:
+            with connection, connection.makefile("rb", _READ_AHEAD) as stream:
+                try:
+                    self._converse(connection, cast(Stream, stream))
+                except RefusalError as refusal:
+                    _refuse(connection, refusal)
+        except (EOFError, OSError) as error:
+            # The client has gone, or never spoke this protocol.
+            _log.debug("a link ended: %s", error)
+        finally:
+            with self._lock:
+                del self._serving[threading.current_thread()]
+
+    def _converse(self, connection: socket.socket, stream: Stream) -> NoReturn:
+        connection.settimeout(_PATIENCE)
+        _tune(connection)
+        if isinstance(connection, ssl.SSLSocket):
+            connection.do_handshake()
+        caller = self._admitted(stream)
+        connection.settimeout(None)
+        while True:
+            reply = answer(self._handler, self._ledger, caller, stream, self._max_frame_bytes)
+            _write(connection, reply)
+
+    def _admitted(self, stream: Stream) -> Caller:
+        """Read who opens the link, and check its token, before anything else is read."""
+        try:
+            announced = read(stream, _HELLO_BYTES).fields
+        except FrameError as error:
+            raise refused(error) from error
+        token = announced.get("link-token", "")
+        if not hmac.compare_digest(token.encode(), self._token.encode()):
+            raise refused("missing or wrong token")
+        try:
+            return Caller(int(announced["link-client"]), announced["link-phase"])
+        except (KeyError, ValueError) as error:
+            raise refused("the link names no client and phase") from error
+
+
+def connect(endpoint: Endpoint, client: int, phase: str, codec: FloatCodec = "float32") -> Link:
+    """Open a link to a server.
+
+    Parameters
+    ----------
+    endpoint : Endpoint
+        Where the server is and what admits this client.
+    client : int
+        This client's id.
+    phase : str
+        The ledger's phase that the exchanges belong to.
+    codec : "float32", "float16" or "bfloat16"
+        What floating-point numbers are rounded to on the way, both ways.
+
+    Returns
+    -------
+    Link
+        The link. Nothing is waited for here: a server that is absent or refuses this client shows
+        as a `LinkError` of the first exchange.
+    """
+    return _SocketLink(endpoint, client, phase, codec)
+
+
+class _SocketLink(Link):
+    """A `Link` over one connection, which its first exchange opens."""
+
+    def __init__(self, endpoint: Endpoint, client: int, phase: str, codec: FloatCodec) -> None:
+        super().__init__(codec)
+        self._endpoint = endpoint
+        self._hello = encode(
+            {},
+            {"link-token": endpoint.token, "link-client": str(client), "link-phase": phase},
+        )
+        self._resources = contextlib.ExitStack()
+        self._connection: socket.socket | None = None
+
+    def close(self) -> None:
+        """End the link. Closing twice does nothing more."""
+        super().close()
+        self._resources.close()
+
+    def _send(self, request: Frame) -> Received:
+        try:
+            if self._connection is None:
+                self._connection = self._resources.enter_context(self._opened())
+                stream = self._connection.makefile("rb", _READ_AHEAD)
+                self._stream = cast(Stream, self._resources.enter_context(stream))
+                _write(self._connection, self._hello)
+        except OSError as error:
+            raise link_failed(f"the server cannot be reached: {error}") from error
+        try:
+            with contextlib.suppress(ConnectionError):
+                # A server that refuses what is on its way has said so before it closed.
+                _write(self._connection, request)
+            return read(self._stream)
+        except EOFError as error:
+            raise link_failed("the server is gone") from error
+        except OSError as error:
+            raise link_failed(f"the server is gone: {error}") from error
+
+    def _opened(self) -> socket.socket:
+        host, _, port = self._endpoint.target.rpartition(":")
+        address = host.strip("[]")
+        connection = socket.create_connection((address, int(port)), timeout=_PATIENCE)
+        _tune(connection)
+        if self._endpoint.certificate:
+            context = client_context(self._endpoint.certificate)
+            connection = context.wrap_socket(connection, server_hostname=address)
+        connection.settimeout(None)
+        return connection
+
+
+def _tune(connection: socket.socket) -> None:
+    # A frame that is written in pieces does not wait between them.
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _ALIVE.items():
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _write(connection: socket.socket, frame: Frame) -> None:
+    pieces = (bytes(frame),) if len(frame) <= _ONE_PIECE else frame.parts
+    for piece in pieces:
+        connection.sendall(piece)
+
+
+def _refuse(connection: socket.socket, refusal: RefusalError) -> None:
+    """Tell a client why its link ends.
+
+    What it is still sending is read and thrown away: closing before would take from it, with what
+    it sent, what it is told.
+    """
+    _write(connection, refusal.to_frame())
+    _shut(connection, socket.SHUT_WR)
+    ends = time.monotonic() + _PATIENCE
+    while (left := ends - time.monotonic()) > 0:
+        connection.settimeout(left)
+        if not socket.socket.recv(connection, _READ_AHEAD):
+            return
+
+
+def _shut(connection: socket.socket, how: int) -> None:
+    # Of the socket under TLS, which another thread may be reading from.
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(connection, how)
