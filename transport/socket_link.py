@@ -14,6 +14,7 @@ import socket
 import ssl
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import NoReturn, Self, cast
 
@@ -34,6 +35,8 @@ from transport.link import (
     one_line,
     refused,
 )
+
+MAX_LINKS = 1024
 
 # Seconds. How long a client may take to connect and to say who it is, and how long it may go on
 # sending what is not wanted any more.
@@ -59,7 +62,7 @@ _log = logging.getLogger(__name__)
 
 
 class LinkServer:
-    """Serves the link, from its construction until `stop`; a thread for each client.
+    """Serves the link, from its construction until `stop`.
 
     Parameters
     ----------
@@ -75,6 +78,8 @@ class LinkServer:
     tls : bool, optional
         Whether to encrypt; by default exactly when `host` is not this machine's loopback. The
         certificate is made here, see `transport.certificate.server_context`.
+    max_links : int
+        Links served at once, each by one thread. Further ones wait until one of these ends.
 
     Raises
     ------
@@ -92,6 +97,7 @@ class LinkServer:
         host: str = "127.0.0.1",
         max_frame_bytes: int = MAX_FRAME_BYTES,
         tls: bool | None = None,
+        max_links: int = MAX_LINKS,
     ) -> None:
         address = resolve(host)
         if tls is False and not address.is_loopback:
@@ -113,7 +119,10 @@ class LinkServer:
         self._endpoint = Endpoint(f"{bracketed}:{port}", self._token, certificate)
         self._lock = threading.Lock()
         self._stopping = False
-        self._serving: dict[threading.Thread, socket.socket] = {}
+        self._open: set[socket.socket] = set()
+        # A thread goes on with the next client: what a thread computes first takes longer, by up
+        # to half a step.
+        self._workers = ThreadPoolExecutor(max_links, thread_name_prefix="link-client")
         # `stop` cannot wake a thread that waits for a client.
         self._listener.settimeout(_POLL)
         self._accepting = threading.Thread(target=self._accept, name="link-server", daemon=True)
@@ -128,11 +137,10 @@ class LinkServer:
         """End every link and return when no handler runs any more. Stopping twice is harmless."""
         with self._lock:
             self._stopping = True
-            serving = dict(self._serving)
-        for connection in serving.values():
-            _shut(connection, socket.SHUT_RDWR)
-        for thread in (self._accepting, *serving):
-            thread.join()
+            for connection in self._open:
+                _shut(connection, socket.SHUT_RDWR)
+        self._accepting.join()
+        self._workers.shutdown(wait=True)
         self._listener.close()
 
     def __enter__(self) -> Self:
@@ -161,15 +169,12 @@ class LinkServer:
                 _log.warning("the link's server could not accept a client: %s", error)
                 time.sleep(_POLL)
                 continue
-            thread = threading.Thread(
-                target=self._serve, args=(connection,), name="link-client", daemon=True
-            )
             with self._lock:
                 if self._stopping:
                     connection.close()
                     return
-                self._serving[thread] = connection
-                thread.start()
+                self._open.add(connection)
+            self._workers.submit(self._serve, connection)
 
     def _serve(self, connection: socket.socket) -> None:
         """Serve one client until either side ends the link."""
@@ -184,7 +189,7 @@ class LinkServer:
             _log.debug("a link ended: %s", error)
         finally:
             with self._lock:
-                del self._serving[threading.current_thread()]
+                self._open.remove(connection)
 
     def _converse(self, connection: socket.socket, stream: Stream) -> NoReturn:
         connection.settimeout(_PATIENCE)

@@ -487,6 +487,40 @@ def test_several_streams_at_once():
     assert [ledger.account(number, "learn").messages for number in range(4)] == [5] * 4
 
 
+def test_links_beyond_the_bound_wait_for_their_turn():
+    answered = threading.Event()
+
+    def wait(server):
+        assert still_serves(server)
+        answered.set()
+
+    with LinkServer(double, Ledger(), max_links=1) as server:
+        for _ in range(3):
+            assert still_serves(server)
+        first = connect(server.endpoint, 0, "learn")
+        first.exchange({})
+        second = threading.Thread(target=wait, args=(server,))
+        second.start()
+        assert not answered.wait(0.2)
+        first.close()
+        assert answered.wait(TIMEOUT)
+        second.join()
+
+
+def test_a_thread_goes_on_with_the_next_client():
+    threads = set()
+
+    def noted(caller, tensors, fields):
+        threads.add(threading.get_ident())
+        return double(caller, tensors, fields)
+
+    with LinkServer(noted, Ledger()) as server:
+        for _ in range(5):
+            assert still_serves(server)
+            time.sleep(0.05)  # the thread sees that its client has gone
+    assert len(threads) == 1
+
+
 def test_stop_waits_for_handlers_and_ends_their_links():
     begun, may_end, ended = (threading.Event() for _ in range(3))
 
