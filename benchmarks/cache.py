@@ -23,9 +23,9 @@ from figures import say
 # Run as a script, the project's root is not on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from models.split import smashed_shape
-from models.training import TrainingSettings
-from strategies.server_segment import ServerSegment
+from split_unlearning.models.split import smashed_shape
+from split_unlearning.models.training import TrainingSettings
+from split_unlearning.strategies.server_segment import ServerSegment
 
 INPUT_SHAPE, LABELS = (3, 32, 32), 10
 

@@ -32,8 +32,8 @@ CLIENTS = (5, 50, 500)
 
 def work(data: str, number: int, processes: int, clients: int) -> None:
     """Be one of the processes: answer for every so-manieth client, when told to."""
-    from simulations import client_app
-    from simulations.config import RunConfig
+    from split_unlearning.simulations import client_app
+    from split_unlearning.simulations.config import RunConfig
 
     config = RunConfig.from_mapping({"dataset": f"npz:{data}", "distribution": "iid"})
     print("ready", flush=True)

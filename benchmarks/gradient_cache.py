@@ -28,11 +28,14 @@ from pathlib import Path
 
 import torch
 
-from unlearning.gradient_projection.cache import GradientCache
-from unlearning.gradient_projection.rewriting import Rewriting, leave_out
-from unlearning.gradient_projection.sequential import SequentialProjection, coefficients_of
-from unlearning.gradient_projection.steps import Step
-from unlearning.state_folder import StateFolder
+from split_unlearning.unlearning.gradient_projection.cache import GradientCache
+from split_unlearning.unlearning.gradient_projection.rewriting import Rewriting, leave_out
+from split_unlearning.unlearning.gradient_projection.sequential import (
+    SequentialProjection,
+    coefficients_of,
+)
+from split_unlearning.unlearning.gradient_projection.steps import Step
+from split_unlearning.unlearning.state_folder import StateFolder
 
 _RUN, _BATCH, _FORGOTTEN_EVERY = "benchmark", 32, 5
 _TASKS = ("read", "decode", "project", "rewrite")

@@ -27,10 +27,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from figures import say
 
-from models.memory import keep_freed_memory
-from transport.ledger import Ledger
-from transport.link import Endpoint
-from transport.socket_link import LinkServer, connect
+from split_unlearning.models.memory import keep_freed_memory
+from split_unlearning.transport.ledger import Ledger
+from split_unlearning.transport.link import Endpoint
+from split_unlearning.transport.socket_link import LinkServer, connect
 
 LENGTH = struct.Struct("<Q")
 SIZES = (2**15, 2**19, 2**22)

@@ -43,13 +43,13 @@ from figures import say
 from projection import CLIENTS, Weights, measured, planted
 from torch.nn.functional import cosine_similarity
 
-from clients.gradient_projection import GradientProjectionClient
-from models.split import CutModel
-from simulations.data.partition import Plan
-from simulations.data.sources import load
+from split_unlearning.clients.gradient_projection import GradientProjectionClient
+from split_unlearning.models.split import CutModel
+from split_unlearning.simulations.data.partition import Plan
+from split_unlearning.simulations.data.sources import load
+from split_unlearning.unlearning.tensor_store import TensorStore
 from tests.local_grid import LocalRun, dealt
 from tests.state.bench import folders, learn, unlearn
-from unlearning.tensor_store import TensorStore
 
 CUTS = ("block1", "block2", "block3")
 AWAY: dict[str, list[int]] = {"one away": [2], "three away": [2, 3, 4]}

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.split import MODELS
-from simulations.data.sources import load
+from split_unlearning.models.split import MODELS
+from split_unlearning.simulations.data.sources import load
 
 
 def main(path: str, model: str, batch_size: int, epochs: int, kind: str) -> dict[str, float]:

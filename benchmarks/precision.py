@@ -23,11 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from figures import say
 
-from models.devices import device
-from models.split import smashed_shape
-from models.training import TrainingSettings
-from strategies.precision import PRECISIONS
-from strategies.server_model import ServerModel
+from split_unlearning.models.devices import device
+from split_unlearning.models.split import smashed_shape
+from split_unlearning.models.training import TrainingSettings
+from split_unlearning.strategies.precision import PRECISIONS
+from split_unlearning.strategies.server_model import ServerModel
 
 SHAPE, LABELS = (3, 32, 32), 10
 

@@ -55,14 +55,14 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import jensenshannon
 from sklearn.metrics import roc_auc_score
 
-from models.split import Model, segment_with
-from simulations.client_app import ContextStore
-from simulations.data.backdoor import triggered
-from simulations.data.partition import Plan
-from simulations.data.sources import Dataset, load
-from simulations.session.session import Session
-from strategies.script import Script
-from strategies.server_segment import ServerSegment
+from split_unlearning.models.split import Model, segment_with
+from split_unlearning.simulations.client_app import ContextStore
+from split_unlearning.simulations.data.backdoor import triggered
+from split_unlearning.simulations.data.partition import Plan
+from split_unlearning.simulations.data.sources import Dataset, load
+from split_unlearning.simulations.session.session import Session
+from split_unlearning.strategies.script import Script
+from split_unlearning.strategies.server_segment import ServerSegment
 from tests.local_grid import LocalRun, client_of, dealt
 
 Weights = Mapping[str, torch.Tensor]

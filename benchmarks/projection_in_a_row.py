@@ -25,12 +25,12 @@ import numpy as np
 import torch
 from figures import say
 
-from models.split import segment_with
-from simulations.data.sources import load
+from split_unlearning.models.split import segment_with
+from split_unlearning.simulations.data.sources import load
+from split_unlearning.unlearning.gradient_projection.codec import Gradients
+from split_unlearning.unlearning.tensor_store import TensorStore
 from tests.local_grid import LocalRun
 from tests.state.bench import folders, learn, unlearn
-from unlearning.gradient_projection.codec import Gradients
-from unlearning.tensor_store import TensorStore
 
 CLIENTS, LABELS = 5, (2, 7, 4)
 

@@ -52,10 +52,11 @@ import numpy as np
 from figures import say
 from subset import cut_down
 
-from simulations.config import RunConfig
-from simulations.plan import deal
-from unlearning.exactness import Ids, derive_seed
-from unlearning.slices import dealt, epochs_of, slice_of
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.plan import deal
+from split_unlearning.unlearning.exactness import Ids
+from split_unlearning.unlearning.slices import dealt, epochs_of, slice_of
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -13,17 +13,17 @@ from typing import TypeVar
 from flwr.client import NumPyClient
 from flwr.common import Scalar
 
-from clients.forgotten import Forgotten
-from clients.holding import Holding
-from clients.setting import ClientSetting
-from models.devices import device, name_of
-from models.errors import UserError
-from models.training import warm_up
-from transport.link import LinkError
-from transport.message import Array, Message
-from unlearning.stages import NO_REQUEST
-from unlearning.state_folder import StateFolder
-from unlearning.tensor_store import TensorStore
+from split_unlearning.clients.forgotten import Forgotten
+from split_unlearning.clients.holding import Holding
+from split_unlearning.clients.setting import ClientSetting
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.models.devices import device, name_of
+from split_unlearning.models.training import warm_up
+from split_unlearning.transport.link import LinkError
+from split_unlearning.transport.message import Array, Message
+from split_unlearning.unlearning.stages import NO_REQUEST
+from split_unlearning.unlearning.state_folder import StateFolder
+from split_unlearning.unlearning.tensor_store import TensorStore
 
 Method = TypeVar("Method", bound=Callable[..., Message])
 

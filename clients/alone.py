@@ -10,18 +10,19 @@ from functools import partial
 import torch
 from torch import nn
 
-from clients.base import SplitClient
-from clients.holding import Holding
-from models.devices import device, moved
-from models.drawing import seeded
-from models.inputs import blank
-from models.split import pool_to_quarters
-from models.tokens import MeanOfTokens
-from models.training import train_batch
-from unlearning.exactness import Ids, derive_seed
-from unlearning.objectives import targets_of
-from unlearning.slices import epochs_of, slice_of, step_of
-from unlearning.stages import NO_REQUEST, Stage, pretraining
+from split_unlearning.clients.base import SplitClient
+from split_unlearning.clients.holding import Holding
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.models.devices import device, moved
+from split_unlearning.models.drawing import seeded
+from split_unlearning.models.inputs import blank
+from split_unlearning.models.split import pool_to_quarters
+from split_unlearning.models.tokens import MeanOfTokens
+from split_unlearning.models.training import train_batch
+from split_unlearning.unlearning.exactness import Ids
+from split_unlearning.unlearning.objectives import targets_of
+from split_unlearning.unlearning.slices import epochs_of, slice_of, step_of
+from split_unlearning.unlearning.stages import NO_REQUEST, Stage, pretraining
 
 
 def pretrain(client: SplitClient, segment: nn.Module, first: int = 0) -> nn.Module:

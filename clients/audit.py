@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
-from clients.forgotten import Forgotten
-from clients.holding import Holding
-from transport.message import Array
+from split_unlearning.clients.forgotten import Forgotten
+from split_unlearning.clients.holding import Holding
+from split_unlearning.transport.message import Array
 
 TRAIN, TEST, TRIGGERED = 0, 1, 2
 """Which split a sample is of: training, test, or test with the trigger of a backdoor."""

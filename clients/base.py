@@ -11,26 +11,27 @@ import numpy as np
 import torch
 from torch import nn
 
-from clients.acting import ActingClient, action
-from clients.audit import audited
-from clients.forgotten import FORGOTTEN
-from clients.holding import Holding
-from clients.setting import Upload
-from models.devices import device, moved
-from models.errors import UserError
-from models.inputs import Shape, blank
-from models.registry import load_object
-from models.split import Model, Part, build_segment, segment_with
-from transport.floats import pack_arrays
-from transport.link import Endpoint, Link
-from transport.message import Array, Message
-from transport.socket_link import connect
-from unlearning.exactness import Ids, derive_seed, digest, visits
-from unlearning.methods import StagedMethod
-from unlearning.objectives import Batch
-from unlearning.request import Request
-from unlearning.stages import Stage, learning
-from unlearning.state_folder import StateFolder
+from split_unlearning.clients.acting import ActingClient, action
+from split_unlearning.clients.audit import audited
+from split_unlearning.clients.forgotten import FORGOTTEN
+from split_unlearning.clients.holding import Holding
+from split_unlearning.clients.setting import Upload
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.foundations.registry import load_object
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.models.devices import device, moved
+from split_unlearning.models.inputs import Shape, blank
+from split_unlearning.models.split import Model, Part, build_segment, segment_with
+from split_unlearning.transport.floats import pack_arrays
+from split_unlearning.transport.link import Endpoint, Link
+from split_unlearning.transport.message import Array, Message
+from split_unlearning.transport.socket_link import connect
+from split_unlearning.unlearning.exactness import Ids, digest, visits
+from split_unlearning.unlearning.methods import StagedMethod
+from split_unlearning.unlearning.objectives import Batch
+from split_unlearning.unlearning.request import Request
+from split_unlearning.unlearning.stages import Stage, learning
+from split_unlearning.unlearning.state_folder import StateFolder
 
 # Activations are computed in groups of this many samples, counted from the first, so that a chunk
 # of an upload holds the same bits as the whole.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from unlearning.exactness import Ids
-from unlearning.salted import among, new_salt, salted
-from unlearning.tensor_store import TensorStore
+from split_unlearning.unlearning.exactness import Ids
+from split_unlearning.unlearning.salted import among, new_salt, salted
+from split_unlearning.unlearning.tensor_store import TensorStore
 
 FORGOTTEN = "forgotten"
 """Under what a client keeps it."""

@@ -10,27 +10,30 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from clients.acting import action
-from clients.holding import Holding
-from clients.vanilla import VanillaClient
-from models.devices import device, moved
-from transport.link import Link
-from transport.message import Array, Message
-from unlearning.gradient_projection.cache import GradientCache
-from unlearning.gradient_projection.codec import Gradients
-from unlearning.gradient_projection.methods import (
+from split_unlearning.clients.acting import action
+from split_unlearning.clients.holding import Holding
+from split_unlearning.clients.vanilla import VanillaClient
+from split_unlearning.models.devices import device, moved
+from split_unlearning.transport.link import Link
+from split_unlearning.transport.message import Array, Message
+from split_unlearning.unlearning.gradient_projection.cache import GradientCache
+from split_unlearning.unlearning.gradient_projection.codec import Gradients
+from split_unlearning.unlearning.gradient_projection.methods import (
     GradientProjection,
     PaperProjection,
     ProjectionMethod,
 )
-from unlearning.gradient_projection.one_shot import step_along
-from unlearning.gradient_projection.recorder import Recorder
-from unlearning.gradient_projection.rewriting import Rewriting, leave_out
-from unlearning.gradient_projection.rounding import nearest
-from unlearning.gradient_projection.sequential import SequentialProjection, coefficients_of
-from unlearning.gradient_projection.steps import Step
-from unlearning.objectives import Batch
-from unlearning.stages import Stage, learning
+from split_unlearning.unlearning.gradient_projection.one_shot import step_along
+from split_unlearning.unlearning.gradient_projection.recorder import Recorder
+from split_unlearning.unlearning.gradient_projection.rewriting import Rewriting, leave_out
+from split_unlearning.unlearning.gradient_projection.rounding import nearest
+from split_unlearning.unlearning.gradient_projection.sequential import (
+    SequentialProjection,
+    coefficients_of,
+)
+from split_unlearning.unlearning.gradient_projection.steps import Step
+from split_unlearning.unlearning.objectives import Batch
+from split_unlearning.unlearning.stages import Stage, learning
 
 _LEARNED, _REMOVED, _VELOCITY = "learned", "removed", "velocity"
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unlearning.exactness import Ids
+from split_unlearning.unlearning.exactness import Ids
 
 
 @dataclass(frozen=True)

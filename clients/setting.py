@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from flwr.common import Scalar
 
-from clients.holding import Holding
-from clients.label_privacy.settings import LabelPrivacy
-from models.options import Value
-from models.split import Model
-from models.training import TrainingSettings
-from transport.message import Array
-from unlearning.methods import UnlearningMethod
+from split_unlearning.clients.holding import Holding
+from split_unlearning.clients.label_privacy.settings import LabelPrivacy
+from split_unlearning.foundations.options import Value
+from split_unlearning.models.split import Model
+from split_unlearning.models.training import TrainingSettings
+from split_unlearning.transport.message import Array
+from split_unlearning.unlearning.methods import UnlearningMethod
 
 
 @dataclass(frozen=True)

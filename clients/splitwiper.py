@@ -6,11 +6,11 @@ import copy
 
 from torch import nn
 
-from clients.acting import action
-from clients.alone import local_head, pretrain, slices_of, train_alone
-from clients.base import SplitClient
-from transport.message import Message
-from unlearning.methods import StagedMethod
+from split_unlearning.clients.acting import action
+from split_unlearning.clients.alone import local_head, pretrain, slices_of, train_alone
+from split_unlearning.clients.base import SplitClient
+from split_unlearning.transport.message import Message
+from split_unlearning.unlearning.methods import StagedMethod
 
 
 class SplitWiperClient(SplitClient):

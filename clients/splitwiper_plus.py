@@ -13,17 +13,23 @@ import numpy as np
 import torch
 from torch import nn
 
-from clients.acting import action
-from clients.label_privacy.consensus import Pool, visited
-from clients.label_privacy.copies import Assignment, assign
-from clients.label_privacy.label_map import LabelMap
-from clients.label_privacy.masking import mask
-from clients.label_privacy.sealing import SECRET_BYTES, agreed_key, public_key, seal, unseal
-from clients.label_privacy.secrets import derive_key, generator
-from clients.setting import Upload
-from clients.splitwiper import SplitWiperClient
-from transport.message import Array, Message
-from unlearning.exactness import digest
+from split_unlearning.clients.acting import action
+from split_unlearning.clients.label_privacy.consensus import Pool, visited
+from split_unlearning.clients.label_privacy.copies import Assignment, assign
+from split_unlearning.clients.label_privacy.label_map import LabelMap
+from split_unlearning.clients.label_privacy.masking import mask
+from split_unlearning.clients.label_privacy.sealing import (
+    SECRET_BYTES,
+    agreed_key,
+    public_key,
+    seal,
+    unseal,
+)
+from split_unlearning.clients.label_privacy.secrets import derive_key, generator
+from split_unlearning.clients.setting import Upload
+from split_unlearning.clients.splitwiper import SplitWiperClient
+from split_unlearning.transport.message import Array, Message
+from split_unlearning.unlearning.exactness import digest
 
 # Under what a client keeps its own secret; what it agreed on with the others; which upload it made
 # last and how that met masked labels; and, while it trains again to verify that, which one it is

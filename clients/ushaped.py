@@ -7,13 +7,13 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from clients.vanilla import VanillaClient
-from models.devices import device, moved
-from models.training import finite
-from transport.floats import unpack_arrays
-from transport.link import Link
-from transport.message import Array, Message
-from unlearning.objectives import Objective
+from split_unlearning.clients.vanilla import VanillaClient
+from split_unlearning.models.devices import device, moved
+from split_unlearning.models.training import finite
+from split_unlearning.transport.floats import unpack_arrays
+from split_unlearning.transport.link import Link
+from split_unlearning.transport.message import Array, Message
+from split_unlearning.unlearning.objectives import Objective
 
 
 class UShapedClient(VanillaClient):

@@ -10,22 +10,22 @@ from functools import partial
 import torch
 from torch import nn
 
-from clients.acting import action
-from clients.alone import pretrain
-from clients.base import SplitClient
-from clients.holding import Holding
-from clients.label_privacy.randomised_response import (
+from split_unlearning.clients.acting import action
+from split_unlearning.clients.alone import pretrain
+from split_unlearning.clients.base import SplitClient
+from split_unlearning.clients.holding import Holding
+from split_unlearning.clients.label_privacy.randomised_response import (
     draws,
     response_with_prior,
     told_labels,
     uniform_prior,
 )
-from models.devices import moved
-from transport.link import Link
-from transport.message import Array, Message, Scalar
-from unlearning.exactness import derive_seed
-from unlearning.objectives import Batch, Objective, targets_of
-from unlearning.stages import Stage
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.models.devices import moved
+from split_unlearning.transport.link import Link
+from split_unlearning.transport.message import Array, Message, Scalar
+from split_unlearning.unlearning.objectives import Batch, Objective, targets_of
+from split_unlearning.unlearning.stages import Stage
 
 
 class VanillaClient(SplitClient):

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from models.errors import UserError, refuse
-from models.inputs import Shape, described, is_text
-from models.split import Network
-from models.tokens import PADDING, MeanOfTokens, present
+from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.models.inputs import Shape, described, is_text
+from split_unlearning.models.split import Network
+from split_unlearning.models.tokens import PADDING, MeanOfTokens, present
 
 if TYPE_CHECKING:
     from transformers import BertModel

@@ -4,9 +4,9 @@ from collections import OrderedDict
 
 from torch import nn
 
-from models.inputs import Shape
-from models.split import Network, pool_to_quarters
-from models.vgg import first_convolution
+from split_unlearning.models.inputs import Shape
+from split_unlearning.models.split import Network, pool_to_quarters
+from split_unlearning.models.vgg import first_convolution
 
 
 def resnet18(input_shape: Shape, num_labels: int) -> Network:

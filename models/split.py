@@ -13,10 +13,10 @@ from typing import Literal
 import torch
 from torch import nn
 
-from models.drawing import seeded
-from models.errors import UserError, refuse
-from models.inputs import Shape, blank, described, example
-from models.registry import Registry
+from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.foundations.registry import Registry
+from split_unlearning.models.drawing import seeded
+from split_unlearning.models.inputs import Shape, blank, described, example
 
 Part = Literal["client", "server", "trunk", "head"]
 """A stretch of a network: the `client` segment, and behind the cut the `server` segment; U-shaped
@@ -81,10 +81,10 @@ Architecture = Callable[[Shape, int], Network]
 """Builds a network for an input shape and a number of labels."""
 
 MODELS: Registry[Architecture] = Registry("model", group="split_unlearning.models")
-MODELS.register("bert", "models.bert:bert")
-MODELS.register("cnn", "models.cnn:cnn")
-MODELS.register("resnet18", "models.resnet:resnet18")
-MODELS.register("vgg", "models.vgg:vgg")
+MODELS.register("bert", "split_unlearning.models.bert:bert")
+MODELS.register("cnn", "split_unlearning.models.cnn:cnn")
+MODELS.register("resnet18", "split_unlearning.models.resnet:resnet18")
+MODELS.register("vgg", "split_unlearning.models.vgg:vgg")
 
 TORCHVISION = "torchvision:"
 """What comes before the name of any classification model of torchvision."""
@@ -128,7 +128,7 @@ def architecture(name: str) -> Architecture:
         If there is no model of that name.
     """
     if name.startswith(TORCHVISION):
-        from models.torchvision_models import torchvision_model
+        from split_unlearning.models.torchvision_models import torchvision_model
 
         return torchvision_model(name.removeprefix(TORCHVISION))
     return MODELS.get(name)
@@ -140,7 +140,7 @@ def build_network(model: Model, input_shape: Shape, num_labels: int) -> Network:
     if chosen.pretrained:
         if chosen.name != "bert":
             raise refuse("pretrained", chosen.pretrained, f"'' (model={chosen.name!r} has none)")
-        from models.bert import bert
+        from split_unlearning.models.bert import bert
 
         network = bert(input_shape, num_labels, chosen.pretrained, chosen.download)
     else:

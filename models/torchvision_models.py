@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from models.errors import refuse
-from models.inputs import Shape
-from models.split import Architecture, Network
+from split_unlearning.foundations.errors import refuse
+from split_unlearning.models.inputs import Shape
+from split_unlearning.models.split import Architecture, Network
 
 
 def torchvision_model(name: str) -> Architecture:

@@ -4,8 +4,8 @@ from collections import OrderedDict
 
 from torch import nn
 
-from models.inputs import Shape
-from models.split import Network, pool_to_quarters
+from split_unlearning.models.inputs import Shape
+from split_unlearning.models.split import Network, pool_to_quarters
 
 
 def vgg(input_shape: Shape, num_labels: int) -> Network:

@@ -7,11 +7,11 @@ import sys
 
 import typer
 
-from simulations.commands.benchmark import benchmark, report
-from simulations.commands.listing import list_names
-from simulations.commands.run import run
-from simulations.commands.unlearn import unlearn
-from simulations.commands.verify import verify
+from split_unlearning.simulations.commands.benchmark import benchmark, report
+from split_unlearning.simulations.commands.listing import list_names
+from split_unlearning.simulations.commands.run import run
+from split_unlearning.simulations.commands.unlearn import unlearn
+from split_unlearning.simulations.commands.verify import verify
 
 app = typer.Typer(
     help="Run, compare and trust forgetting in split learning, on Flower and Ray.",

@@ -18,17 +18,17 @@ from flwr.client import Client
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
-from clients.base import SplitClient, load_client
-from clients.holding import Holding
-from clients.setting import ClientSetting
-from models.memory import keep_freed_memory
-from models.options import Value
-from simulations.config import RunConfig
-from simulations.data.backdoor import named_by, planted_label, triggered
-from simulations.plan import deal
-from simulations.session.envelope import open_envelope
-from simulations.state.state_dir import client_folder
-from unlearning.state_folder import StateFolder
+from split_unlearning.clients.base import SplitClient, load_client
+from split_unlearning.clients.holding import Holding
+from split_unlearning.clients.setting import ClientSetting
+from split_unlearning.foundations.options import Value
+from split_unlearning.models.memory import keep_freed_memory
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.data.backdoor import named_by, planted_label, triggered
+from split_unlearning.simulations.plan import deal
+from split_unlearning.simulations.session.envelope import open_envelope
+from split_unlearning.simulations.state.state_dir import client_folder
+from split_unlearning.unlearning.state_folder import StateFolder
 
 _RECORD = "split-unlearning"
 _GRACE_SECONDS = 10.0

@@ -9,33 +9,33 @@ from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
-from clients.base import load_client
-from clients.label_privacy.consensus import ConsensusSettings
-from clients.label_privacy.copies import Copies
-from clients.label_privacy.label_map import Expansion
-from clients.label_privacy.mechanism import Kind, Mechanism, Unit
-from clients.label_privacy.settings import LabelPrivacy
-from models.errors import UserError, refuse
-from models.options import Value, merged, read_options, read_value
-from models.split import CutModel, architecture
-from models.training import TrainingSettings
-from simulations.data.library import READS, LibrarySettings
-from simulations.data.selection import Selection
-from simulations.data.text import Tokens
-from simulations.keys import TOO_LARGE, Keys
-from strategies.base import SplitStrategy
-from strategies.gradient_noise import GradientNoise
-from strategies.registry import carrying_out
-from transport.floats import FloatCodec
-from unlearning.exactness import derive_seed
-from unlearning.methods import (
+from split_unlearning.clients.base import load_client
+from split_unlearning.clients.label_privacy.consensus import ConsensusSettings
+from split_unlearning.clients.label_privacy.copies import Copies
+from split_unlearning.clients.label_privacy.label_map import Expansion
+from split_unlearning.clients.label_privacy.mechanism import Kind, Mechanism, Unit
+from split_unlearning.clients.label_privacy.settings import LabelPrivacy
+from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.foundations.options import Value, merged, read_options, read_value
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.models.split import CutModel, architecture
+from split_unlearning.models.training import TrainingSettings
+from split_unlearning.simulations.data.library import READS, LibrarySettings
+from split_unlearning.simulations.data.selection import Selection
+from split_unlearning.simulations.data.text import Tokens
+from split_unlearning.simulations.keys import TOO_LARGE, Keys
+from split_unlearning.strategies.base import SplitStrategy
+from split_unlearning.strategies.gradient_noise import GradientNoise
+from split_unlearning.strategies.registry import carrying_out
+from split_unlearning.transport.floats import FloatCodec
+from split_unlearning.unlearning.methods import (
     METHODS,
     Retrain,
     StagedMethod,
     UnlearningMethod,
     UnlearningSettings,
 )
-from unlearning.request import Request, parse_requests
+from split_unlearning.unlearning.request import Request, parse_requests
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,7 @@ class RunConfig(Keys):
         Raises
         ------
         UserError
-            As `models.registry.Registry.get`.
+            As `foundations.registry.Registry.get`.
         """
         return carrying_out(self.strategy, METHODS.get(unlearning or self.unlearning))
 

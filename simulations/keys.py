@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from clients.label_privacy.copies import Copies
-from models.bert import is_hub_name
-from models.options import Value
-from simulations.data.library import LIBRARY
-from simulations.data.partition import DISTRIBUTIONS
-from simulations.data.tasks import DIFFERENT_TASKS
-from strategies.gradient_noise import GRADIENT_NOISES
-from strategies.precision import PRECISIONS
-from transport.floats import FLOAT_CODECS
-from unlearning.gradient_projection.codec import CODECS
-from unlearning.gradient_projection.one_shot import VARIANTS, WEIGHTINGS
-from unlearning.gradient_projection.sequential import SHARES
+from split_unlearning.clients.label_privacy.copies import Copies
+from split_unlearning.foundations.options import Value
+from split_unlearning.models.bert import is_hub_name
+from split_unlearning.simulations.data.library import LIBRARY
+from split_unlearning.simulations.data.partition import DISTRIBUTIONS
+from split_unlearning.simulations.data.tasks import DIFFERENT_TASKS
+from split_unlearning.strategies.gradient_noise import GRADIENT_NOISES
+from split_unlearning.strategies.precision import PRECISIONS
+from split_unlearning.transport.floats import FLOAT_CODECS
+from split_unlearning.unlearning.gradient_projection.codec import CODECS
+from split_unlearning.unlearning.gradient_projection.one_shot import VARIANTS, WEIGHTINGS
+from split_unlearning.unlearning.gradient_projection.sequential import SHARES
 
 # TOML's integers end here, and so do seeds and ids; a larger number is a slip of the finger.
 TOO_LARGE = 2**63

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from unlearning.state_folder import StateError
+from split_unlearning.unlearning.state_folder import StateError
 
 _PAUSE = 0.1
 

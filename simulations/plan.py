@@ -11,22 +11,22 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import UserError, refuse
-from models.inputs import Shape, described, is_text
-from models.split import TORCHVISION, build_network, check_fits, smashed_shape
-from simulations.config import RunConfig
-from simulations.data.backdoor import planted_label
-from simulations.data.dataset import Samples
-from simulations.data.library import LIBRARY, library_plan
-from simulations.data.partition import Plan, make_plan
-from simulations.data.sources import load_all
-from simulations.data.tasks import DIFFERENT_TASKS, plan_of_tasks
-from simulations.pretrained import check_tokens_known
-from strategies.precision import Precision, check_computes
-from unlearning.exactness import Ids, visits
-from unlearning.request import Request
-from unlearning.slices import dealt
-from unlearning.stages import learning
+from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.models.inputs import Shape, described, is_text
+from split_unlearning.models.split import TORCHVISION, build_network, check_fits, smashed_shape
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.data.backdoor import planted_label
+from split_unlearning.simulations.data.dataset import Samples
+from split_unlearning.simulations.data.library import LIBRARY, library_plan
+from split_unlearning.simulations.data.partition import Plan, make_plan
+from split_unlearning.simulations.data.sources import load_all
+from split_unlearning.simulations.data.tasks import DIFFERENT_TASKS, plan_of_tasks
+from split_unlearning.simulations.pretrained import check_tokens_known
+from split_unlearning.strategies.precision import Precision, check_computes
+from split_unlearning.unlearning.exactness import Ids, visits
+from split_unlearning.unlearning.request import Request
+from split_unlearning.unlearning.slices import dealt
+from split_unlearning.unlearning.stages import learning
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 
-from models.bert import pretrained_bert
-from models.errors import refuse
-from simulations.config import RunConfig
-from simulations.data.dataset import Samples
-from unlearning.exactness import digest
+from split_unlearning.foundations.errors import refuse
+from split_unlearning.models.bert import pretrained_bert
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.data.dataset import Samples
+from split_unlearning.unlearning.exactness import digest
 
 # What else than weights and their shapes decides what a BERT computes.
 _COMPUTED_WITH = ("hidden_act", "layer_norm_eps", "num_attention_heads")

@@ -13,23 +13,23 @@ from typing import TypeVar, cast
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from simulations import console
-from simulations.benchmark.cells import carry_out_cells
-from simulations.config import RunConfig
-from simulations.data.partition import plan_table
-from simulations.plan import Preparation, prepare
-from simulations.report import render
-from simulations.session.conversation import Conversation
-from simulations.session.envelope import Envelope
-from simulations.session.session import Session, needed_for
-from simulations.session.verification import render_certificate, verify
-from simulations.state.agenda import dropped, first_events, tasks_of
-from simulations.state.state_dir import StateDir, held
-from strategies.placement import place, release
-from strategies.precision import Precision
-from strategies.server_segment import ServerSegment
-from transport.ledger import Ledger
-from unlearning.journal import Journal
+from split_unlearning.simulations import console
+from split_unlearning.simulations.benchmark.cells import carry_out_cells
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.data.partition import plan_table
+from split_unlearning.simulations.plan import Preparation, prepare
+from split_unlearning.simulations.report import render
+from split_unlearning.simulations.session.conversation import Conversation
+from split_unlearning.simulations.session.envelope import Envelope
+from split_unlearning.simulations.session.session import Session, needed_for
+from split_unlearning.simulations.session.verification import render_certificate, verify
+from split_unlearning.simulations.state.agenda import dropped, first_events, tasks_of
+from split_unlearning.simulations.state.state_dir import StateDir, held
+from split_unlearning.strategies.placement import place, release
+from split_unlearning.strategies.precision import Precision
+from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.transport.ledger import Ledger
+from split_unlearning.unlearning.journal import Journal
 
 app = ServerApp()
 

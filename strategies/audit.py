@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from strategies.base import SplitStrategy
-from strategies.script import Question, Script
-from transport.message import Message
+from split_unlearning.strategies.base import SplitStrategy
+from split_unlearning.strategies.script import Question, Script
+from split_unlearning.transport.message import Message
 
 
 def audit(strategy: SplitStrategy) -> Script:

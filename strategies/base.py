@@ -15,19 +15,19 @@ from typing import ClassVar
 
 from flwr.common import Scalar
 
-from models.errors import UserError
-from models.options import Option, Value
-from models.split import Part
-from models.training import TrainingSettings
-from strategies.heard import Heard
-from strategies.script import Question, Reply, Script
-from strategies.scripted import ScriptedStrategy
-from strategies.server_scoring import Scored
-from strategies.server_segment import ServerSegment
-from transport.floats import unpack_arrays
-from transport.message import Array, Message
-from unlearning.methods import Retrain, UnlearningMethod
-from unlearning.request import Request
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.foundations.options import Option, Value
+from split_unlearning.models.split import Part
+from split_unlearning.models.training import TrainingSettings
+from split_unlearning.strategies.heard import Heard
+from split_unlearning.strategies.script import Question, Reply, Script
+from split_unlearning.strategies.scripted import ScriptedStrategy
+from split_unlearning.strategies.server_scoring import Scored
+from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.transport.floats import unpack_arrays
+from split_unlearning.transport.message import Array, Message
+from split_unlearning.unlearning.methods import Retrain, UnlearningMethod
+from split_unlearning.unlearning.request import Request
 
 
 @dataclass(frozen=True, kw_only=True)

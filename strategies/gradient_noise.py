@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import torch
 
-from models.errors import refuse
-from strategies.marvell import TwoLabels, best_noise, shared_noise
+from split_unlearning.foundations.errors import refuse
+from split_unlearning.strategies.marvell import TwoLabels, best_noise, shared_noise
 
 GRADIENT_NOISES = ("max-norm", "marvell")
 

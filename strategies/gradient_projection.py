@@ -7,16 +7,21 @@ from types import MappingProxyType
 
 import numpy as np
 
-from strategies.base import StrategySetting
-from strategies.script import Question, Script
-from strategies.vanilla import Vanilla
-from transport.message import Array, Message, Scalar
-from unlearning.gradient_projection.methods import GradientProjection as SequentialMethod
-from unlearning.gradient_projection.methods import PaperProjection, ProjectionMethod
-from unlearning.gradient_projection.sequential import stand_ins_of
-from unlearning.methods import Retrain, UnlearningMethod
-from unlearning.request import Request
-from unlearning.stages import NO_REQUEST, Stage, learning
+from split_unlearning.strategies.base import StrategySetting
+from split_unlearning.strategies.script import Question, Script
+from split_unlearning.strategies.vanilla import Vanilla
+from split_unlearning.transport.message import Array, Message, Scalar
+from split_unlearning.unlearning.gradient_projection.methods import (
+    GradientProjection as SequentialMethod,
+)
+from split_unlearning.unlearning.gradient_projection.methods import (
+    PaperProjection,
+    ProjectionMethod,
+)
+from split_unlearning.unlearning.gradient_projection.sequential import stand_ins_of
+from split_unlearning.unlearning.methods import Retrain, UnlearningMethod
+from split_unlearning.unlearning.request import Request
+from split_unlearning.unlearning.stages import NO_REQUEST, Stage, learning
 
 
 class GradientProjection(Vanilla):
@@ -40,7 +45,7 @@ class GradientProjection(Vanilla):
     "Tackling Sequential Entanglement in Split Unlearning" (MIPR 2025) has the second.
     """
 
-    client = "clients.gradient_projection:GradientProjectionClient"
+    client = "split_unlearning.clients.gradient_projection:GradientProjectionClient"
     methods = (Retrain, ProjectionMethod)
     uses = frozenset({"client-sync"})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from strategies.script import Reply
+from split_unlearning.strategies.script import Reply
 
 
 class ClientFailureError(RuntimeError):

@@ -6,9 +6,9 @@ from collections.abc import Generator, Sequence
 
 import numpy as np
 
-from models.errors import refuse
-from strategies.script import Question, Reply
-from transport.message import Array, Message, Scalar
+from split_unlearning.foundations.errors import refuse
+from split_unlearning.strategies.script import Question, Reply
+from split_unlearning.transport.message import Array, Message, Scalar
 
 
 def agree_on_labels(clients: Sequence[int], rounds: int) -> Generator[Question, list[Reply], int]:

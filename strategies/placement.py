@@ -12,9 +12,9 @@ from typing import Any, cast
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from models.errors import UserError, refuse
-from models.memory import keep_freed_memory
-from strategies.server_segment import ServerSegment
+from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.models.memory import keep_freed_memory
+from split_unlearning.strategies.server_segment import ServerSegment
 
 # Starting a process and importing torch takes seconds; beyond this nothing is coming.
 _START_SECONDS = 60.0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from models.registry import Registry
-from strategies.base import SplitStrategy
-from unlearning.gradient_projection.methods import ProjectionMethod
-from unlearning.methods import UnlearningMethod, declares_wrongly
+from split_unlearning.foundations.registry import Registry
+from split_unlearning.strategies.base import SplitStrategy
+from split_unlearning.unlearning.gradient_projection.methods import ProjectionMethod
+from split_unlearning.unlearning.methods import UnlearningMethod, declares_wrongly
 
 
 def _complaint(value: object) -> str | None:
@@ -30,12 +30,14 @@ def _is_method(kind: object) -> bool:
 STRATEGIES: Registry[type[SplitStrategy]] = Registry(
     "strategy", group="split_unlearning.strategies", check=_complaint
 )
-STRATEGIES.register("gradient-projection", "strategies.gradient_projection:GradientProjection")
-STRATEGIES.register("splitfed", "strategies.splitfed:SplitFed")
-STRATEGIES.register("splitwiper", "strategies.splitwiper:SplitWiper")
-STRATEGIES.register("splitwiper-plus", "strategies.splitwiper_plus:SplitWiperPlus")
-STRATEGIES.register("u-shaped", "strategies.ushaped:UShaped")
-STRATEGIES.register("vanilla", "strategies.vanilla:Vanilla")
+STRATEGIES.register(
+    "gradient-projection", "split_unlearning.strategies.gradient_projection:GradientProjection"
+)
+STRATEGIES.register("splitfed", "split_unlearning.strategies.splitfed:SplitFed")
+STRATEGIES.register("splitwiper", "split_unlearning.strategies.splitwiper:SplitWiper")
+STRATEGIES.register("splitwiper-plus", "split_unlearning.strategies.splitwiper_plus:SplitWiperPlus")
+STRATEGIES.register("u-shaped", "split_unlearning.strategies.ushaped:UShaped")
+STRATEGIES.register("vanilla", "split_unlearning.strategies.vanilla:Vanilla")
 
 
 def carrying_out(name: str, method: type[UnlearningMethod]) -> type[SplitStrategy]:

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.drawing import seeded
-from models.training import TrainingSettings, train_batch
-from unlearning.exactness import batches, derive_seed, order
-from unlearning.objectives import CrossEntropy
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.models.drawing import seeded
+from split_unlearning.models.training import TrainingSettings, train_batch
+from split_unlearning.unlearning.exactness import batches, order
+from split_unlearning.unlearning.objectives import CrossEntropy
 
 
 def epochs_to_relearn(

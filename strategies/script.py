@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from transport.message import Message
+from split_unlearning.transport.message import Message
 
 
 @dataclass(frozen=True)

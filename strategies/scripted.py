@@ -25,9 +25,9 @@ from flwr.server.client_manager import ClientManager
 from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import Strategy
 
-from strategies.heard import ClientFailureError, Heard
-from strategies.script import Question, Reply, Script
-from transport.message import Message
+from split_unlearning.strategies.heard import ClientFailureError, Heard
+from split_unlearning.strategies.script import Question, Reply, Script
+from split_unlearning.transport.message import Message
 
 _NAMED_FAILURES = 3
 

@@ -10,17 +10,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.errors import UserError
-from models.training import TrainingSettings
-from strategies.server_model import ServerModel
-from unlearning.gradient_projection.cache import GradientCache
-from unlearning.gradient_projection.codec import Codec, Gradients
-from unlearning.gradient_projection.one_shot import Variant, Weighting, step_along
-from unlearning.gradient_projection.recorder import Recorder
-from unlearning.gradient_projection.rewriting import Rewriting, leave_out
-from unlearning.gradient_projection.rounding import nearest
-from unlearning.gradient_projection.sequential import SequentialProjection, Shares, coefficients_of
-from unlearning.tensor_store import TensorStore
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.models.training import TrainingSettings
+from split_unlearning.strategies.server_model import ServerModel
+from split_unlearning.unlearning.gradient_projection.cache import GradientCache
+from split_unlearning.unlearning.gradient_projection.codec import Codec, Gradients
+from split_unlearning.unlearning.gradient_projection.one_shot import Variant, Weighting, step_along
+from split_unlearning.unlearning.gradient_projection.recorder import Recorder
+from split_unlearning.unlearning.gradient_projection.rewriting import Rewriting, leave_out
+from split_unlearning.unlearning.gradient_projection.rounding import nearest
+from split_unlearning.unlearning.gradient_projection.sequential import (
+    SequentialProjection,
+    Shares,
+    coefficients_of,
+)
+from split_unlearning.unlearning.tensor_store import TensorStore
 
 _LEARNED, _RUN = "learned", "gradient-run"
 

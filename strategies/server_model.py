@@ -14,21 +14,22 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.func import functional_call
 
-from models.averaging import weighted_average
-from models.devices import moved
-from models.drawing import computed_seeded, seeded
-from models.inputs import Shape
-from models.split import Model, Part, build_segment, smashed_shape
-from models.training import TrainingSettings, finite, train_batch
-from strategies.gradient_noise import GradientNoise
-from strategies.precision import Precision, check_device, computed, laid_out
-from strategies.relearning import epochs_to_relearn
-from unlearning.exactness import derive_seed, digest
-from unlearning.gradient_projection.cache import GradientCache
-from unlearning.gradient_projection.codec import Gradients
-from unlearning.gradient_projection.recorder import Recorder
-from unlearning.objectives import CrossEntropy
-from unlearning.stages import Stage, learning
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.models.averaging import weighted_average
+from split_unlearning.models.devices import moved
+from split_unlearning.models.drawing import computed_seeded, seeded
+from split_unlearning.models.inputs import Shape
+from split_unlearning.models.split import Model, Part, build_segment, smashed_shape
+from split_unlearning.models.training import TrainingSettings, finite, train_batch
+from split_unlearning.strategies.gradient_noise import GradientNoise
+from split_unlearning.strategies.precision import Precision, check_device, computed, laid_out
+from split_unlearning.strategies.relearning import epochs_to_relearn
+from split_unlearning.unlearning.exactness import digest
+from split_unlearning.unlearning.gradient_projection.cache import GradientCache
+from split_unlearning.unlearning.gradient_projection.codec import Gradients
+from split_unlearning.unlearning.gradient_projection.recorder import Recorder
+from split_unlearning.unlearning.objectives import CrossEntropy
+from split_unlearning.unlearning.stages import Stage, learning
 
 _PREDICTED = 512
 

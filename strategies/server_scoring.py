@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from strategies.server_model import ServerModel
-from transport.message import Array
-from unlearning.activation_cache import ActivationCache
-from unlearning.state_folder import TemporaryFolder
+from split_unlearning.strategies.server_model import ServerModel
+from split_unlearning.transport.message import Array
+from split_unlearning.unlearning.activation_cache import ActivationCache
+from split_unlearning.unlearning.state_folder import TemporaryFolder
 
 Scored = Literal["test", "audit"]
 """What clients upload to be scored: their test samples, or for an audit their training samples."""

@@ -13,26 +13,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.devices import device, name_of
-from models.inputs import Shape
-from models.split import Model, Part
-from models.training import TrainingSettings
-from strategies.gradient_noise import GradientNoise
-from strategies.precision import Precision
-from strategies.server_gradients import ServerGradients
-from strategies.server_model import ServerModel
-from strategies.server_scoring import ServerScoring
-from transport.ledger import Ledger, Row
-from transport.link import Caller
-from transport.message import Array
-from transport.socket_link import LinkServer
-from unlearning.activation_cache import ActivationCache, epoch_order
-from unlearning.exactness import batches
-from unlearning.gradient_projection.codec import Codec
-from unlearning.gradient_projection.sequential import Shares
-from unlearning.stages import Stage
-from unlearning.state_folder import StateFolder, TemporaryFolder
-from unlearning.tensor_store import TensorStore
+from split_unlearning.models.devices import device, name_of
+from split_unlearning.models.inputs import Shape
+from split_unlearning.models.split import Model, Part
+from split_unlearning.models.training import TrainingSettings
+from split_unlearning.strategies.gradient_noise import GradientNoise
+from split_unlearning.strategies.precision import Precision
+from split_unlearning.strategies.server_gradients import ServerGradients
+from split_unlearning.strategies.server_model import ServerModel
+from split_unlearning.strategies.server_scoring import ServerScoring
+from split_unlearning.transport.ledger import Ledger, Row
+from split_unlearning.transport.link import Caller
+from split_unlearning.transport.message import Array
+from split_unlearning.transport.socket_link import LinkServer
+from split_unlearning.unlearning.activation_cache import ActivationCache, epoch_order
+from split_unlearning.unlearning.exactness import batches
+from split_unlearning.unlearning.gradient_projection.codec import Codec
+from split_unlearning.unlearning.gradient_projection.sequential import Shares
+from split_unlearning.unlearning.stages import Stage
+from split_unlearning.unlearning.state_folder import StateFolder, TemporaryFolder
+from split_unlearning.unlearning.tensor_store import TensorStore
 
 # Under what it keeps its weights, and the number of labels where that is not the data set's.
 _SEGMENT, _LABELS, _CLIENT_SEGMENT = "segment", "labels", "client-segment"

@@ -7,11 +7,11 @@ from functools import partial
 
 import torch
 
-from models.averaging import weighted_average
-from strategies.script import Question, Reply, Script
-from strategies.vanilla import Vanilla
-from transport.message import Array, Message, Scalar
-from unlearning.stages import NO_REQUEST, Stage
+from split_unlearning.models.averaging import weighted_average
+from split_unlearning.strategies.script import Question, Reply, Script
+from split_unlearning.strategies.vanilla import Vanilla
+from split_unlearning.transport.message import Array, Message, Scalar
+from split_unlearning.unlearning.stages import NO_REQUEST, Stage
 
 
 class SplitFed(Vanilla):
@@ -25,7 +25,7 @@ class SplitFed(Vanilla):
     with its own pre-trained segment.
     """
 
-    client = "clients.vanilla:VanillaClient"
+    client = "split_unlearning.clients.vanilla:VanillaClient"
     uses = frozenset({"splitfed-version", "init-from"})
     one_client_segment = True
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from strategies.base import SplitStrategy, StrategySetting
-from strategies.script import Script
-from unlearning.methods import NoUnlearning, Retrain, StagedMethod
-from unlearning.request import Request
-from unlearning.slices import dealt, epochs_of, first_touched, step_of
-from unlearning.stages import learning
+from split_unlearning.strategies.base import SplitStrategy, StrategySetting
+from split_unlearning.strategies.script import Script
+from split_unlearning.unlearning.methods import NoUnlearning, Retrain, StagedMethod
+from split_unlearning.unlearning.request import Request
+from split_unlearning.unlearning.slices import dealt, epochs_of, first_touched, step_of
+from split_unlearning.unlearning.stages import learning
 
 
 class SplitWiper(SplitStrategy):
@@ -26,7 +26,7 @@ class SplitWiper(SplitStrategy):
     one slice.
     """
 
-    client = "clients.splitwiper:SplitWiperClient"
+    client = "split_unlearning.clients.splitwiper:SplitWiperClient"
     methods = (Retrain, StagedMethod)
     uses = frozenset({"slices", "server-slices", "stable-clients"})
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from strategies.base import StrategySetting
-from strategies.label_consensus import agree_on_labels
-from strategies.script import Script
-from strategies.server_scoring import Scored
-from strategies.splitwiper import SplitWiper
-from transport.message import Array
-from unlearning.exactness import Ids
+from split_unlearning.strategies.base import StrategySetting
+from split_unlearning.strategies.label_consensus import agree_on_labels
+from split_unlearning.strategies.script import Script
+from split_unlearning.strategies.server_scoring import Scored
+from split_unlearning.strategies.splitwiper import SplitWiper
+from split_unlearning.transport.message import Array
+from split_unlearning.unlearning.exactness import Ids
 
 
 class SplitWiperPlus(SplitWiper):
@@ -24,7 +24,7 @@ class SplitWiperPlus(SplitWiper):
     and noise (masking). Learning and forgetting are SplitWiper's; the map outlives requests.
     """
 
-    client = "clients.splitwiper_plus:SplitWiperPlusClient"
+    client = "split_unlearning.clients.splitwiper_plus:SplitWiperPlusClient"
     uses = SplitWiper.uses | {
         "expansion",
         "copies",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from strategies.server_scoring import Scored
-from strategies.vanilla import Vanilla
-from transport.floats import pack_arrays
-from transport.message import Array
+from split_unlearning.strategies.server_scoring import Scored
+from split_unlearning.strategies.vanilla import Vanilla
+from split_unlearning.transport.floats import pack_arrays
+from split_unlearning.transport.message import Array
 
 
 class UShaped(Vanilla):
@@ -15,7 +15,7 @@ class UShaped(Vanilla):
     features down, the features' gradient up and the gradient at the cut down.
     """
 
-    client = "clients.ushaped:UShapedClient"
+    client = "split_unlearning.clients.ushaped:UShapedClient"
     server_part = "trunk"
     # No label crosses that could be told otherwise, or be read off a gradient.
     uses = frozenset({"client-sync", "init-from", "skip-absent"})

@@ -8,13 +8,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from strategies.base import SplitStrategy
-from strategies.script import Question, Script
-from transport.message import Array, Message, Scalar
-from unlearning.exactness import derive_seed
-from unlearning.methods import Retrain, StagedMethod, UnlearningMethod
-from unlearning.request import Request
-from unlearning.stages import NO_REQUEST, Stage, learning
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.strategies.base import SplitStrategy
+from split_unlearning.strategies.script import Question, Script
+from split_unlearning.transport.message import Array, Message, Scalar
+from split_unlearning.unlearning.methods import Retrain, StagedMethod, UnlearningMethod
+from split_unlearning.unlearning.request import Request
+from split_unlearning.unlearning.stages import NO_REQUEST, Stage, learning
 
 
 class Vanilla(SplitStrategy):
@@ -36,7 +36,7 @@ class Vanilla(SplitStrategy):
     (`strategies.gradient_noise`).
     """
 
-    client = "clients.vanilla:VanillaClient"
+    client = "split_unlearning.clients.vanilla:VanillaClient"
     methods: ClassVar[tuple[type[UnlearningMethod], ...]] = (Retrain, StagedMethod)
     uses = frozenset(
         {

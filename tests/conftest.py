@@ -5,7 +5,7 @@ import tempfile
 import pytest
 from hypothesis import settings
 
-from models.errors import UserError
+from split_unlearning.foundations.errors import UserError
 
 # How long an example takes says something about the machine.
 settings.register_profile("patient", deadline=None)

@@ -16,13 +16,13 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
-from simulations import client_app
-from simulations.config import RunConfig
-from simulations.data.dataset import Dataset
-from simulations.data.partition import Plan
-from simulations.server_app import carry_out
-from simulations.session.session import Session
-from unlearning.tensor_store import TensorStore
+from split_unlearning.simulations import client_app
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.data.dataset import Dataset
+from split_unlearning.simulations.data.partition import Plan
+from split_unlearning.simulations.server_app import carry_out
+from split_unlearning.simulations.session.session import Session
+from split_unlearning.unlearning.tensor_store import TensorStore
 
 _INSTRUCTIONS = ("fitins.config", "evaluateins.config")
 
@@ -136,7 +136,7 @@ def dealt(dataset: Dataset, plan: Plan) -> Iterator[None]:
     client_app._holding.cache_clear()
     with ExitStack() as stack:
         for room in ("plan", "client_app", "state.state_dir"):
-            stack.enter_context(patch(f"simulations.{room}.deal", deal))
+            stack.enter_context(patch(f"split_unlearning.simulations.{room}.deal", deal))
         yield
     client_app._holding.cache_clear()
 

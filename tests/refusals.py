@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from models.errors import UserError
-from unlearning.state_folder import StateError
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.unlearning.state_folder import StateError
 
 
 def refusal(call, *arguments, error=StateError, **named):

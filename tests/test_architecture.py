@@ -9,34 +9,30 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 # A room, and what it may import of the others. ARCHITECTURE.md draws the same.
+BELOW = {"foundations", "models", "unlearning", "transport"}
 ALLOWED = {
-    "models": set(),
-    "unlearning": {"models"},
-    "transport": {"models"},
-    "clients": {"models", "unlearning", "transport"},
-    "strategies": {"models", "unlearning", "transport"},
-    "simulations": {"models", "unlearning", "transport", "clients", "strategies"},
+    "foundations": set(),
+    "models": {"foundations"},
+    "unlearning": {"foundations", "models"},
+    "transport": {"foundations", "models"},
+    "evaluation": {"foundations"},
+    "clients": BELOW,
+    "strategies": BELOW,
+    "reporting": {"foundations"},
+    "simulations": {*BELOW, "evaluation", "clients", "strategies", "reporting"},
 }
 # The same of the rooms in simulations/.
 INSIDE = {
     "data": set(),
     "state": {"data"},
-    "session": {"data", "metrics", "state"},
+    "session": {"data", "state"},
     "command_line": {"data", "state", "session"},
-    "commands": {"benchmark", "command_line", "data", "reporting", "session", "state"},
-    "metrics": set(),
-    "benchmark": {"command_line", "data", "metrics", "session"},
-    "reporting": set(),
+    "commands": {"benchmark", "command_line", "data", "session", "state"},
+    "benchmark": {"command_line", "data", "session"},
 }
 # Rooms within those rooms.
-INNER = {
-    "data/loaders",
-    "reporting/figures",
-    "reporting/formats",
-    "reporting/published",
-    "reporting/tables",
-}
-WITHOUT_FLOWER = {"models", "unlearning", "transport"}
+INNER = {"data/loaders"}
+WITHOUT_FLOWER = set(ALLOWED) - {"clients", "strategies", "simulations"}
 
 
 def imports(path):
@@ -48,12 +44,34 @@ def imports(path):
             yield node.module or ""
 
 
+def rooms(path):
+    """The rooms that a file imports, and where in them; a room's bare name is none of ours."""
+    for name in imports(path):
+        package, _, inside = name.partition(".")
+        assert package not in ALLOWED, f"{path} imports {name} without split_unlearning"
+        if package == "split_unlearning":
+            yield inside
+
+
 def imported_by(room):
     return {
-        name.partition(".")[0]: path.name
+        name.removeprefix("split_unlearning.").partition(".")[0]: path.name
         for path in sorted((ROOT / room).rglob("*.py"))
         for name in imports(path)
     }
+
+
+def test_nobody_imports_a_room_by_its_bare_name():
+    places = (*ALLOWED, "benchmarks", "examples", "split_unlearning", "tests")
+    assert {
+        name for place in places for path in (ROOT / place).rglob("*.py") for name in rooms(path)
+    }
+
+
+def test_every_room_is_linked_to_from_the_package():
+    links = {path.name for path in (ROOT / "split_unlearning").iterdir() if path.is_symlink()}
+    assert links == set(ALLOWED)
+    assert all((ROOT / "split_unlearning" / room).samefile(ROOT / room) for room in links)
 
 
 @pytest.mark.parametrize("room", ALLOWED)
@@ -63,7 +81,7 @@ def test_a_room_imports_only_what_stands_below_it(room):
     others = set(ALLOWED) - {room} - ALLOWED[room]
     assert {other: found[other] for other in others & found.keys()} == {}
     assert "tests" not in found
-    assert "split_unlearning" not in found
+    assert "plugin" not in found
 
 
 @pytest.mark.parametrize("room", INSIDE)
@@ -72,7 +90,7 @@ def test_a_room_of_the_simulations_imports_only_what_stands_below_it(room):
     found = {
         name.split(".")[1]
         for path in folder.rglob("*.py")
-        for name in imports(path)
+        for name in rooms(path)
         if name.startswith("simulations.")
     }
     assert found & (set(INSIDE) - {room} - INSIDE[room]) == set()
@@ -87,29 +105,25 @@ def test_every_room_of_the_simulations_is_known():
 
 def test_a_loader_knows_the_data_set_that_it_returns_and_nothing_else_of_the_room():
     for path in (ROOT / "simulations" / "data" / "loaders").glob("*.py"):
-        ours = {name for name in imports(path) if name.startswith("simulations.")}
+        ours = {name for name in rooms(path) if name.startswith("simulations.")}
         known = {"simulations.data.dataset", "simulations.data.loaders.source"}
         assert ours <= known, path
 
 
-@pytest.mark.parametrize(
-    "room", [*sorted(WITHOUT_FLOWER), "clients/label_privacy", "simulations/reporting"]
-)
+@pytest.mark.parametrize("room", [*sorted(WITHOUT_FLOWER), "clients/label_privacy"])
 def test_what_can_do_without_flower_and_ray_does(room):
     assert {"flwr", "ray"} & imported_by(room).keys() == set()
 
 
 def test_masking_knows_no_client():
     paths = (ROOT / "clients" / "label_privacy").glob("*.py")
-    found = {name for path in paths for name in imports(path) if name.startswith("clients")}
+    found = {name for path in paths for name in rooms(path) if name.startswith("clients")}
     assert found
     assert {name for name in found if not name.startswith("clients.label_privacy.")} == set()
 
 
 def test_reports_are_made_of_files_alone():
-    found = imported_by("simulations/reporting").keys()
-    assert found & set(ALLOWED) == {"models", "simulations"}
-    assert "torch" not in found
+    assert "torch" not in imported_by("reporting")
 
 
 def test_ray_is_known_to_the_placement_of_the_server_segment_alone():
@@ -136,4 +150,5 @@ def test_every_room_is_packaged():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     wheel = set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"])
     bundle = {line.partition("/")[0] for line in project["tool"]["flwr"]["app"]["fab-include"]}
-    assert wheel == bundle == {*ALLOWED, "split_unlearning.py"}
+    assert wheel == {"split_unlearning"}
+    assert bundle == {*ALLOWED, "split_unlearning"}

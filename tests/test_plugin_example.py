@@ -16,13 +16,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import split_unlearning
-from simulations.cli import app
-from simulations.command_line import launch
-from simulations.config import RunConfig, parse_setting
-from simulations.data.partition import Plan
-from simulations.plan import deal
+import split_unlearning.plugin
 from split_unlearning import Batch, SplitStrategy
+from split_unlearning.simulations.cli import app
+from split_unlearning.simulations.command_line import launch
+from split_unlearning.simulations.config import RunConfig, parse_setting
+from split_unlearning.simulations.data.partition import Plan
+from split_unlearning.simulations.plan import deal
 from tests.flower.test_end_to_end import ROOT, settings
 from tests.flower.test_end_to_end import split_unlearning as command_line
 from tests.local_grid import LocalRun, dealt
@@ -76,7 +76,7 @@ def test_it_is_short_and_imports_nothing_behind_the_door():
     of_the_door = [one for one in nodes if isinstance(one, ast.Attribute)]
     used = {one.attr for one in of_the_door if getattr(one.value, "id", "") == "su"}
     assert used
-    assert used <= set(split_unlearning.__all__)
+    assert used <= set(split_unlearning.plugin.__all__)
 
 
 def test_list_shows_what_is_installed(installed):

@@ -16,7 +16,7 @@ def test_the_strategy_of_the_readme_runs_by_dotted_path(tmp_path, monkeypatch):
     (package / "protocol.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     said = []
-    monkeypatch.setattr("simulations.console.progress", said.append)
+    monkeypatch.setattr("split_unlearning.simulations.console.progress", said.append)
     run = LocalRun(3, strategy="my_package.protocol:Counting")
     assert "1442 samples" in said
     forgotten = len(run.prepared.forgettings[0].samples[0])
@@ -26,7 +26,7 @@ def test_the_strategy_of_the_readme_runs_by_dotted_path(tmp_path, monkeypatch):
 
 
 def test_the_command_lines_of_the_readme_name_what_there_is():
-    from simulations.command_line.arguments import read_config
+    from split_unlearning.simulations.command_line.arguments import read_config
 
     commands = re.findall(r"^split-unlearning run (.*)$", README, flags=re.MULTILINE)
     assert len(commands) >= 3
@@ -38,9 +38,9 @@ def test_the_command_lines_of_the_readme_name_what_there_is():
 
 
 def test_the_requests_of_the_readme_name_what_those_clients_hold():
-    from simulations.command_line.arguments import pair_requests, read_config
-    from simulations.plan import deal, resolve
-    from unlearning.request import parse_requests
+    from split_unlearning.simulations.command_line.arguments import pair_requests, read_config
+    from split_unlearning.simulations.plan import deal, resolve
+    from split_unlearning.unlearning.request import parse_requests
 
     (learned,) = re.findall(r"^split-unlearning run (.*state-dir=.*)$", README, flags=re.MULTILINE)
     words = re.findall(r"--set (\S+)", learned)

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 
 import torch
 
-from transport.message import Array
+from split_unlearning.transport.message import Array
 
 FloatCodec = Literal["float32", "float16", "bfloat16"]
 """What a floating-point number is while it crosses."""

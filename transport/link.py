@@ -15,9 +15,17 @@ from typing import NoReturn, Self, cast
 
 from torch import Tensor
 
-from transport.codec import Frame, FrameError, Received, Stream, decode, encode, read
-from transport.floats import FLOAT_CODECS, FloatCodec, pack, unpack
-from transport.ledger import Ledger
+from split_unlearning.transport.codec import (
+    Frame,
+    FrameError,
+    Received,
+    Stream,
+    decode,
+    encode,
+    read,
+)
+from split_unlearning.transport.floats import FLOAT_CODECS, FloatCodec, pack, unpack
+from split_unlearning.transport.ledger import Ledger
 
 MAX_FRAME_BYTES = 256 * 2**20
 

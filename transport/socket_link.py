@@ -18,11 +18,11 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import NoReturn, Self, cast
 
-from transport.certificate import client_context, resolve, server_context
-from transport.codec import Frame, FrameError, Received, Stream, encode, read
-from transport.floats import FloatCodec
-from transport.ledger import Ledger
-from transport.link import (
+from split_unlearning.transport.certificate import client_context, resolve, server_context
+from split_unlearning.transport.codec import Frame, FrameError, Received, Stream, encode, read
+from split_unlearning.transport.floats import FloatCodec
+from split_unlearning.transport.ledger import Ledger
+from split_unlearning.transport.link import (
     MAX_FRAME_BYTES,
     Caller,
     Endpoint,

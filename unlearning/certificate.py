@@ -10,7 +10,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from models.errors import UserError
+from split_unlearning.foundations.errors import UserError
 
 _SIGNATURE, _KEY = "signature", "public_key"
 

@@ -8,34 +8,15 @@ step), never by whether this is learning or forgetting.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from split_unlearning.foundations.seeds import derive_seed
+
 Ids = NDArray[np.int64]
-
-
-def derive_seed(seed: int, *purpose: str | int) -> int:
-    """Return the seed of one purpose.
-
-    Parameters
-    ----------
-    seed : int
-        The run's seed.
-    purpose : str or int
-        What the draw is for, for instance ``"order", client, epoch``. Never whether this is
-        learning or forgetting.
-
-    Returns
-    -------
-    int
-        Between 0 and 2**63 - 1.
-    """
-    text = json.dumps([seed, *purpose])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
 def order(ids: Ids, seed: int) -> NDArray[np.intp]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from unlearning.state_folder import StateError, explained
+from split_unlearning.unlearning.state_folder import StateError, explained
 
 
 class Journal:

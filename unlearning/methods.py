@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.errors import UserError
-from models.options import Option, Value
-from models.registry import Registry
-from unlearning.exactness import Ids
-from unlearning.objectives import Batch, BoundedAscent, Distillation, targets_of
-from unlearning.stages import RESERVED, Stage
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.foundations.options import Option, Value
+from split_unlearning.foundations.registry import Registry
+from split_unlearning.unlearning.exactness import Ids
+from split_unlearning.unlearning.objectives import Batch, BoundedAscent, Distillation, targets_of
+from split_unlearning.unlearning.stages import RESERVED, Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,11 +258,11 @@ def declares_wrongly(value: Any) -> str | None:
 METHODS: Registry[type[UnlearningMethod]] = Registry(
     "unlearning", group="split_unlearning.unlearning", check=_complaint
 )
-METHODS.register("distillation", "unlearning.methods:DistillationUnlearning")
-METHODS.register("fine-tune", "unlearning.methods:FineTuning")
-METHODS.register("gradient-ascent", "unlearning.methods:GradientAscent")
-_PROJECTION = "unlearning.gradient_projection.methods"
+METHODS.register("distillation", "split_unlearning.unlearning.methods:DistillationUnlearning")
+METHODS.register("fine-tune", "split_unlearning.unlearning.methods:FineTuning")
+METHODS.register("gradient-ascent", "split_unlearning.unlearning.methods:GradientAscent")
+_PROJECTION = "split_unlearning.unlearning.gradient_projection.methods"
 METHODS.register("gradient-projection", f"{_PROJECTION}:GradientProjection")
 METHODS.register("gradient-projection-paper", f"{_PROJECTION}:PaperProjection")
-METHODS.register("none", "unlearning.methods:NoUnlearning")
-METHODS.register("retrain", "unlearning.methods:Retrain")
+METHODS.register("none", "split_unlearning.unlearning.methods:NoUnlearning")
+METHODS.register("retrain", "split_unlearning.unlearning.methods:Retrain")

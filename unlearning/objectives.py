@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch.nn import functional as F
 
-from unlearning.exactness import Ids
+from split_unlearning.unlearning.exactness import Ids
 
 TEACHERS = ("original", "incompetent")
 """Frozen networks that an objective may ask: the one that was learned, as it was before the stage,

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import refuse
-from unlearning.exactness import Ids, derive_seed, order
+from split_unlearning.foundations.errors import refuse
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.unlearning.exactness import Ids, order
 
 _GRAMMAR = "class:NAME, client:N, samples:SHARE@class:NAME, ids:FILE; several separated by ;"
 

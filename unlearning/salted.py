@@ -8,7 +8,7 @@ import os
 import numpy as np
 import torch
 
-from unlearning.exactness import Ids
+from split_unlearning.unlearning.exactness import Ids
 
 _SALT_BYTES, _HASH_BYTES = 16, 32
 

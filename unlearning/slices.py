@@ -13,9 +13,9 @@ from itertools import accumulate
 
 import numpy as np
 
-from models.errors import UserError
-from unlearning.exactness import Ids, mixed
-from unlearning.stages import Stage
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.unlearning.exactness import Ids, mixed
+from split_unlearning.unlearning.stages import Stage
 
 # How many of all visits steps take, in proportion.
 _FIRST_AND_LAST, _BETWEEN = 7, 2

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from models.errors import UserError
-from unlearning.objectives import TEACHERS, CrossEntropy, Objective
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.unlearning.objectives import TEACHERS, CrossEntropy, Objective
 
 Samples = Literal["retained", "forgotten", "all"]
 """Which samples a stage visits. `forgotten` are those of one request, which only the clients that

@@ -19,7 +19,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from models.errors import UserError
+from split_unlearning.foundations.errors import UserError
 
 FORMAT = 2
 """Of everything under a state-dir; another one is not read."""

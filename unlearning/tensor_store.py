@@ -7,7 +7,7 @@ from collections.abc import Mapping, MutableMapping
 import torch
 from safetensors.torch import load, load_file, save
 
-from unlearning.state_folder import StateFolder
+from split_unlearning.unlearning.state_folder import StateFolder
 
 
 class TensorStore:

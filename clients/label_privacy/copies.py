@@ -15,10 +15,10 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.label_privacy.label_map import LabelMap
-from clients.label_privacy.secrets import derive_key, numbers
-from models.errors import refuse
-from unlearning.exactness import Ids
+from split_unlearning.clients.label_privacy.label_map import LabelMap
+from split_unlearning.clients.label_privacy.secrets import derive_key, numbers
+from split_unlearning.foundations.errors import refuse
+from split_unlearning.unlearning.exactness import Ids
 
 Copies = Literal["replicate", "partition", "modes"]
 

@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.label_privacy.secrets import numbers
-from models.errors import UserError, refuse
+from split_unlearning.clients.label_privacy.secrets import numbers
+from split_unlearning.foundations.errors import UserError, refuse
 
 _ALLOWED = "a number of masked labels from 1 on, as '3', or a range of them, as '1-3'"
 

@@ -8,10 +8,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.label_privacy.copies import Assignment
-from clients.label_privacy.mechanism import Mechanism
-from clients.label_privacy.secrets import uniforms
-from unlearning.exactness import Ids
+from split_unlearning.clients.label_privacy.copies import Assignment
+from split_unlearning.clients.label_privacy.mechanism import Mechanism
+from split_unlearning.clients.label_privacy.secrets import uniforms
+from split_unlearning.unlearning.exactness import Ids
 
 # So many rows get their noise at a time, which is why memory does not grow with the chunk.
 _ROWS = 256

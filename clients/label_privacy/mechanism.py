@@ -20,7 +20,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import UserError, refuse
+from split_unlearning.foundations.errors import UserError, refuse
 
 Kind = Literal["laplace", "gaussian"]
 Unit = Literal["record", "element"]

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.errors import refuse
-from unlearning.exactness import Ids, mixed
+from split_unlearning.foundations.errors import refuse
+from split_unlearning.unlearning.exactness import Ids, mixed
 
 Probabilities = NDArray[np.float64]
 

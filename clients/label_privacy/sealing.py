@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from clients.label_privacy.secrets import derive_key
+from split_unlearning.clients.label_privacy.secrets import derive_key
 
 SECRET_BYTES = 32
 """Length of every secret, private key and public key."""

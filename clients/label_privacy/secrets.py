@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from numpy.typing import NDArray
 
-from models.errors import refuse
-from unlearning.exactness import Ids
+from split_unlearning.foundations.errors import refuse
+from split_unlearning.unlearning.exactness import Ids
 
 _KEY_BYTES = 32
 _SHORTEST_SECRET = 16

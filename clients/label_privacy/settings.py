@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from clients.label_privacy.consensus import ConsensusSettings
-from clients.label_privacy.copies import Copies
-from clients.label_privacy.label_map import Expansion
-from clients.label_privacy.mechanism import Mechanism
+from split_unlearning.clients.label_privacy.consensus import ConsensusSettings
+from split_unlearning.clients.label_privacy.copies import Copies
+from split_unlearning.clients.label_privacy.label_map import Expansion
+from split_unlearning.clients.label_privacy.mechanism import Mechanism
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from models.errors import UserError
-from models.options import Value
-from simulations.session.result import write_json
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.foundations.options import Value
+from split_unlearning.simulations.session.result import write_json
 
 SCHEMA_VERSION = 1
 

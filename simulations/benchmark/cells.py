@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from models.errors import UserError
-from simulations import console
-from simulations.benchmark.cell import Cell, read_cell
-from simulations.config import RunConfig
-from simulations.lock import locked
-from simulations.session.envelope import Envelope
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.simulations import console
+from split_unlearning.simulations.benchmark.cell import Cell, read_cell
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.lock import locked
+from split_unlearning.simulations.session.envelope import Envelope
 
 
 def planned_cells(benchmark: Path) -> list[Cell]:

@@ -7,12 +7,12 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from simulations.benchmark.cell import Cell
-from simulations.benchmark.cells import planned_cells
-from simulations.benchmark.spec import retrained, shadowed
-from simulations.metrics.forgetting import metrics_of
-from simulations.metrics.outputs import FILE
-from simulations.session.result import write_json
+from split_unlearning.evaluation.forgetting import metrics_of
+from split_unlearning.evaluation.outputs import FILE
+from split_unlearning.simulations.benchmark.cell import Cell
+from split_unlearning.simulations.benchmark.cells import planned_cells
+from split_unlearning.simulations.benchmark.spec import retrained, shadowed
+from split_unlearning.simulations.session.result import write_json
 
 METRICS = "metrics.json"
 

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.errors import refuse
-from simulations.benchmark.cell import SCHEMA_VERSION, Cell, Status
-from simulations.benchmark.cells import planned_cells
-from simulations.benchmark.spec import Spec
-from simulations.command_line.launch import run_app
-from simulations.console import PROGRESS
-from simulations.lock import locked
-from simulations.session.result import write_json
+from split_unlearning.foundations.errors import refuse
+from split_unlearning.simulations.benchmark.cell import SCHEMA_VERSION, Cell, Status
+from split_unlearning.simulations.benchmark.cells import planned_cells
+from split_unlearning.simulations.benchmark.spec import Spec
+from split_unlearning.simulations.command_line.launch import run_app
+from split_unlearning.simulations.console import PROGRESS
+from split_unlearning.simulations.lock import locked
+from split_unlearning.simulations.session.result import write_json
 
 # What a command that was killed has started ends a little later than it.
 _PATIENCE = 20.0

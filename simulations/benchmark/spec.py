@@ -11,13 +11,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
-import simulations
-from models.errors import UserError, refuse
-from models.options import Value
-from simulations.benchmark.cell import Cell
-from simulations.command_line.arguments import from_here
-from simulations.config import RunConfig
-from simulations.plan import prepare
+import split_unlearning
+from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.foundations.options import Value
+from split_unlearning.simulations.benchmark.cell import Cell
+from split_unlearning.simulations.command_line.arguments import from_here
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.plan import prepare
 
 SCALES = ("full", "medium", "small")
 
@@ -65,9 +65,9 @@ class Spec:
 
 def shipped_specs() -> dict[str, Path]:
     """Return the files of the specs that come along, by name."""
-    package = Path(simulations.__file__).parent
+    package = Path(split_unlearning.__file__).parent
     # The wheel carries them in here, a checkout among what it measures.
-    packaged = package / "benchmark" / "specs"
+    packaged = package / "specs"
     folder = packaged if packaged.exists() else package.parent / "benchmarks" / "specs"
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.errors import refuse
-from models.options import Value
+from split_unlearning.foundations.errors import refuse
+from split_unlearning.foundations.options import Value
 
 if TYPE_CHECKING:
-    from simulations.config import RunConfig
+    from split_unlearning.simulations.config import RunConfig
 
 # As in simulations/commands, what needs torch is imported where it is needed.
 
@@ -36,7 +36,7 @@ def read_config(settings: list[str], strategy: str | None, out: str) -> RunConfi
     UserError
         As `RunConfig.from_mapping`; for an empty `out`.
     """
-    from simulations.config import RunConfig
+    from split_unlearning.simulations.config import RunConfig
 
     chosen = {"out": absolute(out) if out else ""} | read_settings(settings)
     if strategy is not None:
@@ -48,7 +48,7 @@ def read_config(settings: list[str], strategy: str | None, out: str) -> RunConfi
 
 def read_settings(settings: list[str]) -> dict[str, Value]:
     """Read run-config keys, each ``key=value``; paths in them are meant from the current folder."""
-    from simulations.config import parse_setting
+    from split_unlearning.simulations.config import parse_setting
 
     return from_here(dict(parse_setting(text) for text in settings))
 
@@ -75,7 +75,7 @@ def _absolute_after(prefix: str, text: str) -> str:
 
 
 def _datasets_from_here(text: str) -> str:
-    from simulations.data.sources import names_in
+    from split_unlearning.simulations.data.sources import names_in
 
     return "+".join(
         _absolute_after("folder:", _absolute_after("npz:", name)) for name in names_in(text)
@@ -84,7 +84,7 @@ def _datasets_from_here(text: str) -> str:
 
 def _pretrained_from_here(text: str) -> str:
     """Make the path of a folder absolute; a name that no folder here has may be one on the hub."""
-    from models.bert import is_hub_name
+    from split_unlearning.models.bert import is_hub_name
 
     return text if not text or (is_hub_name(text) and not Path(text).is_dir()) else absolute(text)
 
@@ -124,8 +124,8 @@ def check_state_dir(config: RunConfig, clients: int) -> None:
     """Refuse a state-dir that cannot be made, or that holds something else; create nothing yet."""
     if not config.state_dir:
         return
-    from simulations.state.agenda import tasks_of
-    from simulations.state.state_dir import StateDir
+    from split_unlearning.simulations.state.agenda import tasks_of
+    from split_unlearning.simulations.state.state_dir import StateDir
 
     state = StateDir(Path(config.state_dir))
     if config.verify:
@@ -143,8 +143,8 @@ def check_state_dir(config: RunConfig, clients: int) -> None:
 
 def check_plan(config: RunConfig, clients: int) -> str:
     """Refuse what the data or the number of clients make impossible; return who holds what."""
-    from simulations.data.partition import plan_table
-    from simulations.plan import prepare
+    from split_unlearning.simulations.data.partition import plan_table
+    from split_unlearning.simulations.plan import prepare
 
     prepared = prepare(config, clients)
     return plan_table(prepared.plan, prepared.dataset)

@@ -6,11 +6,11 @@ import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from models.registry import Registry
+from split_unlearning.foundations.registry import Registry
 
 if TYPE_CHECKING:
-    from strategies.base import SplitStrategy
-    from unlearning.methods import UnlearningMethod
+    from split_unlearning.strategies.base import SplitStrategy
+    from split_unlearning.unlearning.methods import UnlearningMethod
 
 
 def describe(registry: Registry[Any]) -> dict[str, str]:
@@ -29,7 +29,7 @@ def matrix(
     strategies: Registry[type[SplitStrategy]], methods: Registry[type[UnlearningMethod]]
 ) -> dict[str, str]:
     """Return, by strategy, a mark below the name of each method that it can carry out."""
-    from simulations.config import fitting
+    from split_unlearning.simulations.config import fitting
 
     names = methods.names()
     lines = {"": "  ".join(names)}

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import tomli_w
 
-import simulations
-from models.options import Value
-from simulations.command_line.superlink import (
+import split_unlearning
+from split_unlearning.foundations.options import Value
+from split_unlearning.simulations.command_line.superlink import (
     CONNECTION,
     environment_of,
     log_of,
@@ -24,7 +24,7 @@ from simulations.command_line.superlink import (
     short_folder,
     superlink,
 )
-from simulations.console import FAILURE
+from split_unlearning.simulations.console import FAILURE
 
 _COMPLETED = "finished:completed"
 
@@ -61,15 +61,17 @@ def stage_app(folder: Path) -> Path:
     Path
         What ``flwr run`` takes.
     """
-    package = Path(simulations.__file__).parent
+    package = Path(split_unlearning.__file__).parent
     # The wheel carries its pyproject.toml in here, a checkout has it at its root.
     packaged = package / "pyproject.toml"
     description = packaged if packaged.exists() else package.parent / "pyproject.toml"
     bundled = tomllib.loads(description.read_text(encoding="utf-8"))["tool"]["flwr"]["app"]
     app = folder / "app"
     for pattern in bundled["fab-include"]:
-        for source in package.parent.glob(pattern):
-            target = app / source.relative_to(package.parent)
+        # A room is in the package, in a checkout by a link; in the bundle it is beside it.
+        top = package.parent if pattern.startswith(f"{package.name}/") else package
+        for source in top.glob(pattern):
+            target = app / source.relative_to(top)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
     shutil.copyfile(description, app / "pyproject.toml")

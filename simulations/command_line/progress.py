@@ -8,7 +8,7 @@ from typing import Protocol
 
 import typer
 
-from simulations.console import FAILURE, PROGRESS
+from split_unlearning.simulations.console import FAILURE, PROGRESS
 
 # As in simulations/commands, what takes long to import is imported where it is needed.
 

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from models.errors import UserError
-from simulations.command_line import processes
-from simulations.command_line.processes import end_processes
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.simulations.command_line import processes
+from split_unlearning.simulations.command_line.processes import end_processes
 
 CONNECTION = "run"
 """Name under which Flower's command line knows the SuperLink."""

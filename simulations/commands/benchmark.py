@@ -9,11 +9,15 @@ from typing import Annotated
 
 import typer
 
-from simulations.command_line.arguments import absolute, check_writable, read_settings
-from simulations.command_line.client_pool import check_client_pool
-from simulations.command_line.progress import shown_grid
-from simulations.commands.ending import RUN_FAILED, end, one_line_errors
-from simulations.commands.options import (
+from split_unlearning.simulations.command_line.arguments import (
+    absolute,
+    check_writable,
+    read_settings,
+)
+from split_unlearning.simulations.command_line.client_pool import check_client_pool
+from split_unlearning.simulations.command_line.progress import shown_grid
+from split_unlearning.simulations.commands.ending import RUN_FAILED, end, one_line_errors
+from split_unlearning.simulations.commands.options import (
     ClientCpus,
     ClientGpus,
     RayAddress,
@@ -51,10 +55,10 @@ def benchmark(
     Exits with 1 if any of them failed.
     """
     with one_line_errors():
-        from simulations.benchmark.measuring import measure
-        from simulations.benchmark.runner import carry_out, failures, lay_out
-        from simulations.benchmark.spec import find_spec, read_spec
-        from simulations.reporting.scalars import check_tensorboard
+        from split_unlearning.reporting.scalars import check_tensorboard
+        from split_unlearning.simulations.benchmark.measuring import measure
+        from split_unlearning.simulations.benchmark.runner import carry_out, failures, lay_out
+        from split_unlearning.simulations.benchmark.spec import find_spec, read_spec
 
         folder = Path(absolute(out))
         check_client_pool(1, client_cpus, client_gpus)
@@ -97,8 +101,8 @@ def report(
 
 def _written_report(folder: Path, tensorboard: bool) -> str:
     """Write the report of a benchmark, and say where it is, and of how much."""
-    from simulations.reporting.scalars import check_tensorboard, write_scalars
-    from simulations.reporting.writing import write_report
+    from split_unlearning.reporting.scalars import check_tensorboard, write_scalars
+    from split_unlearning.reporting.writing import write_report
 
     if tensorboard:
         check_tensorboard()

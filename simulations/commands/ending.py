@@ -8,8 +8,8 @@ from typing import NoReturn
 
 import typer
 
-from models.errors import UserError
-from unlearning.state_folder import StateError
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.unlearning.state_folder import StateError
 
 RUN_FAILED, BAD_ARGUMENTS, DOES_NOT_HOLD, INTERRUPTED = 1, 2, 3, 130
 

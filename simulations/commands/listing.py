@@ -7,22 +7,22 @@ from dataclasses import fields
 
 import typer
 
-from simulations.command_line.catalogue import describe, matrix, table
-from simulations.commands.ending import one_line_errors
+from split_unlearning.simulations.command_line.catalogue import describe, matrix, table
+from split_unlearning.simulations.commands.ending import one_line_errors
 
 
 def list_names() -> None:
     """List what a run config can name, and its keys."""
     with one_line_errors():
-        from models.split import MODELS, TORCHVISION
-        from simulations.benchmark.spec import titles
-        from simulations.config import RunConfig
-        from simulations.data.library import LIBRARY
-        from simulations.data.partition import DISTRIBUTIONS
-        from simulations.data.sources import DATASETS
-        from simulations.data.tasks import DIFFERENT_TASKS
-        from strategies.registry import STRATEGIES
-        from unlearning.methods import METHODS
+        from split_unlearning.models.split import MODELS, TORCHVISION
+        from split_unlearning.simulations.benchmark.spec import titles
+        from split_unlearning.simulations.config import RunConfig
+        from split_unlearning.simulations.data.library import LIBRARY
+        from split_unlearning.simulations.data.partition import DISTRIBUTIONS
+        from split_unlearning.simulations.data.sources import DATASETS
+        from split_unlearning.simulations.data.tasks import DIFFERENT_TASKS
+        from split_unlearning.strategies.registry import STRATEGIES
+        from split_unlearning.unlearning.methods import METHODS
 
         _print_table("Strategies (strategy)", describe(STRATEGIES))
         _print_table("Unlearning methods (unlearning)", describe(METHODS))

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from simulations.command_line.arguments import join_ray
+from split_unlearning.simulations.command_line.arguments import join_ray
 
 
 def number(meaning: str) -> Any:

@@ -7,17 +7,24 @@ from typing import Annotated
 
 import typer
 
-from models.errors import refuse
-from simulations.command_line.arguments import (
+from split_unlearning.foundations.errors import refuse
+from split_unlearning.simulations.command_line.arguments import (
     check_plan,
     check_state_dir,
     check_writable,
     read_config,
 )
-from simulations.command_line.client_pool import check_client_pool
-from simulations.commands.ending import one_line_errors
-from simulations.commands.options import ClientCpus, ClientGpus, Out, RayAddress, Verbose, number
-from simulations.commands.starting import launched, show_result
+from split_unlearning.simulations.command_line.client_pool import check_client_pool
+from split_unlearning.simulations.commands.ending import one_line_errors
+from split_unlearning.simulations.commands.options import (
+    ClientCpus,
+    ClientGpus,
+    Out,
+    RayAddress,
+    Verbose,
+    number,
+)
+from split_unlearning.simulations.commands.starting import launched, show_result
 
 
 def run(

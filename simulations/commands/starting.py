@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from simulations.command_line import launch
-from simulations.command_line.progress import shown
-from simulations.commands.ending import RUN_FAILED, end
-from unlearning.state_folder import write_durably
+from split_unlearning.simulations.command_line import launch
+from split_unlearning.simulations.command_line.progress import shown
+from split_unlearning.simulations.commands.ending import RUN_FAILED, end
+from split_unlearning.unlearning.state_folder import write_durably
 
 if TYPE_CHECKING:
-    from simulations.config import RunConfig
+    from split_unlearning.simulations.config import RunConfig
 
 
 def launched(
@@ -52,7 +52,7 @@ def launched(
 
 def show_result(folder: Path, seconds: float, verbose: bool) -> None:
     """Print the result that is in a folder, and what it took; end if there is none."""
-    from simulations.report import render
+    from split_unlearning.simulations.report import render
 
     result = folder / "result.json"
     if not result.exists():

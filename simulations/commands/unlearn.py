@@ -8,18 +8,22 @@ from typing import Annotated
 
 import typer
 
-from models.errors import refuse
-from simulations.command_line.arguments import absolute, check_writable, pair_requests
-from simulations.command_line.client_pool import check_client_pool
-from simulations.commands.ending import one_line_errors
-from simulations.commands.options import (
+from split_unlearning.foundations.errors import refuse
+from split_unlearning.simulations.command_line.arguments import (
+    absolute,
+    check_writable,
+    pair_requests,
+)
+from split_unlearning.simulations.command_line.client_pool import check_client_pool
+from split_unlearning.simulations.commands.ending import one_line_errors
+from split_unlearning.simulations.commands.options import (
     ClientCpus,
     ClientGpus,
     RayAddress,
     StateDirArgument,
     Verbose,
 )
-from simulations.commands.starting import launched, show_result
+from split_unlearning.simulations.commands.starting import launched, show_result
 
 
 def unlearn(
@@ -63,10 +67,10 @@ def unlearn(
     The same command again finishes what was interrupted; without --forget it finishes whatever was.
     """
     with one_line_errors():
-        from simulations.session.session import needed_for
-        from simulations.state.reception import AlreadyForgottenError, receive
-        from simulations.state.reception import withdraw as take_back
-        from simulations.state.state_dir import held
+        from split_unlearning.simulations.session.session import needed_for
+        from split_unlearning.simulations.state.reception import AlreadyForgottenError, receive
+        from split_unlearning.simulations.state.reception import withdraw as take_back
+        from split_unlearning.simulations.state.state_dir import held
 
         path = absolute(state_dir)
         state = held(path)

@@ -9,15 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from models.errors import UserError, refuse
-from simulations.command_line.arguments import absolute
-from simulations.command_line.client_pool import check_client_pool
-from simulations.commands.ending import DOES_NOT_HOLD, end, one_line_errors
-from simulations.commands.options import ClientCpus, ClientGpus, RayAddress, Verbose
-from simulations.commands.starting import launched
+from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.simulations.command_line.arguments import absolute
+from split_unlearning.simulations.command_line.client_pool import check_client_pool
+from split_unlearning.simulations.commands.ending import DOES_NOT_HOLD, end, one_line_errors
+from split_unlearning.simulations.commands.options import (
+    ClientCpus,
+    ClientGpus,
+    RayAddress,
+    Verbose,
+)
+from split_unlearning.simulations.commands.starting import launched
 
 if TYPE_CHECKING:
-    from simulations.state.state_dir import StateDir
+    from split_unlearning.simulations.state.state_dir import StateDir
 
 
 def verify(
@@ -40,8 +45,8 @@ def verify(
     Exits with 0 if all are equal, with 3 if not, or if a certificate is not as it was signed.
     """
     with one_line_errors():
-        from simulations.state.agenda import dropped, tasks_of
-        from simulations.state.state_dir import held
+        from split_unlearning.simulations.state.agenda import dropped, tasks_of
+        from split_unlearning.simulations.state.state_dir import held
 
         if not state_dir and not certificate:
             raise refuse("verify", "", "a STATE_DIR, or --certificate FILE, or both")
@@ -61,8 +66,8 @@ def verify(
 
 def check_certificate(path: Path, state: StateDir | None) -> None:
     """Print a certificate; end with 3 if it does not hold, or is not as it was signed."""
-    from simulations.session.verification import render_certificate
-    from unlearning.certificate import check
+    from split_unlearning.simulations.session.verification import render_certificate
+    from split_unlearning.unlearning.certificate import check
 
     try:
         certificate = json.loads(path.read_text(encoding="utf-8"))

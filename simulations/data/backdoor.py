@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.errors import refuse
-from unlearning.exactness import Ids
-from unlearning.request import Request
+from split_unlearning.foundations.errors import refuse
+from split_unlearning.unlearning.exactness import Ids
+from split_unlearning.unlearning.request import Request
 
 _WHITE = 1.0
 

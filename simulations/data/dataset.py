@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.inputs import Shape, is_text
+from split_unlearning.models.inputs import Shape, is_text
 
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 TokenIds = NDArray[np.int32]

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import UserError, refuse
-from simulations.data.cache import Arrays, Facts, kept, named
-from simulations.data.partition import Plan, by_shares
-from unlearning.exactness import derive_seed
+from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.simulations.data.cache import Arrays, Facts, kept, named
+from split_unlearning.simulations.data.partition import Plan, by_shares
 
 if TYPE_CHECKING:
     from flwr_datasets.partitioner import Partitioner

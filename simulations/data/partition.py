@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from models.errors import UserError, refuse
-from simulations.data.dataset import Samples
+from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.simulations.data.dataset import Samples
 
 DISTRIBUTIONS: dict[str, str] = {
     "homogeneous-labels": "every client holds every label, volumes differ",

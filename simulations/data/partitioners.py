@@ -3,7 +3,7 @@
 ::
 
     from flwr_datasets import FederatedDataset
-    from simulations.data.partitioners import HeterogeneousLabelsPartitioner
+    from split_unlearning.simulations.data.partitioners import HeterogeneousLabelsPartitioner
 
     train = HeterogeneousLabelsPartitioner(num_partitions=5, forgotten_labels=[2])
     test = HeterogeneousLabelsPartitioner(num_partitions=5, forgotten_labels=[2], like=train)
@@ -20,9 +20,9 @@ from datasets import Dataset
 from flwr_datasets.partitioner import Partitioner
 from numpy.typing import NDArray
 
-from models.errors import refuse
-from simulations.data.partition import Plan, make_plan
-from simulations.data.tasks import plan_of_tasks
+from split_unlearning.foundations.errors import refuse
+from split_unlearning.simulations.data.partition import Plan, make_plan
+from split_unlearning.simulations.data.tasks import plan_of_tasks
 
 
 class LabelPartitioner(Partitioner):  # type: ignore[misc]

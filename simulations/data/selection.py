@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import refuse
-from unlearning.exactness import Ids, derive_seed, order
+from split_unlearning.foundations.errors import refuse
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.unlearning.exactness import Ids, order
 
 Split = Literal["train", "test"]
 

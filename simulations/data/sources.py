@@ -6,18 +6,18 @@ import re
 import time
 from functools import lru_cache
 
-from models.errors import refuse
-from simulations.data.cache import Arrays, Facts, fingerprint, kept
-from simulations.data.dataset import Dataset, Samples
-from simulations.data.loaders.agnews import agnews
-from simulations.data.loaders.cifar import cifar
-from simulations.data.loaders.digits import digits
-from simulations.data.loaders.idx import idx
-from simulations.data.loaders.image_folder import image_folder
-from simulations.data.loaders.npz import npz
-from simulations.data.loaders.source import Source, Texts
-from simulations.data.tasks import JoinedDataset
-from simulations.data.text import Tokens
+from split_unlearning.foundations.errors import refuse
+from split_unlearning.simulations.data.cache import Arrays, Facts, fingerprint, kept
+from split_unlearning.simulations.data.dataset import Dataset, Samples
+from split_unlearning.simulations.data.loaders.agnews import agnews
+from split_unlearning.simulations.data.loaders.cifar import cifar
+from split_unlearning.simulations.data.loaders.digits import digits
+from split_unlearning.simulations.data.loaders.idx import idx
+from split_unlearning.simulations.data.loaders.image_folder import image_folder
+from split_unlearning.simulations.data.loaders.npz import npz
+from split_unlearning.simulations.data.loaders.source import Source, Texts
+from split_unlearning.simulations.data.tasks import JoinedDataset
+from split_unlearning.simulations.data.text import Tokens
 
 DATASETS: dict[str, str] = {
     "digits": "1,797 handwritten digits of 8x8 pixels, part of scikit-learn: no download",

@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from models.errors import refuse
-from models.inputs import Shape
-from simulations.data.dataset import Dataset, Holdable, Samples
-from simulations.data.partition import Plan, make_plan
-from unlearning.exactness import derive_seed
+from split_unlearning.foundations.errors import refuse
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.models.inputs import Shape
+from split_unlearning.simulations.data.dataset import Dataset, Holdable, Samples
+from split_unlearning.simulations.data.partition import Plan, make_plan
 
 DIFFERENT_TASKS = {"different-tasks": "each client holds one of the data sets of dataset=A+B"}
 

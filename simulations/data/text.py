@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bert import VOCABULARY, check_there, quiet, transformers
-from models.errors import UserError, refuse
-from models.tokens import PADDING
+from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.models.bert import VOCABULARY, check_there, quiet, transformers
+from split_unlearning.models.tokens import PADDING
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 # Apart from padding, no id has a meaning of its own.

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from simulations.metrics.outputs import Outputs, joined
-from strategies.heard import ClientFailureError
-from transport.message import Message
+from split_unlearning.evaluation.outputs import Outputs, joined
+from split_unlearning.strategies.heard import ClientFailureError
+from split_unlearning.transport.message import Message
 
 
 def outputs_of(answers: Mapping[int, Message]) -> Outputs:

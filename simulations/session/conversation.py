@@ -34,13 +34,13 @@ from flwr.server.client_manager import SimpleClientManager
 from flwr.server.client_proxy import ClientProxy
 from flwr.serverapp import Grid
 
-from models.errors import refuse
-from simulations.session.envelope import Envelope
-from simulations.session.exchange import Trouble, exchange
-from strategies.base import SplitStrategy
-from strategies.heard import ClientFailureError
-from strategies.script import Script
-from transport.ledger import Ledger
+from split_unlearning.foundations.errors import refuse
+from split_unlearning.simulations.session.envelope import Envelope
+from split_unlearning.simulations.session.exchange import Trouble, exchange
+from split_unlearning.strategies.base import SplitStrategy
+from split_unlearning.strategies.heard import ClientFailureError
+from split_unlearning.strategies.script import Script
+from split_unlearning.transport.ledger import Ledger
 
 Answer = TypeVar("Answer", FitRes, EvaluateRes)
 

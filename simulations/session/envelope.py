@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
 
-from models.options import Value
+from split_unlearning.foundations.options import Value
 
 _RECORD = "split-unlearning.cell"
 

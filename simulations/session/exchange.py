@@ -10,7 +10,7 @@ from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
-from transport.link import one_line
+from split_unlearning.transport.link import one_line
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.5
 # Of what looking takes, when many are waited for.

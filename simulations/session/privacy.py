@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simulations.config import RunConfig
-from simulations.metrics.observed import Observed
-from strategies.server_segment import ServerSegment
+from split_unlearning.evaluation.observed import Observed
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.strategies.server_segment import ServerSegment
 
 _AUDITED = "who has outputs.safetensors: with audit=true clients gave the run labels and outputs"
 _SEED_IS_KNOWN = "whoever knows the run's seed, from which this simulation draws {}"
@@ -126,7 +126,7 @@ def attacked(
         ``vanished_are_one_label`` that is not known; and the masked labels that were received.
     """
     # Clustering takes scikit-learn, whose import takes a second that only who attacks should wait.
-    from simulations.metrics.label_matching import match_labels, strongest
+    from split_unlearning.evaluation.label_matching import match_labels, strongest
 
     received = server.received()
     smashed = received["smashed"].astype(np.float32)

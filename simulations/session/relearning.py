@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from simulations.metrics.cohorts import forgotten_in
-from simulations.metrics.outputs import Outputs
-from strategies.base import SplitStrategy
+from split_unlearning.evaluation.cohorts import forgotten_in
+from split_unlearning.evaluation.outputs import Outputs
+from split_unlearning.strategies.base import SplitStrategy
 
 
 def relearn_time(

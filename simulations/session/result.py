@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from simulations.config import RunConfig
-from simulations.plan import Preparation
-from simulations.session.conversation import Conversation
-from simulations.session.privacy import attacked, privacy_of
-from simulations.state.agenda import Task
-from strategies.base import SplitStrategy
-from strategies.splitwiper_plus import SplitWiperPlus
-from transport.ledger import Account, Ledger, transmission_seconds
-from transport.message import Message
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.plan import Preparation
+from split_unlearning.simulations.session.conversation import Conversation
+from split_unlearning.simulations.session.privacy import attacked, privacy_of
+from split_unlearning.simulations.state.agenda import Task
+from split_unlearning.strategies.base import SplitStrategy
+from split_unlearning.strategies.splitwiper_plus import SplitWiperPlus
+from split_unlearning.transport.ledger import Account, Ledger, transmission_seconds
+from split_unlearning.transport.message import Message
 
 SCHEMA_VERSION = 1
 
@@ -186,7 +186,7 @@ class Recorder:
         if not isinstance(strategy, SplitWiperPlus) or strategy.real_of is None:
             return None
         # As in `attacked`.
-        from simulations.metrics.client_view import gives_away
+        from split_unlearning.evaluation.client_view import gives_away
 
         found, seen = attacked(strategy.server, strategy.real_of, self._prepared.config.seed)
         if self._seen is not None and seen < self._seen:

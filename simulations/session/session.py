@@ -7,23 +7,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from simulations import console
-from simulations.config import RunConfig
-from simulations.metrics.outputs import FILE, Outputs, write_outputs
-from simulations.plan import Preparation
-from simulations.session.audit import outputs_of
-from simulations.session.conversation import Conversation
-from simulations.session.relearning import relearn_time
-from simulations.session.result import Recorder, environment, write_result
-from simulations.state.agenda import Task, check_belongs, dropped, kept_by, tasks_of
-from simulations.state.state_dir import StateDir
-from strategies.audit import audit
-from strategies.base import SplitStrategy, StrategySetting
-from strategies.heard import ClientFailureError
-from strategies.script import Script
-from strategies.server_segment import ServerSegment
-from transport.ledger import Ledger
-from unlearning.journal import Journal
+from split_unlearning.evaluation.outputs import FILE, Outputs, write_outputs
+from split_unlearning.simulations import console
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.plan import Preparation
+from split_unlearning.simulations.session.audit import outputs_of
+from split_unlearning.simulations.session.conversation import Conversation
+from split_unlearning.simulations.session.relearning import relearn_time
+from split_unlearning.simulations.session.result import Recorder, environment, write_result
+from split_unlearning.simulations.state.agenda import (
+    Task,
+    check_belongs,
+    dropped,
+    kept_by,
+    tasks_of,
+)
+from split_unlearning.simulations.state.state_dir import StateDir
+from split_unlearning.strategies.audit import audit
+from split_unlearning.strategies.base import SplitStrategy, StrategySetting
+from split_unlearning.strategies.heard import ClientFailureError
+from split_unlearning.strategies.script import Script
+from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.transport.ledger import Ledger
+from split_unlearning.unlearning.journal import Journal
 
 
 class Session:

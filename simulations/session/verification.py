@@ -8,19 +8,24 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
-from simulations.plan import Preparation
-from simulations.session.conversation import Conversation
-from simulations.session.result import environment
-from simulations.session.session import make_strategy
-from simulations.state.agenda import check_belongs, tasks_of
-from simulations.state.state_dir import StateDir
-from strategies.base import SplitStrategy
-from strategies.script import Script
-from strategies.server_segment import ServerSegment
-from unlearning.certificate import fingerprint, sign
-from unlearning.exactness import digest
-from unlearning.state_folder import StateError, StateFolder, explained, write_durably
-from unlearning.tensor_store import TensorStore
+from split_unlearning.simulations.plan import Preparation
+from split_unlearning.simulations.session.conversation import Conversation
+from split_unlearning.simulations.session.result import environment
+from split_unlearning.simulations.session.session import make_strategy
+from split_unlearning.simulations.state.agenda import check_belongs, tasks_of
+from split_unlearning.simulations.state.state_dir import StateDir
+from split_unlearning.strategies.base import SplitStrategy
+from split_unlearning.strategies.script import Script
+from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.unlearning.certificate import fingerprint, sign
+from split_unlearning.unlearning.exactness import digest
+from split_unlearning.unlearning.state_folder import (
+    StateError,
+    StateFolder,
+    explained,
+    write_durably,
+)
+from split_unlearning.unlearning.tensor_store import TensorStore
 
 _VERSION = 1
 _CLAIM = (

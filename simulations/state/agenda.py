@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from simulations.data.partition import Plan
-from simulations.plan import Forgetting
-from unlearning.journal import Journal
-from unlearning.request import Request, parse_requests
-from unlearning.state_folder import StateError
+from split_unlearning.simulations.data.partition import Plan
+from split_unlearning.simulations.plan import Forgetting
+from split_unlearning.unlearning.journal import Journal
+from split_unlearning.unlearning.request import Request, parse_requests
+from split_unlearning.unlearning.state_folder import StateError
 
 
 @dataclass(frozen=True)

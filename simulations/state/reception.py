@@ -11,11 +11,11 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from clients.forgotten import Forgotten
-from models.errors import UserError, refuse
-from simulations.data.partition import Plan
-from simulations.plan import resolve
-from simulations.state.agenda import (
+from split_unlearning.clients.forgotten import Forgotten
+from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.simulations.data.partition import Plan
+from split_unlearning.simulations.plan import resolve
+from split_unlearning.simulations.state.agenda import (
     Asked,
     Task,
     check_belongs,
@@ -25,11 +25,11 @@ from simulations.state.agenda import (
     received,
     tasks_of,
 )
-from simulations.state.state_dir import StateDir
-from unlearning.exactness import Ids
-from unlearning.request import Request, parse_requests
-from unlearning.state_folder import StateFolder
-from unlearning.tensor_store import TensorStore
+from split_unlearning.simulations.state.state_dir import StateDir
+from split_unlearning.unlearning.exactness import Ids
+from split_unlearning.unlearning.request import Request, parse_requests
+from split_unlearning.unlearning.state_folder import StateFolder
+from split_unlearning.unlearning.tensor_store import TensorStore
 
 
 class AlreadyForgottenError(Exception):

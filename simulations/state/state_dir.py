@@ -22,14 +22,14 @@ from typing import Any
 
 import tomli_w
 
-from models.errors import UserError, refuse
-from simulations.config import RunConfig
-from simulations.lock import locked
-from simulations.plan import Preparation, deal, fingerprint
-from simulations.pretrained import pretrained_digest
-from unlearning.certificate import new_key
-from unlearning.journal import Journal
-from unlearning.state_folder import (
+from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.lock import locked
+from split_unlearning.simulations.plan import Preparation, deal, fingerprint
+from split_unlearning.simulations.pretrained import pretrained_digest
+from split_unlearning.unlearning.certificate import new_key
+from split_unlearning.unlearning.journal import Journal
+from split_unlearning.unlearning.state_folder import (
     FORMAT,
     StateError,
     check_format,

@@ -15,16 +15,16 @@ from unittest.mock import patch
 
 import numpy as np
 
-from clients.base import load_client
-from models.errors import refuse
-from models.registry import load_object
-from simulations.data.partition import DISTRIBUTIONS
-from simulations.data.sources import load
-from strategies.base import SplitStrategy
-from strategies.registry import STRATEGIES
-from strategies.server_segment import ServerSegment
+from split_unlearning.clients.base import load_client
+from split_unlearning.foundations.errors import refuse
+from split_unlearning.foundations.registry import load_object
+from split_unlearning.simulations.data.partition import DISTRIBUTIONS
+from split_unlearning.simulations.data.sources import load
+from split_unlearning.strategies.base import SplitStrategy
+from split_unlearning.strategies.registry import STRATEGIES
+from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.unlearning.methods import METHODS, NoUnlearning, UnlearningMethod
 from tests.local_grid import LocalRun
-from unlearning.methods import METHODS, NoUnlearning, UnlearningMethod
 
 # Keys that make another protocol of a strategy that uses them: each value is a form of its own.
 FORMS = {

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from simulations.report import render
-from strategies.splitwiper import SplitWiper
-from strategies.splitwiper_plus import SplitWiperPlus
-from strategies.vanilla import Vanilla
+from split_unlearning.simulations.report import render
+from split_unlearning.strategies.splitwiper import SplitWiper
+from split_unlearning.strategies.splitwiper_plus import SplitWiperPlus
+from split_unlearning.strategies.vanilla import Vanilla
+from split_unlearning.unlearning.exactness import digest
+from split_unlearning.unlearning.methods import NoUnlearning, Retrain
 from tests.conformance.cells import REPEATED, CellRun
 from tests.protocol.test_splitwiper import trained_without_what
-from unlearning.exactness import digest
-from unlearning.methods import NoUnlearning, Retrain
 
 pytestmark = pytest.mark.conformance
 

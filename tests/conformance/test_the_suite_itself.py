@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 import torch
 
-from clients.acting import action
-from clients.splitwiper import SplitWiperClient
-from clients.vanilla import VanillaClient
-from models.errors import UserError
-from simulations.config import fitting
-from simulations.data.partition import DISTRIBUTIONS
-from strategies.registry import STRATEGIES
-from strategies.splitwiper import SplitWiper
-from strategies.vanilla import Vanilla
+from split_unlearning.clients.acting import action
+from split_unlearning.clients.splitwiper import SplitWiperClient
+from split_unlearning.clients.vanilla import VanillaClient
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.simulations.config import fitting
+from split_unlearning.simulations.data.partition import DISTRIBUTIONS
+from split_unlearning.strategies.registry import STRATEGIES
+from split_unlearning.strategies.splitwiper import SplitWiper
+from split_unlearning.strategies.vanilla import Vanilla
+from split_unlearning.unlearning.methods import METHODS, NoUnlearning, StagedMethod
+from split_unlearning.unlearning.objectives import BoundedAscent
+from split_unlearning.unlearning.stages import Stage
 from tests.conformance import test_conformance as suite
 from tests.conformance.cells import CellRun, cells_of, long_cell, short_cell
-from unlearning.methods import METHODS, NoUnlearning, StagedMethod
-from unlearning.objectives import BoundedAscent
-from unlearning.stages import Stage
 
 pytestmark = pytest.mark.conformance
 
@@ -290,9 +290,12 @@ class Choosy(SplitWiper):
         ("nowhere:Nothing", "does not import"),
         ("splitwiper", "does not import"),
         ("pathlib:Path", "SplitStrategy or"),
-        ("strategies.base:SplitStrategy", "does not define learn, unlearn"),
-        ("unlearning.methods:StagedMethod", "does not define stages"),
-        ("unlearning.methods:UnlearningMethod", "goes with gradient-projection, splitfed"),
+        ("split_unlearning.strategies.base:SplitStrategy", "does not define learn, unlearn"),
+        ("split_unlearning.unlearning.methods:StagedMethod", "does not define stages"),
+        (
+            "split_unlearning.unlearning.methods:UnlearningMethod",
+            "goes with gradient-projection, splitfed",
+        ),
         (mine("Faceless"), "nowhere:Nobody"),
         (mine("Choosy"), "goes with distillation, fine-tune"),
     ],

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from simulations.benchmark.cells import planned_cells
+from split_unlearning.simulations.benchmark.cells import planned_cells
 from tests.flower.test_end_to_end import ROOT, assert_equals_one_process, split_unlearning
 from tests.local_grid import LocalRun
 
@@ -102,7 +102,7 @@ def folder(tmp_path):
 
 def test_a_grid_is_killed_half_way_and_gone_on_with(folder):
     out = folder / "out"
-    command = "from simulations.cli import main; main()"
+    command = "from split_unlearning.simulations.cli import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", command, "benchmark", "spec.toml", "--out", "out"],
         cwd=folder,

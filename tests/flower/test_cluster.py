@@ -89,7 +89,12 @@ def cluster(plug_ins):
 
 def started(nodes, folder, *arguments):
     """Start the command line on a cluster."""
-    command = [sys.executable, "-c", "from simulations.cli import main; main()", *arguments]
+    command = [
+        sys.executable,
+        "-c",
+        "from split_unlearning.simulations.cli import main; main()",
+        *arguments,
+    ]
     return subprocess.Popen(
         [*command, "--ray-address", nodes.address],
         cwd=folder,

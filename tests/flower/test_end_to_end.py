@@ -18,7 +18,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def split_unlearning(*arguments, folder, **environment):
     """Run the command line of this checkout, in a folder of the user's."""
-    command = [sys.executable, "-c", "from simulations.cli import main; main()", *arguments]
+    command = [
+        sys.executable,
+        "-c",
+        "from split_unlearning.simulations.cli import main; main()",
+        *arguments,
+    ]
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     for _ in range(2):
         done = subprocess.run(

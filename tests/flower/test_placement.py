@@ -9,12 +9,12 @@ import ray
 import torch
 from ray.cluster_utils import Cluster
 
-from models.errors import UserError
-from models.training import TrainingSettings
-from strategies.placement import ServerLostError, place, release
-from strategies.server_segment import ServerSegment
-from transport.link import Endpoint
-from transport.socket_link import connect
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.models.training import TrainingSettings
+from split_unlearning.strategies.placement import ServerLostError, place, release
+from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.transport.link import Endpoint
+from split_unlearning.transport.socket_link import connect
 
 pytestmark = pytest.mark.flower
 

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from simulations.state.reception import receive
-from simulations.state.state_dir import held
+from split_unlearning.simulations.state.reception import receive
+from split_unlearning.simulations.state.state_dir import held
 from tests.flower.test_end_to_end import settings, split_unlearning
 from tests.local_grid import LocalRun
 

@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.devices import device, moved
-from models.split import smashed_shape
-from models.training import TrainingSettings
-from strategies.server_model import ServerModel
-from strategies.server_segment import ServerSegment
+from split_unlearning.models.devices import device, moved
+from split_unlearning.models.split import smashed_shape
+from split_unlearning.models.training import TrainingSettings
+from split_unlearning.strategies.server_model import ServerModel
+from split_unlearning.strategies.server_segment import ServerSegment
 
 TRAINING = TrainingSettings(seed=5, batch_size=16, learning_rate=0.02, momentum=0.9)
 MODELS = {

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.averaging import weighted_average
+from split_unlearning.models.averaging import weighted_average
 
 
 def state(seed):

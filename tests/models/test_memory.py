@@ -10,8 +10,8 @@ import pytest
 TRAINING = """
 import resource, sys, threading
 import torch
-from models.memory import keep_freed_memory
-from models.split import build_segment
+from split_unlearning.models.memory import keep_freed_memory
+from split_unlearning.models.split import build_segment
 
 kept = keep_freed_memory() if sys.argv[1] == "keep" else None
 torch.set_num_threads(1)

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from models.cnn import cnn
-from models.drawing import seeded
-from models.errors import UserError
-from models.inputs import example
-from models.split import (
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.models.cnn import cnn
+from split_unlearning.models.drawing import seeded
+from split_unlearning.models.inputs import example
+from split_unlearning.models.split import (
     MODELS,
     CutModel,
     Network,
@@ -22,8 +22,8 @@ from models.split import (
     segment_with,
     smashed_shape,
 )
-from models.vgg import vgg
-from unlearning.exactness import digest
+from split_unlearning.models.vgg import vgg
+from split_unlearning.unlearning.exactness import digest
 
 # Every built-in model, with a shape it takes.
 SHAPES = {"bert": (12,), "cnn": (1, 8, 8), "resnet18": (3, 16, 16), "vgg": (3, 32, 32)}

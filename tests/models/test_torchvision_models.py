@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torchvision import models
 
-from models.errors import UserError
-from models.split import (
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.models.split import (
     CutModel,
     Network,
     build_network,
@@ -19,8 +19,8 @@ from models.split import (
     smashed_shape,
     with_group_norm,
 )
-from models.torchvision_models import torchvision_model
-from unlearning.exactness import digest
+from split_unlearning.models.torchvision_models import torchvision_model
+from split_unlearning.unlearning.exactness import digest
 
 IMAGE = (3, 32, 32)
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.training import TrainingSettings, train_batch
+from split_unlearning.models.training import TrainingSettings, train_batch
 
 
 def towards(labels):

@@ -5,11 +5,11 @@ from unittest.mock import patch
 
 import pytest
 
-from clients.vanilla import VanillaClient
-from strategies.heard import ClientFailureError
+from split_unlearning.clients.vanilla import VanillaClient
+from split_unlearning.strategies.heard import ClientFailureError
+from split_unlearning.unlearning.exactness import digest
 from tests.local_grid import LocalRun
 from tests.protocol.test_vanilla import same_bits
-from unlearning.exactness import digest
 
 SHORT = {"pretrain_epochs": 1, "server_epochs": 3, "distribution": "iid", "forget": ""}
 
@@ -84,7 +84,7 @@ def test_a_frame_that_comes_after_its_turn_is_refused():
 
         train.is_action = True
 
-    with patch("simulations.client_app.load_client", lambda _: Spy):
+    with patch("split_unlearning.simulations.client_app.load_client", lambda _: Spy):
         LocalRun(
             3, silent=late_in_epoch(0), strategy="vanilla", round_timeout=0.2, skip_absent=True,
             **SHORT,

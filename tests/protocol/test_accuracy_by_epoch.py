@@ -2,8 +2,8 @@
 
 import pytest
 
-from models.errors import UserError
-from simulations.config import RunConfig
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.simulations.config import RunConfig
 from tests.local_grid import LocalRun
 
 EPOCHS = 3

@@ -9,14 +9,14 @@ import pytest
 import torch
 from jsonschema import Draft202012Validator
 
-from clients.splitwiper import SplitWiperClient
-from models.errors import UserError
-from models.split import segment_with
-from simulations.config import RunConfig
-from simulations.metrics.outputs import FILE, read_outputs
-from simulations.session.audit import outputs_of
-from strategies.heard import ClientFailureError
-from strategies.splitwiper import SplitWiper
+from split_unlearning.clients.splitwiper import SplitWiperClient
+from split_unlearning.evaluation.outputs import FILE, read_outputs
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.models.split import segment_with
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.session.audit import outputs_of
+from split_unlearning.strategies.heard import ClientFailureError
+from split_unlearning.strategies.splitwiper import SplitWiper
 from tests.local_grid import LocalRun, client_of
 from tests.refusals import refusal
 

@@ -8,16 +8,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import UserError
-from simulations import client_app
-from simulations.config import RunConfig
-from simulations.data.backdoor import named_by, planted_label, triggered
-from simulations.metrics.backdoor import success
-from simulations.metrics.forgetting import metrics_of
-from simulations.metrics.outputs import FILE, Outputs, read_outputs
-from simulations.plan import prepare
+from split_unlearning.evaluation.backdoor import success
+from split_unlearning.evaluation.forgetting import metrics_of
+from split_unlearning.evaluation.outputs import FILE, Outputs, read_outputs
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.simulations import client_app
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.data.backdoor import named_by, planted_label, triggered
+from split_unlearning.simulations.plan import prepare
+from split_unlearning.unlearning.request import parse_requests
 from tests.local_grid import LocalRun
-from unlearning.request import parse_requests
 
 LABEL = 7
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from models.errors import UserError
-from simulations.config import RunConfig
-from simulations.plan import deal
-from simulations.state.state_dir import StateDir
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.plan import deal
+from split_unlearning.simulations.state.state_dir import StateDir
 from tests.local_grid import LocalRun, dealt
 from tests.protocol.test_precision import FORGET, QUICK, scratch
 from tests.refusals import refusal

@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.split import CutModel, build_segment
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.models.split import CutModel, build_segment
+from split_unlearning.unlearning.exactness import digest
 from tests.local_grid import LocalRun, dealt
-from unlearning.exactness import derive_seed, digest
 
 # The smallest model of torchvision; its first layer ends in batch norm and a ReLU.
 SETTINGS = {

@@ -5,8 +5,8 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from models.errors import UserError
-from strategies.heard import ClientFailureError
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.strategies.heard import ClientFailureError
 from tests.local_grid import LocalRun
 
 SHORT = {"pretrain_epochs": 1, "server_epochs": 1}
@@ -19,7 +19,7 @@ def test_a_client_that_raises_is_named_with_phase_and_action():
         return segment
 
     with (
-        patch("clients.splitwiper.pretrain", broken),
+        patch("split_unlearning.clients.splitwiper.pretrain", broken),
         pytest.raises(ClientFailureError, match=r"client 1 .*phase learn .*'pretrain'.*out of mem"),
     ):
         LocalRun(3, strategy="splitwiper", **SHORT)
@@ -27,7 +27,7 @@ def test_a_client_that_raises_is_named_with_phase_and_action():
 
 def test_smashed_data_that_does_not_fit_is_refused_with_its_shape():
     with (
-        patch("clients.vanilla.VanillaClient.step", send_nonsense),
+        patch("split_unlearning.clients.vanilla.VanillaClient.step", send_nonsense),
         pytest.raises(ClientFailureError, match=r"client 0 .*'train'.*shape \(3, 7\)"),
     ):
         LocalRun(1, strategy="vanilla", forget="", **SHORT)
@@ -51,7 +51,9 @@ def send_nonsense(client, segment, optimiser, link, x, objective, targets):
 )
 def test_the_impossible_is_refused_before_anything_is_trained(settings, named):
     with (
-        patch("simulations.server_app.place", side_effect=AssertionError("started")),
+        patch(
+            "split_unlearning.simulations.server_app.place", side_effect=AssertionError("started")
+        ),
         pytest.raises(UserError) as refusal,
     ):
         LocalRun(3, **{**SHORT, **settings})

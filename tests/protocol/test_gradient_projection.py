@@ -9,18 +9,19 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from models.errors import UserError
-from models.split import build_segment, segment_with
-from simulations.config import RunConfig
-from simulations.data.partition import Plan
-from simulations.data.sources import load
-from simulations.plan import deal, prepare
-from strategies.gradient_projection import GradientProjection
-from strategies.heard import ClientFailureError
-from strategies.server_segment import ServerSegment
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.models.split import build_segment, segment_with
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.data.partition import Plan
+from split_unlearning.simulations.data.sources import load
+from split_unlearning.simulations.plan import deal, prepare
+from split_unlearning.strategies.gradient_projection import GradientProjection
+from split_unlearning.strategies.heard import ClientFailureError
+from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.unlearning.exactness import batches, order
+from split_unlearning.unlearning.stages import learning
 from tests.local_grid import LocalRun, dealt
-from unlearning.exactness import batches, derive_seed, order
-from unlearning.stages import learning
 
 SEED = 5
 SMALL = {"strategy": "gradient-projection", "seed": SEED, "batch_size": 16, "server_epochs": 3}
@@ -280,7 +281,7 @@ def test_batch_norm_is_refused_before_anything_starts(tmp_path):
     with (
         pytest.raises(UserError, match=r"BatchNorm2d \(conv2.1\), whose statistics"),
         patch(
-            "simulations.plan.deal",
+            "split_unlearning.simulations.plan.deal",
             lambda *_: (load(config.dataset), Plan((np.arange(60),), (np.arange(60),))),
         ),
     ):
@@ -304,7 +305,7 @@ def test_what_is_not_finite_is_not_taken_over():
     with (
         pytest.raises(ValueError, match=r"gradient projection diverged: .* as it was"),
         patch(
-            "unlearning.gradient_projection.sequential.coefficients",
+            "split_unlearning.unlearning.gradient_projection.sequential.coefficients",
             lambda rates, _: np.full(len(rates), np.inf),
         ),
     ):

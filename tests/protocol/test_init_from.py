@@ -6,16 +6,17 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from clients import vanilla
-from models.errors import UserError
-from models.split import build_segment
-from simulations.client_app import ContextStore
+from split_unlearning.clients import vanilla
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.models.split import build_segment
+from split_unlearning.simulations.client_app import ContextStore
+from split_unlearning.unlearning.exactness import digest
+from split_unlearning.unlearning.stages import learning
+from split_unlearning.unlearning.tensor_store import TensorStore
 from tests.local_grid import client_of, node_of
 from tests.protocol.test_unlearning_methods import thin_run
 from tests.protocol.test_vanilla import SEED, same_bits
-from unlearning.exactness import derive_seed, digest
-from unlearning.stages import learning
-from unlearning.tensor_store import TensorStore
 
 SETTINGS = {"share": 3, "pretrain_epochs": 1, "server_epochs": 1}
 SEVERAL = "class:2;samples:0.5@class:3;client:1"
@@ -46,7 +47,7 @@ def spied_run(num_clients=3, **settings):
         return pretrain(client, segment)
 
     pretrain = vanilla.pretrain
-    with patch("clients.vanilla.pretrain", spy):
+    with patch("split_unlearning.clients.vanilla.pretrain", spy):
         return thin_run(num_clients, init_from="splitwiper", **{**SETTINGS, **settings}), trained
 
 
@@ -157,7 +158,9 @@ def test_a_method_that_goes_on_from_what_was_learned_pre_trains_nobody_again(set
 
 
 def test_without_the_key_nobody_pre_trains():
-    with patch("clients.vanilla.pretrain", side_effect=AssertionError("pre-trained")):
+    with patch(
+        "split_unlearning.clients.vanilla.pretrain", side_effect=AssertionError("pre-trained")
+    ):
         run = thin_run(2, strategy="vanilla", **SETTINGS)
     assert pretrained(run, 0) is None
 
@@ -197,7 +200,9 @@ def test_a_shared_segment_learns_and_forgets_from_a_pre_trained_start(settings):
 
 def test_splitwiper_itself_refuses_the_key():
     with (
-        patch("simulations.server_app.place", side_effect=AssertionError("started")),
+        patch(
+            "split_unlearning.simulations.server_app.place", side_effect=AssertionError("started")
+        ),
         pytest.raises(UserError) as refusal,
     ):
         thin_run(2, strategy="splitwiper", init_from="splitwiper", **SETTINGS)

@@ -11,14 +11,15 @@ import torch
 from jsonschema import Draft202012Validator
 from scipy.stats import chisquare
 
-from clients.vanilla import VanillaClient
-from models.split import build_segment
-from simulations.data.partition import Plan
-from strategies.gradient_noise import GradientNoise
-from strategies.server_segment import ServerSegment
+from split_unlearning.clients.vanilla import VanillaClient
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.models.split import build_segment
+from split_unlearning.simulations.data.partition import Plan
+from split_unlearning.strategies.gradient_noise import GradientNoise
+from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.unlearning.exactness import order
 from tests.local_grid import LocalRun, dealt
 from tests.protocol.test_vanilla import same_bits
-from unlearning.exactness import derive_seed, order
 
 ROOT = Path(__file__).parents[2]
 SHORT = {"strategy": "vanilla", "pretrain_epochs": 2, "server_epochs": 2, "batch_size": 64}

@@ -6,10 +6,10 @@ from unittest.mock import patch
 import pytest
 from flwr.common.serde import recorddict_to_proto
 
-from clients import base
+from split_unlearning.clients import base
+from split_unlearning.transport.codec import encode
+from split_unlearning.transport.ledger import transmission_seconds
 from tests.local_grid import LocalRun, client_of
-from transport.codec import encode
-from transport.ledger import transmission_seconds
 
 
 def message_sizes(run, phase):
@@ -70,7 +70,7 @@ def test_vanilla_bytes_are_those_of_the_messages_and_the_frames():
         link.exchange = counted
         return link
 
-    with patch("clients.base.connect", recorded):
+    with patch("split_unlearning.clients.base.connect", recorded):
         run = LocalRun(2, strategy="vanilla", forget="class:2", server_epochs=2)
     for phase in run.phases:
         up, down, count = message_sizes(run, phase["phase"])

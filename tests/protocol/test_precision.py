@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from models.errors import UserError
-from models.split import build_segment
-from simulations.config import RunConfig
-from simulations.plan import deal, prepare
-from simulations.state.state_dir import StateDir
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.models.split import build_segment
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.plan import deal, prepare
+from split_unlearning.simulations.state.state_dir import StateDir
+from split_unlearning.unlearning.exactness import digest
 from tests.local_grid import LocalRun, dealt
 from tests.refusals import refusal
 from tests.state.bench import SHORT, certificate, few_digits, learn, unlearn
-from unlearning.exactness import derive_seed, digest
 
 HALF = {"precision": "bfloat16", "seed": 3}
 QUICK = {"pretrain_epochs": 1, "server_epochs": 2, "batch_size": 64, "distribution": "iid"}
@@ -130,7 +131,9 @@ def test_a_wrong_precision_is_refused_in_one_line():
 
 def test_a_model_is_tried_before_anything_starts(monkeypatch):
     asked = []
-    monkeypatch.setattr("simulations.plan.check_computes", lambda *what: asked.append(what))
+    monkeypatch.setattr(
+        "split_unlearning.simulations.plan.check_computes", lambda *what: asked.append(what)
+    )
     prepare(RunConfig.from_mapping({"precision": "bfloat16", "strategy": "u-shaped"}), 2)
     ((precision, part, *_),) = asked
     assert (precision, part) == ("bfloat16", "trunk")

@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.split import build_segment, segment_with
-from simulations.metrics.forgetting import metrics_of
+from split_unlearning.evaluation.forgetting import metrics_of
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.models.split import build_segment, segment_with
+from split_unlearning.unlearning.exactness import batches, order
 from tests.local_grid import LocalRun
-from unlearning.exactness import batches, derive_seed, order
 
 SMALL = {
     "samples": 300,

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clients import alone
-from models.errors import UserError
-from simulations.data.partition import Plan
-from strategies.server_segment import ServerSegment
-from strategies.splitwiper import SplitWiper
+from split_unlearning.clients import alone
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.simulations.data.partition import Plan
+from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.strategies.splitwiper import SplitWiper
+from split_unlearning.unlearning.slices import slice_of
 from tests.local_grid import LocalRun, dealt
-from unlearning.exactness import derive_seed
-from unlearning.slices import slice_of
 
 SHORT = {"pretrain_epochs": 2, "server_epochs": 4, "forget": "class:2"}
 

@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from models.split import build_segment
-from simulations.data.sources import load
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.models.split import build_segment
+from split_unlearning.simulations.data.sources import load
+from split_unlearning.unlearning.exactness import batches, order
+from split_unlearning.unlearning.stages import learning
 from tests.local_grid import LocalRun
 from tests.protocol.test_vanilla import SEED, same_bits
-from unlearning.exactness import batches, derive_seed, order
-from unlearning.stages import learning
 
 SETTINGS = {"server_epochs": 2, "learning_rate": 0.05, "momentum": 0.9, "seed": SEED, "forget": ""}
 

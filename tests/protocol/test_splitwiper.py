@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clients.base import SplitClient
-from simulations import client_app
-from simulations.data.partition import Plan
-from simulations.state.agenda import Asked, Task
-from strategies.heard import ClientFailureError
+from split_unlearning.clients.base import SplitClient
+from split_unlearning.simulations import client_app
+from split_unlearning.simulations.data.partition import Plan
+from split_unlearning.simulations.state.agenda import Asked, Task
+from split_unlearning.strategies.heard import ClientFailureError
+from split_unlearning.unlearning.exactness import digest
 from tests.local_grid import LocalRun, client_of, dealt, node_of
-from unlearning.exactness import digest
 
 SHORT = {"strategy": "splitwiper", "pretrain_epochs": 2, "server_epochs": 2}
 
@@ -193,7 +193,7 @@ def test_a_client_that_leaves_out_something_else_is_found_out():
         return request
 
     with (
-        patch("clients.base.SplitClient.forget_samples", say_nothing_was),
+        patch("split_unlearning.clients.base.SplitClient.forget_samples", say_nothing_was),
         pytest.raises(ClientFailureError, match=r"client 0 was to forget 142 samples .* says .* 0"),
     ):
         LocalRun(5, forget="class:2", **SHORT)

@@ -8,23 +8,24 @@ import numpy as np
 import pytest
 import torch
 
-from clients.label_privacy.consensus import Pool
-from clients.label_privacy.copies import Assignment
-from clients.label_privacy.label_map import Expansion, LabelMap
-from clients.label_privacy.masking import mask
-from clients.label_privacy.sealing import SEALED_BYTES, unseal
-from clients.label_privacy.secrets import derive_key
-from clients.splitwiper_plus import SplitWiperPlusClient
-from models.errors import UserError
-from models.split import build_segment, segment_with
-from simulations.client_app import ContextStore
-from simulations.config import RunConfig
-from strategies.heard import ClientFailureError
-from strategies.server_segment import ServerSegment
+from split_unlearning.clients.label_privacy.consensus import Pool
+from split_unlearning.clients.label_privacy.copies import Assignment
+from split_unlearning.clients.label_privacy.label_map import Expansion, LabelMap
+from split_unlearning.clients.label_privacy.masking import mask
+from split_unlearning.clients.label_privacy.sealing import SEALED_BYTES, unseal
+from split_unlearning.clients.label_privacy.secrets import derive_key
+from split_unlearning.clients.splitwiper_plus import SplitWiperPlusClient
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.models.split import build_segment, segment_with
+from split_unlearning.simulations.client_app import ContextStore
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.strategies.heard import ClientFailureError
+from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.unlearning.activation_cache import epoch_order
+from split_unlearning.unlearning.exactness import batches, digest
+from split_unlearning.unlearning.tensor_store import TensorStore
 from tests.local_grid import LocalRun, client_of, node_of
-from unlearning.activation_cache import epoch_order
-from unlearning.exactness import batches, derive_seed, digest
-from unlearning.tensor_store import TensorStore
 
 SHORT = {"strategy": "splitwiper-plus", "pretrain_epochs": 1, "server_epochs": 1}
 
@@ -305,7 +306,7 @@ def test_accuracy_is_that_of_counting_by_label():
     settings = {"pretrain_epochs": 2, "server_epochs": 6, "forget": "class:2;client:3"}
     run = LocalRun(5, strategy="splitwiper-plus", **settings)
     with (
-        patch("strategies.splitwiper_plus.SplitWiperPlus.counts_by_label", True),
+        patch("split_unlearning.strategies.splitwiper_plus.SplitWiperPlus.counts_by_label", True),
         patch.object(SplitWiperPlusClient, "score", SplitWiperPlusClient.__mro__[2].score),
     ):
         by_label = LocalRun(5, strategy="splitwiper-plus", **settings)
@@ -359,7 +360,7 @@ def test_attacks_are_measured_on_what_the_server_received():
 
 def test_a_client_reveals_what_masked_labels_mean_only_to_score_attacks():
     with (
-        patch("strategies.splitwiper_plus.SplitWiperPlus.score", asks_for_the_map),
+        patch("split_unlearning.strategies.splitwiper_plus.SplitWiperPlus.score", asks_for_the_map),
         pytest.raises(ClientFailureError, match="said where attacks=true, and never else"),
     ):
         LocalRun(5, forget="", **SHORT)

@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from models.errors import UserError
-from models.split import build_segment
-from simulations.data.text import Tokens
-from simulations.metrics.outputs import FILE, read_outputs
+from split_unlearning.evaluation.outputs import FILE, read_outputs
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.models.split import build_segment
+from split_unlearning.simulations.data.text import Tokens
 from tests.local_grid import LocalRun
 from tests.protocol.test_audit import check_is_about
 from tests.protocol.test_splitwiper import trained_without_what
 from tests.protocol.test_vanilla import SEED, same_bits, unsplit
 from tests.texts import SHORT, few_texts
-from unlearning.exactness import derive_seed
 
 pytest.importorskip("transformers", reason="the extra [text] is not installed")
 

@@ -10,21 +10,22 @@ import pytest
 import torch
 from torch import nn
 
-from clients import base
-from clients.base import SplitClient
-from models.drawing import seeded
-from models.split import build_segment, pool_to_quarters
-from simulations.client_app import ContextStore
-from simulations.config import RunConfig
-from simulations.data.partition import Plan
-from simulations.plan import deal
+from split_unlearning.clients import base
+from split_unlearning.clients.base import SplitClient
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.models.drawing import seeded
+from split_unlearning.models.split import build_segment, pool_to_quarters
+from split_unlearning.simulations.client_app import ContextStore
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.data.partition import Plan
+from split_unlearning.simulations.plan import deal
+from split_unlearning.transport.ledger import Ledger
+from split_unlearning.transport.link import LinkError, LoopbackLink
+from split_unlearning.unlearning.exactness import order
+from split_unlearning.unlearning.stages import Stage
 from tests.local_grid import LocalRun, client_of, dealt, node_of
 from tests.protocol.test_splitfed import close, mean
 from tests.protocol.test_vanilla import SEED, large_digits, same_bits
-from transport.ledger import Ledger
-from transport.link import LinkError, LoopbackLink
-from unlearning.exactness import derive_seed, order
-from unlearning.stages import Stage
 
 __all__ = ["large_digits"]
 
@@ -587,7 +588,7 @@ def test_a_client_that_misses_its_turns_keeps_no_teacher_either():
             raise RuntimeError("the network is down")
         return connect(endpoint, client, phase, *codec)
 
-    with patch("clients.base.connect", broken):
+    with patch("split_unlearning.clients.base.connect", broken):
         run = thin_run(2, strategy="vanilla", unlearning="distillation", skip_absent=True)
     assert run.phases[1]["absent"]
     assert "original" not in kept_names(run, 0)

@@ -6,11 +6,12 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.transport.codec import encode
+from split_unlearning.transport.link import Link
+from split_unlearning.unlearning.exactness import order
 from tests.local_grid import LocalRun
 from tests.protocol.test_vanilla import SEED, large_digits, same_bits, unsplit
-from transport.codec import encode
-from transport.link import Link
-from unlearning.exactness import derive_seed, order
 
 __all__ = ["large_digits"]
 

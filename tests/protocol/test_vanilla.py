@@ -6,14 +6,15 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from models.drawing import seeded
-from models.split import build_segment
-from simulations.data.partition import Plan
-from simulations.data.sources import load
-from simulations.plan import prepare
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.models.drawing import seeded
+from split_unlearning.models.split import build_segment
+from split_unlearning.simulations.data.partition import Plan
+from split_unlearning.simulations.data.sources import load
+from split_unlearning.simulations.plan import prepare
+from split_unlearning.unlearning.exactness import order
+from split_unlearning.unlearning.stages import learning
 from tests.local_grid import LocalRun, dealt
-from unlearning.exactness import derive_seed, order
-from unlearning.stages import learning
 
 SEED = 5
 

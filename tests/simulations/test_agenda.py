@@ -7,12 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.errors import UserError
-from simulations.config import RunConfig
-from simulations.plan import Forgetting, prepare
-from simulations.state.agenda import Asked, Task, dropped, first_events, received, tasks_of
-from unlearning.journal import Journal
-from unlearning.request import Request
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.plan import Forgetting, prepare
+from split_unlearning.simulations.state.agenda import (
+    Asked,
+    Task,
+    dropped,
+    first_events,
+    received,
+    tasks_of,
+)
+from split_unlearning.unlearning.journal import Journal
+from split_unlearning.unlearning.request import Request
 
 ASKED = st.builds(
     Asked,

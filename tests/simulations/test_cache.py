@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.errors import UserError
-from simulations.data import cache, sources
-from simulations.data.cache import fingerprint, kept, named
-from simulations.data.sources import load
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.simulations.data import cache, sources
+from split_unlearning.simulations.data.cache import fingerprint, kept, named
+from split_unlearning.simulations.data.sources import load
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -229,7 +229,7 @@ SLOW = """
 import sys, time
 import numpy as np
 from pathlib import Path
-from simulations.data.cache import kept
+from split_unlearning.simulations.data.cache import kept
 
 def make():
     with Path(sys.argv[1]).open("a") as log:
@@ -255,7 +255,7 @@ def test_processes_that_ask_at_once_make_it_once(tmp_path):
 def test_a_process_that_finds_digits_in_the_cache_does_not_import_scikit_learn():
     here = load("digits")
     script = (
-        "import sys; from simulations.data.sources import load; "
+        "import sys; from split_unlearning.simulations.data.sources import load; "
         "print(load('digits').x_train.sum(), 'sklearn' in sys.modules)"
     )
     said = subprocess.run(

@@ -14,24 +14,25 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import simulations.report
-from models.split import MODELS, TORCHVISION
-from simulations.benchmark.spec import shipped_specs
-from simulations.cli import app
-from simulations.command_line import launch
-from simulations.command_line.arguments import read_settings
-from simulations.command_line.launch import Outcome
-from simulations.config import RunConfig
-from simulations.console import FAILURE, PROGRESS
-from simulations.data.library import LIBRARY
-from simulations.data.partition import DISTRIBUTIONS
-from simulations.data.sources import DATASETS
-from simulations.data.tasks import DIFFERENT_TASKS
-from simulations.state.agenda import tasks_of
-from simulations.state.state_dir import StateDir
-from strategies.registry import STRATEGIES
+import split_unlearning
+from split_unlearning.models.split import MODELS, TORCHVISION
+from split_unlearning.simulations import report
+from split_unlearning.simulations.benchmark.spec import shipped_specs
+from split_unlearning.simulations.cli import app
+from split_unlearning.simulations.command_line import launch
+from split_unlearning.simulations.command_line.arguments import read_settings
+from split_unlearning.simulations.command_line.launch import Outcome
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.console import FAILURE, PROGRESS
+from split_unlearning.simulations.data.library import LIBRARY
+from split_unlearning.simulations.data.partition import DISTRIBUTIONS
+from split_unlearning.simulations.data.sources import DATASETS
+from split_unlearning.simulations.data.tasks import DIFFERENT_TASKS
+from split_unlearning.simulations.state.agenda import tasks_of
+from split_unlearning.simulations.state.state_dir import StateDir
+from split_unlearning.strategies.registry import STRATEGIES
+from split_unlearning.unlearning.methods import METHODS, Retrain
 from tests.simulations.test_reception import learned
-from unlearning.methods import METHODS, Retrain
 
 
 @dataclass
@@ -60,7 +61,7 @@ class Run:
 def flower(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     run = Run()
     monkeypatch.setattr(launch, "run_app", run)
-    monkeypatch.setattr(simulations.report, "render", lambda result: f"tables of {result}")
+    monkeypatch.setattr(report, "render", lambda result: f"tables of {result}")
     monkeypatch.chdir(tmp_path)
     return run
 
@@ -141,7 +142,7 @@ def test_a_ray_cluster_is_joined_by_its_address(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "")
     assert _invoke("run", "--client-gpus", "1000").exit_code == 2
-    with patch("strategies.placement.nodes_at", return_value=[(1.0, 1000.0)]):
+    with patch("split_unlearning.strategies.placement.nodes_at", return_value=[(1.0, 1000.0)]):
         result = _invoke("run", "--client-gpus", "1000", "--ray-address", "10.0.0.1:6379")
     assert result.exit_code == 0
     assert os.environ["RAY_ADDRESS"] == "10.0.0.1:6379"
@@ -153,7 +154,7 @@ def test_done_prints_progress_and_tables(
 ) -> None:
     # What another cluster has is not asked of this machine.
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    with patch("strategies.placement.nodes_at", return_value=[(4.0, 1.0)]):
+    with patch("split_unlearning.strategies.placement.nodes_at", return_value=[(4.0, 1.0)]):
         result = _invoke("run", "--clients", "3", "--client-gpus", "0.5", "--strategy", "vanilla")
     assert result.exit_code == 0
     assert result.stderr == ""
@@ -272,7 +273,7 @@ def test_list_shows_all() -> None:
 
 
 def test_the_matrix_marks_what_a_strategy_can_carry_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("strategies.splitwiper.SplitWiper.methods", (Retrain,))
+    monkeypatch.setattr("split_unlearning.strategies.splitwiper.SplitWiper.methods", (Retrain,))
     monkeypatch.setitem(METHODS._built_in, "absent", "no.such.module:Method")
     lines = _invoke("list").stdout.splitlines()
     title = lines.index("Which strategy can forget how")
@@ -293,11 +294,12 @@ def test_list_survives_a_plug_in_that_does_not_import(monkeypatch: pytest.Monkey
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from typer.testing import CliRunner; from simulations.cli import app; "
+        "import sys; from typer.testing import CliRunner; "
+        "from split_unlearning.simulations.cli import app; "
         "assert CliRunner().invoke(app, ['run', '--help']).exit_code == 0; "
         "print([name for name in ('torch', 'flwr', 'ray', 'sklearn') if name in sys.modules])"
     )
-    root = Path(launch.__file__).parents[2]
+    root = Path(split_unlearning.__file__).parents[1]
     shown = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=True)
     assert shown.stdout.strip() == b"[]"
 

@@ -7,8 +7,12 @@ from flwr.simulation.ray_transport.ray_actor import pool_size_from_resources
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import UserError
-from simulations.command_line.client_pool import check_client_pool, check_fits, clients_of
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.simulations.command_line.client_pool import (
+    check_client_pool,
+    check_fits,
+    clients_of,
+)
 
 NODES = st.tuples(st.integers(0, 64), st.integers(0, 8))
 SHARES = st.sampled_from([0.0, 0.1, 0.2, 0.25, 0.3, 1 / 3, 0.4, 0.5, 0.6, 0.75, 1.0, 2.0, 3.0])
@@ -65,7 +69,9 @@ def test_parts_of_several_gpus_are_no_share(gpus):
 
 def test_a_cluster_is_asked_what_its_nodes_have(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    with patch("strategies.placement.nodes_at", return_value=[(0.0, 0.0), (4.0, 2.0)]) as asked:
+    with patch(
+        "split_unlearning.strategies.placement.nodes_at", return_value=[(0.0, 0.0), (4.0, 2.0)]
+    ) as asked:
         check_client_pool(5, 2, 0.5)
         with pytest.raises(UserError, match="at most 2, what a node of this cluster has"):
             check_client_pool(5, 2, 3)

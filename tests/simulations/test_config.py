@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.errors import UserError
-from models.training import TrainingSettings
-from simulations.config import RunConfig, parse_setting
-from simulations.data.partition import DISTRIBUTIONS
-from unlearning.methods import METHODS, UnlearningMethod
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.models.training import TrainingSettings
+from split_unlearning.simulations.config import RunConfig, parse_setting
+from split_unlearning.simulations.data.partition import DISTRIBUTIONS
+from split_unlearning.unlearning.methods import METHODS, UnlearningMethod
 
 KEYS = [declared.name.replace("_", "-") for declared in fields(RunConfig)]
 FLAGS = ("attacks", "audit", "download", "skip-absent", "verify")
@@ -208,7 +208,7 @@ BAD_TEXTS = [
     ("unlearning", "forgetting"),
     ("unlearning", "no_such_package:Method"),
     ("model", "cnm"),
-    ("model", "models.cnn:cmm"),
+    ("model", "split_unlearning.models.cnn:cmm"),
     ("model", "torchvision:resnet"),
     ("model", "torchvision:"),
     ("forget", "bird"),
@@ -303,7 +303,7 @@ def test_an_integer_beyond_every_number_is_refused(key):
     [
         ("strategy", "vanilla"),
         ("model", "vgg"),
-        ("model", "models.vgg:vgg"),
+        ("model", "split_unlearning.models.vgg:vgg"),
         ("dataset", "npz:/data/birds.npz"),
         *(("distribution", name) for name in DISTRIBUTIONS),
         ("forget", ""),

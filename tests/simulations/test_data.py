@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.errors import UserError
-from simulations.data.dataset import Dataset
-from simulations.data.sources import DATASETS, load
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.simulations.data.dataset import Dataset
+from split_unlearning.simulations.data.sources import DATASETS, load
 
 SHARED_DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 

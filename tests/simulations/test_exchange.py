@@ -8,7 +8,7 @@ from flwr.app import Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.supercore.task_identity import TaskIdentity
 
-from simulations.session.exchange import Trouble, exchange
+from split_unlearning.simulations.session.exchange import Trouble, exchange
 
 RAISED = (
     "<class 'ray.exceptions.RayTaskError(ClientAppException)'>:<'\x1b[36mray::ClientAppActor.run()"
@@ -87,7 +87,7 @@ def test_who_waits_for_many_looks_a_tenth_of_the_time_and_for_the_last_at_once(m
         now[0] += seconds
 
     clock = SimpleNamespace(monotonic=lambda: now[0], sleep=sleep)
-    monkeypatch.setattr("simulations.session.exchange.time", clock)
+    monkeypatch.setattr("split_unlearning.simulations.session.exchange.time", clock)
     ask(Slow(n1=(1, RecordDict()), n2=(3, RecordDict()), n3=(4, RecordDict())))
     assert looked == [3, 3, 2, 2, 1]
     assert slept[:3] == pytest.approx([0.1] * 3)

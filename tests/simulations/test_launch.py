@@ -14,10 +14,10 @@ import pytest
 from flwr.cli.build import build_fab_from_disk
 from hypothesis import strategies as st
 
-import simulations
-from simulations.command_line import launch, processes
-from simulations.command_line.launch import Outcome, run_app, stage_app
-from simulations.console import FAILURE, PROGRESS
+import split_unlearning
+from split_unlearning.simulations.command_line import launch, processes
+from split_unlearning.simulations.command_line.launch import Outcome, run_app, stage_app
+from split_unlearning.simulations.console import FAILURE, PROGRESS
 
 MARK = "SPLIT_UNLEARNING_TEST"
 
@@ -125,13 +125,17 @@ def _run(tiny: Path, ending: str = "", text: str = "") -> tuple[Outcome, list[st
 
 def test_stage_app_is_a_flower_app(tmp_path: Path) -> None:
     app = stage_app(tmp_path)
-    root = Path(simulations.__file__).parents[1]
+    root = Path(split_unlearning.__file__).parents[1]
     description = tomllib.loads((root / "pyproject.toml").read_text())
     bundled = description["tool"]["flwr"]["app"]["fab-include"]
     expected = {path.relative_to(root) for pattern in bundled for path in root.glob(pattern)}
     staged = {path.relative_to(app) for path in app.rglob("*") if path.is_file()}
     assert staged == expected | {Path("pyproject.toml")}
-    named = ("split_unlearning.py", "clients/__init__.py", "simulations/session/result.schema.json")
+    named = (
+        "split_unlearning/__init__.py",
+        "clients/__init__.py",
+        "simulations/session/result.schema.json",
+    )
     assert {Path(name) for name in named} <= staged
     assert (app / "pyproject.toml").read_text() == (root / "pyproject.toml").read_text()
     assert len(build_fab_from_disk(app)) > 10_000
@@ -141,11 +145,15 @@ def test_stage_app_from_an_installed_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = stage_app(tmp_path / "from-checkout")
-    (site / "pyproject.toml").rename(site / "simulations" / "pyproject.toml")
-    monkeypatch.setattr(simulations, "__file__", str(site / "simulations" / "__init__.py"))
+    package = site / "split_unlearning"
+    for path in [*site.iterdir()]:
+        if path != package:
+            path.rename(package / path.name)
+    monkeypatch.setattr(split_unlearning, "__file__", str(package / "__init__.py"))
     app = stage_app(tmp_path / "from-package")
     assert build_fab_from_disk(app)
-    assert not (app / "simulations" / "pyproject.toml").exists()
+    assert not (app / "split_unlearning" / "pyproject.toml").exists()
+    assert (app / "strategies" / "splitwiper.py").exists()
 
 
 # Lone surrogates are no text: neither TOML nor a file can hold them.
@@ -159,7 +167,9 @@ def test_a_superlink_that_does_not_start_is_tried_again(
     program = tmp_path / "flower-superlink"
     program.write_text(f"#!/bin/sh\necho once >> {attempts}\necho address already in use\nexit 1\n")
     program.chmod(0o755)
-    monkeypatch.setattr("simulations.command_line.superlink._search_path", lambda: str(tmp_path))
+    monkeypatch.setattr(
+        "split_unlearning.simulations.command_line.superlink._search_path", lambda: str(tmp_path)
+    )
     (tmp_path / "flwr").symlink_to(program)
     outcome, lines = _run(tiny)
     assert not outcome.succeeded
@@ -261,13 +271,15 @@ def test_interrupted_run_leaves_nothing(
     tiny: Path, tmp_path: Path, left_behind: None, end: signal.Signals
 ) -> None:
     code = (
-        "import sys; from pathlib import Path; "
-        "from simulations.command_line.launch import run_app; "
+        "import signal, sys; from pathlib import Path; "
+        # A background shell starts its programs with Ctrl-C ignored, and children inherit that.
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from split_unlearning.simulations.command_line.launch import run_app; "
         "run_app({'ending': 'never'}, 2, on_line=print, app=Path(sys.argv[1]))"
     )
     process = subprocess.Popen(
         [sys.executable, "-u", "-c", code, str(tiny)],
-        cwd=Path(launch.__file__).parents[2],
+        cwd=Path(split_unlearning.__file__).parents[1],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

@@ -12,15 +12,15 @@ from flwr_datasets.partitioner import DirichletPartitioner
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from models.errors import UserError
-from simulations.config import RunConfig
-from simulations.data import library, partitioners
-from simulations.data.library import LIBRARY, READS, LibrarySettings, library_plan
-from simulations.data.partition import DISTRIBUTIONS, make_plan
-from simulations.data.sources import load
-from simulations.data.tasks import DIFFERENT_TASKS, plan_of_tasks
-from simulations.plan import deal
-from unlearning.exactness import derive_seed
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.data import library, partitioners
+from split_unlearning.simulations.data.library import LIBRARY, READS, LibrarySettings, library_plan
+from split_unlearning.simulations.data.partition import DISTRIBUTIONS, make_plan
+from split_unlearning.simulations.data.sources import load
+from split_unlearning.simulations.data.tasks import DIFFERENT_TASKS, plan_of_tasks
+from split_unlearning.simulations.plan import deal
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = {
@@ -226,7 +226,7 @@ def test_what_was_dealt_is_kept_for_the_processes_of_the_clients(tmp_path, monke
 
 
 def test_a_clients_process_starts_without_what_only_dealing_and_decoding_take():
-    script = "import sys, simulations.client_app; print(*sys.modules)"
+    script = "import sys, split_unlearning.simulations.client_app; print(*sys.modules)"
     said = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()

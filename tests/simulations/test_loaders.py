@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from torchvision import datasets
 
-from models.errors import UserError
-from simulations.data.sources import load
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.simulations.data.sources import load
 
 SHARED_DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 IDX = {
@@ -110,7 +110,7 @@ def test_the_two_sets_of_one_format_are_not_taken_for_each_other(tmp_path):
 
 
 def test_the_debian_package_is_found_without_a_data_dir(tmp_path, monkeypatch):
-    from simulations.data.loaders import idx
+    from split_unlearning.simulations.data.loaders import idx
 
     arrays = grey()
     write_idx(tmp_path, arrays, packed=True)

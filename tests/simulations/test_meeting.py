@@ -5,11 +5,11 @@ from unittest.mock import patch
 
 import pytest
 
-from simulations.session import conversation
-from simulations.session.conversation import Conversation
-from strategies.heard import ClientFailureError
+from split_unlearning.simulations.session import conversation
+from split_unlearning.simulations.session.conversation import Conversation
+from split_unlearning.strategies.heard import ClientFailureError
+from split_unlearning.transport.ledger import Ledger
 from tests.local_grid import LocalGrid, node_of
-from transport.ledger import Ledger
 
 CLIENTS = 3
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.errors import UserError
-from simulations.data.dataset import Dataset
-from simulations.data.partition import DISTRIBUTIONS, make_plan, plan_table
-from simulations.data.sources import load
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.simulations.data.dataset import Dataset
+from split_unlearning.simulations.data.partition import DISTRIBUTIONS, make_plan, plan_table
+from split_unlearning.simulations.data.sources import load
 
 ONLY_REQUESTING = ["homogeneous-labels", "partial-overlap", "heterogeneous-labels"]
 EQUAL_SHARES = ["partial-overlap", "heterogeneous-labels", "iid"]

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from models.errors import UserError
-from simulations.config import RunConfig
-from simulations.plan import Forgetting, prepare
-from unlearning.request import Request
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.plan import Forgetting, prepare
+from split_unlearning.unlearning.request import Request
 
 
 def config(**settings):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from simulations.report import render
-from simulations.session.result import write_result
+from split_unlearning.simulations.report import render
+from split_unlearning.simulations.session.result import write_result
 
 
 def client(number, requested=False, **cost):

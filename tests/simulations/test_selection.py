@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import UserError
-from simulations.config import RunConfig
-from simulations.data.selection import Selection
-from simulations.plan import deal, prepare
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.data.selection import Selection
+from split_unlearning.simulations.plan import deal, prepare
 
 SEEDS = st.integers(0, 2**63 - 1)
 

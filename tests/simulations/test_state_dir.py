@@ -14,17 +14,17 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from models.errors import UserError
-from simulations.config import RunConfig
-from simulations.data.partition import Plan
-from simulations.data.sources import load
-from simulations.plan import Preparation
-from simulations.state import state_dir
-from simulations.state.agenda import received, tasks_of
-from simulations.state.state_dir import StateDir, client_folder, held
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.data.partition import Plan
+from split_unlearning.simulations.data.sources import load
+from split_unlearning.simulations.plan import Preparation
+from split_unlearning.simulations.state import state_dir
+from split_unlearning.simulations.state.agenda import received, tasks_of
+from split_unlearning.simulations.state.state_dir import StateDir, client_folder, held
+from split_unlearning.unlearning.certificate import check, sign
+from split_unlearning.unlearning.state_folder import FORMAT
 from tests.refusals import refusal
-from unlearning.certificate import check, sign
-from unlearning.state_folder import FORMAT
 
 RECEIVED = [received(0, ())]
 ODD = {
@@ -284,7 +284,7 @@ def test_a_key_that_training_depends_on_cannot_change(path, key):
 HOLD = """
 import sys, time
 from pathlib import Path
-from simulations.state.state_dir import StateDir
+from split_unlearning.simulations.state.state_dir import StateDir
 with StateDir(Path(sys.argv[1])).locked():
     print("locked", flush=True)
     time.sleep(600)

@@ -8,18 +8,18 @@ from unittest.mock import patch
 
 import numpy as np
 
-from clients.forgotten import FORGOTTEN, Forgotten
-from simulations.config import RunConfig
-from simulations.data.sources import load
-from simulations.plan import deal
-from simulations.server_app import verify_state
-from simulations.session.session import Session
-from simulations.state.agenda import tasks_of
-from simulations.state.reception import AlreadyForgottenError, receive
-from simulations.state.state_dir import held
+from split_unlearning.clients.forgotten import FORGOTTEN, Forgotten
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.data.sources import load
+from split_unlearning.simulations.plan import deal
+from split_unlearning.simulations.server_app import verify_state
+from split_unlearning.simulations.session.session import Session
+from split_unlearning.simulations.state.agenda import tasks_of
+from split_unlearning.simulations.state.reception import AlreadyForgottenError, receive
+from split_unlearning.simulations.state.state_dir import held
+from split_unlearning.unlearning.state_folder import StateFolder
+from split_unlearning.unlearning.tensor_store import TensorStore
 from tests.local_grid import LocalGrid, LocalRun
-from unlearning.state_folder import StateFolder
-from unlearning.tensor_store import TensorStore
 
 NUM_CLIENTS = 3
 """Of the runs here, unless one says otherwise."""
@@ -175,6 +175,6 @@ def stopped(where):
     if where == "prepared":
         stack.enter_context(patch.object(Session, "_commit", side_effect=KeyboardInterrupt))
     else:
-        server = "strategies.server_segment.ServerSegment.commit"
+        server = "split_unlearning.strategies.server_segment.ServerSegment.commit"
         stack.enter_context(patch(server, side_effect=KeyboardInterrupt))
     return stack

@@ -9,10 +9,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from simulations.state.state_dir import StateDir
+from split_unlearning.simulations.state.state_dir import StateDir
+from split_unlearning.unlearning.exactness import digest
+from split_unlearning.unlearning.tensor_store import TensorStore
 from tests.state.bench import folders, outcome, pieces
-from unlearning.exactness import digest
-from unlearning.tensor_store import TensorStore
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ class Steps:
 
     def patches(self):
         """Patch all with which the product changes a disk."""
-        from unlearning import state_folder
+        from split_unlearning.unlearning import state_folder
 
         open_for_owner, write = state_folder.open_for_owner, os.write
 

@@ -5,10 +5,13 @@ import shutil
 import pytest
 import torch
 
-from clients.gradient_projection import GradientProjectionClient
-from models.errors import UserError
-from simulations.state.agenda import tasks_of
-from simulations.state.state_dir import held
+from split_unlearning.clients.gradient_projection import GradientProjectionClient
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.simulations.state.agenda import tasks_of
+from split_unlearning.simulations.state.state_dir import held
+from split_unlearning.unlearning.gradient_projection.cache import GradientCache
+from split_unlearning.unlearning.gradient_projection.sequential import coefficients_of
+from split_unlearning.unlearning.tensor_store import TensorStore
 from tests.state.bench import (
     NUM_CLIENTS,
     PROJECTED,
@@ -20,9 +23,6 @@ from tests.state.bench import (
     tree,
     unlearn,
 )
-from unlearning.gradient_projection.cache import GradientCache
-from unlearning.gradient_projection.sequential import coefficients_of
-from unlearning.tensor_store import TensorStore
 
 AWAY, ASKING, OTHER = 2, 1, 0
 HANDOFF = {"client_sync": "handoff"}

@@ -5,7 +5,7 @@ from itertools import count
 
 import pytest
 
-from simulations.state.state_dir import StateDir
+from split_unlearning.simulations.state.state_dir import StateDir
 from tests.state.bench import certificate, learn, outcome, pieces
 from tests.state.crashing import Job, assert_of_one_piece, kept_segments, killed_at_random
 from tests.state.forks import Forks

@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from clients.gradient_projection import GradientProjectionClient
-from models.errors import UserError
-from models.split import build_segment
-from simulations.config import RunConfig
-from simulations.plan import deal
-from strategies.server_segment import ServerSegment
+from split_unlearning.clients.gradient_projection import GradientProjectionClient
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.models.split import build_segment
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.plan import deal
+from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.unlearning.gradient_projection.cache import GradientCache
+from split_unlearning.unlearning.gradient_projection.sequential import Replay, coefficients_of
+from split_unlearning.unlearning.tensor_store import TensorStore
 from tests.local_grid import LocalRun, dealt
 from tests.state.bench import (
     NUM_CLIENTS,
@@ -28,10 +32,6 @@ from tests.state.bench import (
 )
 from tests.state.crashing import Job, killed_at_random
 from tests.state.forks import Forks
-from unlearning.exactness import derive_seed
-from unlearning.gradient_projection.cache import GradientCache
-from unlearning.gradient_projection.sequential import Replay, coefficients_of
-from unlearning.tensor_store import TensorStore
 
 D = {**PROJECTED, "weight_decay": 0.01}
 ASKING = 1

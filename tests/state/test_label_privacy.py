@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from simulations.state.state_dir import held
+from split_unlearning.simulations.state.state_dir import held
+from split_unlearning.unlearning.state_folder import StateFolder
+from split_unlearning.unlearning.tensor_store import TensorStore
 from tests.protocol.test_splitwiper_plus import Cached
 from tests.state.bench import SLICED, certificate, digests_noted, learn, pieces, tree, unlearn
-from unlearning.state_folder import StateFolder
-from unlearning.tensor_store import TensorStore
 
 PLUS = {
     **SLICED,

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from simulations.config import RunConfig
-from strategies.server_segment import ServerSegment
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.unlearning.tensor_store import TensorStore
 from tests.local_grid import dealt
 from tests.state.bench import SLICED, certificate, folders, found, learn, stopped, unlearn
-from unlearning.tensor_store import TensorStore
 
 ASKING, OTHER = 1, 0
 WINDOW = 32

@@ -5,9 +5,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
+from split_unlearning.unlearning import state_folder
+from split_unlearning.unlearning.journal import Journal
 from tests.state.bench import learn, unlearn
-from unlearning import state_folder
-from unlearning.journal import Journal
 
 
 class Disk:

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.bert import pretrained_bert
-from models.errors import UserError
-from simulations.config import RunConfig
-from simulations.data.sources import load, load_all
-from simulations.plan import deal
-from simulations.pretrained import pretrained_digest
-from simulations.state.state_dir import held
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.models.bert import pretrained_bert
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.data.sources import load, load_all
+from split_unlearning.simulations.plan import deal
+from split_unlearning.simulations.pretrained import pretrained_digest
+from split_unlearning.simulations.state.state_dir import held
 from tests.local_grid import LocalRun, dealt
 from tests.refusals import refusal
 from tests.state.bench import ask, certificate, digests_noted, learn, unlearn

@@ -15,14 +15,16 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from models.errors import UserError
-from simulations.data.partition import Plan
-from simulations.data.sources import load as load_data
-from simulations.plan import deal
-from simulations.state.reception import AlreadyForgottenError
-from simulations.state.state_dir import StateDir, held
-from strategies.heard import ClientFailureError
-from strategies.server_segment import ServerSegment
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.simulations.data.partition import Plan
+from split_unlearning.simulations.data.sources import load as load_data
+from split_unlearning.simulations.plan import deal
+from split_unlearning.simulations.state.reception import AlreadyForgottenError
+from split_unlearning.simulations.state.state_dir import StateDir, held
+from split_unlearning.strategies.heard import ClientFailureError
+from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.unlearning import state_folder
+from split_unlearning.unlearning.state_folder import FORMAT, StateError, StateFolder, checksum
 from tests.local_grid import LocalRun, dealt
 from tests.state.bench import (
     NUM_CLIENTS,
@@ -37,8 +39,6 @@ from tests.state.bench import (
     tree,
     unlearn,
 )
-from unlearning import state_folder
-from unlearning.state_folder import FORMAT, StateError, StateFolder, checksum
 
 
 @pytest.fixture(scope="module")

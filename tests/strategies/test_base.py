@@ -14,12 +14,12 @@ from flwr.common import (
 from flwr.server.client_manager import SimpleClientManager
 from flwr.server.client_proxy import ClientProxy
 
-from models.training import TrainingSettings
-from strategies.base import SplitStrategy, StrategySetting
-from strategies.heard import ClientFailureError
-from strategies.script import Question
-from transport.message import Message
-from unlearning.methods import Retrain, UnlearningSettings
+from split_unlearning.models.training import TrainingSettings
+from split_unlearning.strategies.base import SplitStrategy, StrategySetting
+from split_unlearning.strategies.heard import ClientFailureError
+from split_unlearning.strategies.script import Question
+from split_unlearning.transport.message import Message
+from split_unlearning.unlearning.methods import Retrain, UnlearningSettings
 
 OK = Status(Code.OK, "")
 NOTHING = Parameters([], "")

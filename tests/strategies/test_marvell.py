@@ -8,7 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies.marvell import Noise, TwoLabels, best_noise, divergence, shared_noise
+from split_unlearning.strategies.marvell import (
+    Noise,
+    TwoLabels,
+    best_noise,
+    divergence,
+    shared_noise,
+)
 
 
 def objective(labels, noise):

@@ -4,8 +4,8 @@ from unittest.mock import patch
 
 import pytest
 
-from models.errors import UserError
-from strategies.placement import link_host, place
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.strategies.placement import link_host, place
 
 
 def nodes(*addresses):

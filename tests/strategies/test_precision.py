@@ -11,15 +11,16 @@ from safetensors.torch import save
 from torch import nn
 from torch.nn import functional as F
 
-from models.drawing import seeded
-from models.errors import UserError
-from models.split import MODELS, Network, build_segment
-from models.training import TrainingSettings
-from strategies.precision import check_computes, check_device, computed, laid_out
-from strategies.server_segment import ServerSegment
-from transport.link import Caller
-from unlearning.exactness import derive_seed, digest, order
-from unlearning.methods import METHODS, UnlearningSettings
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.models.drawing import seeded
+from split_unlearning.models.split import MODELS, Network, build_segment
+from split_unlearning.models.training import TrainingSettings
+from split_unlearning.strategies.precision import check_computes, check_device, computed, laid_out
+from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.transport.link import Caller
+from split_unlearning.unlearning.exactness import digest, order
+from split_unlearning.unlearning.methods import METHODS, UnlearningSettings
 
 TRAINING = TrainingSettings(
     seed=5, batch_size=8, learning_rate=0.05, momentum=0.9, weight_decay=1e-3

@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.cnn import cnn
-from models.devices import device
-from models.split import build_segment
-from models.training import TrainingSettings, train_batch
-from models.vgg import vgg
-from strategies.server_segment import ServerSegment
-from transport.link import Caller
-from unlearning.exactness import derive_seed, digest, order
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.models.cnn import cnn
+from split_unlearning.models.devices import device
+from split_unlearning.models.split import build_segment
+from split_unlearning.models.training import TrainingSettings, train_batch
+from split_unlearning.models.vgg import vgg
+from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.transport.link import Caller
+from split_unlearning.unlearning.exactness import digest, order
 
 TRAINING = TrainingSettings(
     seed=5, batch_size=8, learning_rate=0.05, momentum=0.9, weight_decay=1e-3
@@ -312,7 +313,7 @@ def test_seconds_of_training_add_up_and_are_handed_out_once(monkeypatch):
     server = segment()
     # A clock that a second passes on at each look: training looks twice, prediction never.
     clock = SimpleNamespace(perf_counter=count().__next__)
-    monkeypatch.setattr("strategies.server_segment.time", clock)
+    monkeypatch.setattr("split_unlearning.strategies.server_segment.time", clock)
     assert server.take_seconds() == 0
     server.answer(CALLER, batch(8), {})
     server.answer(CALLER, batch(8), {})
@@ -370,7 +371,7 @@ def answered_at_once(server, monkeypatch, passed):
         passed()
         train_batch(*arguments)
 
-    monkeypatch.setattr("strategies.server_model.train_batch", step)
+    monkeypatch.setattr("split_unlearning.strategies.server_model.train_batch", step)
     with ThreadPoolExecutor(4) as streams:
         callers = [Caller(client, "learn") for client in range(4)]
         replies = [

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from transport.codec import decode, encode
-from transport.floats import FLOAT_CODECS, pack, pack_arrays, unpack, unpack_arrays
-from transport.ledger import Ledger
-from transport.link import LinkError, LoopbackLink
+from split_unlearning.transport.codec import decode, encode
+from split_unlearning.transport.floats import FLOAT_CODECS, pack, pack_arrays, unpack, unpack_arrays
+from split_unlearning.transport.ledger import Ledger
+from split_unlearning.transport.link import LinkError, LoopbackLink
 
 ROUNDED = [codec for codec in FLOAT_CODECS if codec != "float32"]
 ROWS = arrays(

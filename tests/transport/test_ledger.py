@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transport.ledger import PHASES, Account, Ledger, transmission_seconds
+from split_unlearning.transport.ledger import PHASES, Account, Ledger, transmission_seconds
 
 amounts = st.integers(0, 10**12)
 records = st.lists(

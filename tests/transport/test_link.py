@@ -14,12 +14,12 @@ from cryptography import x509
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from transport import link as link_module
-from transport import socket_link
-from transport.codec import Frame, FrameError, decode, encode
-from transport.ledger import Account, Ledger
-from transport.link import Endpoint, LinkError, LoopbackLink
-from transport.socket_link import LinkServer, connect
+from split_unlearning.transport import link as link_module
+from split_unlearning.transport import socket_link
+from split_unlearning.transport.codec import Frame, FrameError, decode, encode
+from split_unlearning.transport.ledger import Account, Ledger
+from split_unlearning.transport.link import Endpoint, LinkError, LoopbackLink
+from split_unlearning.transport.socket_link import LinkServer, connect
 
 LIMIT = 4096
 TIMEOUT = 30.0

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unlearning.activation_cache import ActivationCache, epoch_order
-from unlearning.exactness import batches
-from unlearning.state_folder import StateError, StateFolder
-from unlearning.tensor_store import TensorStore
+from split_unlearning.unlearning.activation_cache import ActivationCache, epoch_order
+from split_unlearning.unlearning.exactness import batches
+from split_unlearning.unlearning.state_folder import StateError, StateFolder
+from split_unlearning.unlearning.tensor_store import TensorStore
 
 
 def upload(samples, salt=0):
@@ -279,7 +279,7 @@ def test_batches_are_the_same_however_much_is_read_at_a_time(batch_size, ahead, 
     fill(cache, 3, upload(6, salt=3))
     samples = cache.samples()
     rows = torch.tensor(draw.sample(range(13), 13))
-    with patch("unlearning.activation_cache._AHEAD_BYTES", ahead):
+    with patch("split_unlearning.unlearning.activation_cache._AHEAD_BYTES", ahead):
         came = list(samples.in_turn(rows, batches(13, batch_size)))
     everything = samples.smashed()
     assert torch.equal(torch.cat([smashed for smashed, _ in came]), everything[rows])

@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.errors import UserError
-from unlearning.certificate import check, fingerprint, new_key, sign
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.unlearning.certificate import check, fingerprint, new_key, sign
 
 KEY = new_key()
 CLAIMS = {

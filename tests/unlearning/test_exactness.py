@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unlearning.exactness import batches, derive_seed, digest, order
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.unlearning.exactness import batches, digest, order
 
 SEEDS = st.integers(0, 2**63 - 1)
 IDS = st.lists(st.integers(0, 2**63 - 1), unique=True, max_size=60).map(

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from split_unlearning.unlearning.journal import Journal
 from tests.refusals import files_no_larger_than, refusal
-from unlearning.journal import Journal
 
 VALUES = st.recursive(
     st.none()

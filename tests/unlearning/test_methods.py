@@ -6,8 +6,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from models.errors import UserError
-from unlearning.methods import (
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.unlearning.methods import (
     METHODS,
     DistillationUnlearning,
     FineTuning,
@@ -18,8 +18,13 @@ from unlearning.methods import (
     UnlearningMethod,
     UnlearningSettings,
 )
-from unlearning.objectives import BoundedAscent, CrossEntropy, Distillation, Objective
-from unlearning.stages import Stage, learning
+from split_unlearning.unlearning.objectives import (
+    BoundedAscent,
+    CrossEntropy,
+    Distillation,
+    Objective,
+)
+from split_unlearning.unlearning.stages import Stage, learning
 
 SETTINGS = UnlearningSettings(
     fine_tune_epochs=2,

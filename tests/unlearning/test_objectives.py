@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from unlearning.objectives import (
+from split_unlearning.unlearning.objectives import (
     TEACHERS,
     Batch,
     BoundedAscent,

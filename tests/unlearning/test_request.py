@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.errors import UserError
-from unlearning.request import Request, parse_requests
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.unlearning.request import Request, parse_requests
 
 NAMES = ("cat", "dog", "bird", "0")
 

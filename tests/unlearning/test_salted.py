@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unlearning.salted import among, new_salt, salted
+from split_unlearning.unlearning.salted import among, new_salt, salted
 
 IDS = st.lists(st.integers(0, 2**63 - 1), unique=True, max_size=20).map(
     lambda ids: np.array(ids, dtype=np.int64)

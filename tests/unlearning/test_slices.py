@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import UserError
-from unlearning.slices import dealt, epochs_of, first_touched, slice_of, step_of
-from unlearning.stages import Stage
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.unlearning.slices import dealt, epochs_of, first_touched, slice_of, step_of
+from split_unlearning.unlearning.stages import Stage
 
 ids_of_samples = st.sets(st.integers(0, 2**40), min_size=1, max_size=50).map(
     lambda ids: np.array(sorted(ids), dtype=np.int64)

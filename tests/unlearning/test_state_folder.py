@@ -14,8 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from split_unlearning.unlearning.state_folder import (
+    FORMAT,
+    StateError,
+    StateFolder,
+    TemporaryFolder,
+)
 from tests.refusals import files_no_larger_than, refusal
-from unlearning.state_folder import FORMAT, StateError, StateFolder, TemporaryFolder
 
 OLD = {"segment": b"old segment" * 50, "cache": b"old cache" * 50}
 NEW = {"segment": b"new segment" * 50, "step-1": b"new step" * 50}

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from unlearning.state_folder import StateFolder
-from unlearning.tensor_store import TensorStore
+from split_unlearning.unlearning.state_folder import StateFolder
+from split_unlearning.unlearning.tensor_store import TensorStore
 
 ARRAYS = st.sampled_from([np.float32, np.int64, np.uint8, np.bool_]).flatmap(
     lambda kind: arrays(kind, array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))

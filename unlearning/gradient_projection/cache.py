@@ -13,9 +13,15 @@ from collections.abc import Mapping, MutableMapping
 import numpy as np
 import torch
 
-from unlearning.gradient_projection.codec import Codec, Gradients, decode, encode
-from unlearning.gradient_projection.steps import Step, pack, pack_shifts, unpack, unpack_shifts
-from unlearning.tensor_store import TensorStore
+from split_unlearning.unlearning.gradient_projection.codec import Codec, Gradients, decode, encode
+from split_unlearning.unlearning.gradient_projection.steps import (
+    Step,
+    pack,
+    pack_shifts,
+    unpack,
+    unpack_shifts,
+)
+from split_unlearning.unlearning.tensor_store import TensorStore
 
 _STEPS, _GRADIENTS, _WEIGHTS = "gradient-steps-", "gradients-", "gradient-weights-"
 _SHIFTS = "gradient-shifts-"

@@ -10,7 +10,8 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-from unlearning.exactness import derive_seed, mixed
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.unlearning.exactness import mixed
 
 Gradients = dict[str, torch.Tensor]
 """One tensor for each parameter of a segment, by the parameter's name."""

@@ -9,13 +9,13 @@ from typing import ClassVar, cast
 import numpy as np
 from torch import nn
 
-from models.errors import UserError, refuse
-from unlearning.exactness import Ids
-from unlearning.gradient_projection.codec import Codec
-from unlearning.gradient_projection.one_shot import Variant, Weighting
-from unlearning.gradient_projection.sequential import LEAST_PURE, Shares
-from unlearning.methods import UnlearningMethod
-from unlearning.stages import Stage
+from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.unlearning.exactness import Ids
+from split_unlearning.unlearning.gradient_projection.codec import Codec
+from split_unlearning.unlearning.gradient_projection.one_shot import Variant, Weighting
+from split_unlearning.unlearning.gradient_projection.sequential import LEAST_PURE, Shares
+from split_unlearning.unlearning.methods import UnlearningMethod
+from split_unlearning.unlearning.stages import Stage
 
 _FINE_TUNING = "fine-tune"
 

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 import torch
 
-from unlearning.gradient_projection.codec import Gradients
+from split_unlearning.unlearning.gradient_projection.codec import Gradients
 
 Variant = Literal["none", "raw", "pca", "gs", "gs-noproj", "pca-gs"]
 """What is projected out of the sum G of the forget gradients: nothing; each of them in turn; their

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from unlearning.exactness import Ids
-from unlearning.gradient_projection.cache import GradientCache
-from unlearning.gradient_projection.steps import Step
+from split_unlearning.unlearning.exactness import Ids
+from split_unlearning.unlearning.gradient_projection.cache import GradientCache
+from split_unlearning.unlearning.gradient_projection.steps import Step
 
 
 class Recorder:

@@ -28,10 +28,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from unlearning.exactness import Ids
-from unlearning.gradient_projection.cache import GradientCache
-from unlearning.gradient_projection.codec import Gradients
-from unlearning.gradient_projection.steps import Step
+from split_unlearning.unlearning.exactness import Ids
+from split_unlearning.unlearning.gradient_projection.cache import GradientCache
+from split_unlearning.unlearning.gradient_projection.codec import Gradients
+from split_unlearning.unlearning.gradient_projection.steps import Step
 
 
 class Rewriting:

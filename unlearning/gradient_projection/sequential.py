@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unlearning.gradient_projection.cache import GradientCache
-from unlearning.gradient_projection.codec import Gradients
-from unlearning.gradient_projection.rewriting import Rewriting
-from unlearning.gradient_projection.rounding import nearest
-from unlearning.gradient_projection.steps import Step
+from split_unlearning.unlearning.gradient_projection.cache import GradientCache
+from split_unlearning.unlearning.gradient_projection.codec import Gradients
+from split_unlearning.unlearning.gradient_projection.rewriting import Rewriting
+from split_unlearning.unlearning.gradient_projection.rounding import nearest
+from split_unlearning.unlearning.gradient_projection.steps import Step
 
 Shares = Literal["recompute", "whole"]
 """How a mixed batch's gradient is divided: `recompute` takes the forgotten samples' share of it

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from models.errors import UserError
-from unlearning.exactness import Ids
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.unlearning.exactness import Ids
 
 
 @dataclass(frozen=True)

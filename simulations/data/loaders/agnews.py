@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models.errors import UserError, refuse
-from simulations.data.loaders.source import Source, Texts
+from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.simulations.data.loaders.source import Source, Texts
 
 _NAMES = ("World", "Sports", "Business", "Sci/Tech")
 _HUB = "fancyzhx/ag_news"

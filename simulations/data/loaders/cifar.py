@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from models.errors import refuse
-from simulations.data.dataset import Dataset
-from simulations.data.loaders.source import Source, channels_first, fetch
+from split_unlearning.foundations.errors import refuse
+from split_unlearning.simulations.data.dataset import Dataset
+from split_unlearning.simulations.data.loaders.source import Source, channels_first, fetch
 
 # torchvision knows the same, but importing it takes seconds, and every process asks for the names,
 # if only to find the images in the cache.

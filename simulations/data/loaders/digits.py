@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from simulations.data.dataset import Dataset
-from simulations.data.loaders.source import Source
+from split_unlearning.simulations.data.dataset import Dataset
+from split_unlearning.simulations.data.loaders.source import Source
 
 
 def digits() -> Source:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from models.errors import UserError, refuse
-from simulations.data.dataset import Dataset
-from simulations.data.loaders.source import Source, channels_first, fetch
+from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.simulations.data.dataset import Dataset
+from split_unlearning.simulations.data.loaders.source import Source, channels_first, fetch
 
 # Name: torchvision's class, and where Debian's package of it puts the files.
 _SETS = {

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from models.errors import UserError, refuse
-from simulations.data.dataset import Dataset
-from simulations.data.loaders.source import Source, channels_first, not_absolute
+from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.simulations.data.dataset import Dataset
+from split_unlearning.simulations.data.loaders.source import Source, channels_first, not_absolute
 
 
 def image_folder(name: str) -> Source:

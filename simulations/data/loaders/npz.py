@@ -10,9 +10,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import UserError, refuse
-from simulations.data.dataset import Dataset
-from simulations.data.loaders.source import Source, Texts, channels_first, not_absolute
+from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.simulations.data.dataset import Dataset
+from split_unlearning.simulations.data.loaders.source import (
+    Source,
+    Texts,
+    channels_first,
+    not_absolute,
+)
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test", "class_names")
 _TEXT_KEYS = ("text_train", "y_train", "text_test", "y_test", "class_names")

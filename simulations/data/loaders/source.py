@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import UserError, refuse
-from simulations.data.dataset import Dataset
+from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.simulations.data.dataset import Dataset
 
 
 @dataclass(frozen=True, eq=False)

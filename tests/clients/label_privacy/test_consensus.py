@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from clients.label_privacy.consensus import ConsensusSettings, Pool, visited
+from split_unlearning.clients.label_privacy.consensus import ConsensusSettings, Pool, visited
 
 LABELS = 12
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from clients.label_privacy.copies import assign, modes, pseudonyms
-from clients.label_privacy.label_map import Expansion, LabelMap
-from clients.label_privacy.secrets import derive_key
-from models.errors import UserError
+from split_unlearning.clients.label_privacy.copies import assign, modes, pseudonyms
+from split_unlearning.clients.label_privacy.label_map import Expansion, LabelMap
+from split_unlearning.clients.label_privacy.secrets import derive_key
+from split_unlearning.foundations.errors import UserError
 
 SECRET, SHARED = bytes(range(32)), bytes(range(1, 33))
 COPIES = ("replicate", "partition", "modes")

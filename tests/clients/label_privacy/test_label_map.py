@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from clients.label_privacy.label_map import Expansion, LabelMap
-from models.errors import UserError
+from split_unlearning.clients.label_privacy.label_map import Expansion, LabelMap
+from split_unlearning.foundations.errors import UserError
 
 SECRET = bytes(range(32))
 label_sets = st.sets(st.integers(0, 200), min_size=1, max_size=20).map(lambda s: tuple(sorted(s)))

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from clients.label_privacy.copies import assign
-from clients.label_privacy.label_map import Expansion, LabelMap
-from clients.label_privacy.masking import mask
-from clients.label_privacy.mechanism import Mechanism
-from clients.label_privacy.secrets import uniforms
-from models.errors import UserError
-from unlearning.exactness import derive_seed
+from split_unlearning.clients.label_privacy.copies import assign
+from split_unlearning.clients.label_privacy.label_map import Expansion, LabelMap
+from split_unlearning.clients.label_privacy.masking import mask
+from split_unlearning.clients.label_privacy.mechanism import Mechanism
+from split_unlearning.clients.label_privacy.secrets import uniforms
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.foundations.seeds import derive_seed
 
 SEED = 7
 SHARED, SECRET = bytes(range(1, 33)), bytes(range(32))

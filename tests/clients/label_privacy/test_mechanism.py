@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import stats
 
-from clients.label_privacy.mechanism import Mechanism
-from clients.label_privacy.secrets import uniforms
-from models.errors import UserError
+from split_unlearning.clients.label_privacy.mechanism import Mechanism
+from split_unlearning.clients.label_privacy.secrets import uniforms
+from split_unlearning.foundations.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
 SECRET = bytes(range(32))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare, kstest
 
-from clients.label_privacy.randomised_response import (
+from split_unlearning.clients.label_privacy.randomised_response import (
     best_k,
     draws,
     response_with_prior,
@@ -18,8 +18,8 @@ from clients.label_privacy.randomised_response import (
     top_k_response,
     uniform_prior,
 )
+from split_unlearning.foundations.seeds import derive_seed
 from tests.refusals import refusal
-from unlearning.exactness import derive_seed
 
 EPSILONS = st.floats(0.01, 12)
 

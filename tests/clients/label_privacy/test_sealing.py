@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clients.label_privacy.sealing import (
+from split_unlearning.clients.label_privacy.sealing import (
     SEALED_BYTES,
     SECRET_BYTES,
     agreed_key,

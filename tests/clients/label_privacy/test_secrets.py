@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from clients.label_privacy.secrets import derive_key, generator, numbers, uniforms
-from models.errors import UserError
+from split_unlearning.clients.label_privacy.secrets import derive_key, generator, numbers, uniforms
+from split_unlearning.foundations.errors import UserError
 
 SECRET = bytes(range(32))
 sets_of_ids = st.sets(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=20).map(
@@ -101,7 +101,7 @@ def test_the_ends_are_never_reached(monkeypatch):
             half = len(zeros) // 2
             row[:] = bytes(half) + b"\xff" * half
 
-    monkeypatch.setattr("clients.label_privacy.secrets.Cipher", Stream)
+    monkeypatch.setattr("split_unlearning.clients.label_privacy.secrets.Cipher", Stream)
     assert uniforms(SECRET, np.array([1]), 2, "p").tolist() == [[2.0**-53, 1 - 2.0**-53]]
 
 

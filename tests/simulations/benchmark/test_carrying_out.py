@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from models.errors import UserError
-from simulations.benchmark import runner
-from simulations.benchmark.cell import Cell, read_cell
-from simulations.benchmark.cells import carry_out_cells, planned_cells
-from simulations.benchmark.runner import failures, lay_out
-from simulations.benchmark.spec import Spec
-from simulations.command_line.launch import Outcome
-from simulations.console import PROGRESS
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.simulations.benchmark import runner
+from split_unlearning.simulations.benchmark.cell import Cell, read_cell
+from split_unlearning.simulations.benchmark.cells import carry_out_cells, planned_cells
+from split_unlearning.simulations.benchmark.runner import failures, lay_out
+from split_unlearning.simulations.benchmark.spec import Spec
+from split_unlearning.simulations.command_line.launch import Outcome
+from split_unlearning.simulations.console import PROGRESS
 from tests.refusals import refusal
 
 

@@ -5,11 +5,11 @@ import json
 import pytest
 import tomli_w
 
-from simulations.benchmark.cells import carry_out_cells, planned_cells
-from simulations.benchmark.measuring import measure
-from simulations.benchmark.runner import lay_out
-from simulations.benchmark.spec import read_spec
-from simulations.server_app import carry_out
+from split_unlearning.simulations.benchmark.cells import carry_out_cells, planned_cells
+from split_unlearning.simulations.benchmark.measuring import measure
+from split_unlearning.simulations.benchmark.runner import lay_out
+from split_unlearning.simulations.benchmark.spec import read_spec
+from split_unlearning.simulations.server_app import carry_out
 from tests.local_grid import LocalGrid
 
 SPEC = {

@@ -2,9 +2,9 @@
 
 import pytest
 
-from simulations.config import RunConfig
-from simulations.server_app import carry_out
-from simulations.session.envelope import Envelope
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.server_app import carry_out
+from split_unlearning.simulations.session.envelope import Envelope
 from tests.local_grid import LocalGrid, LocalRun
 
 CELLS = [

@@ -7,14 +7,14 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.errors import UserError
-from simulations.benchmark.spec import (
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.simulations.benchmark.spec import (
     find_spec,
     read_spec,
     retrained,
     shipped_specs,
 )
-from simulations.config import RunConfig
+from split_unlearning.simulations.config import RunConfig
 from tests.refusals import refusal
 
 GRID = {"strategy": ["vanilla", "splitwiper"], "unlearning": ["retrain", "fine-tune"]}
@@ -186,7 +186,9 @@ def test_a_spec_that_comes_along_reads(name, scale, monkeypatch):
         pytest.importorskip("transformers", reason="the extra [text] is not installed")
     if scale == "full":
         # To deal tens of thousands of samples for hundreds of runs takes minutes.
-        monkeypatch.setattr("simulations.benchmark.spec.prepare", lambda config, _: config.check())
+        monkeypatch.setattr(
+            "split_unlearning.simulations.benchmark.spec.prepare", lambda config, _: config.check()
+        )
     spec = read_spec(path, scale, changed)
     assert spec.title
     assert scale == "full" or spec.reduced

@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from split_unlearning.unlearning.gradient_projection import cache as gradient_cache
+from split_unlearning.unlearning.gradient_projection.cache import GradientCache
+from split_unlearning.unlearning.gradient_projection.codec import CODECS, encode
+from split_unlearning.unlearning.gradient_projection.recorder import Recorder
+from split_unlearning.unlearning.gradient_projection.sequential import Replay, coefficients
+from split_unlearning.unlearning.gradient_projection.steps import Step
+from split_unlearning.unlearning.state_folder import StateFolder, TemporaryFolder
 from tests.refusals import refusal
-from unlearning.gradient_projection import cache as gradient_cache
-from unlearning.gradient_projection.cache import GradientCache
-from unlearning.gradient_projection.codec import CODECS, encode
-from unlearning.gradient_projection.recorder import Recorder
-from unlearning.gradient_projection.sequential import Replay, coefficients
-from unlearning.gradient_projection.steps import Step
-from unlearning.state_folder import StateFolder, TemporaryFolder
 
 SHAPES = {"conv.weight": (3, 2, 2), "conv.bias": (3,)}
 

@@ -6,9 +6,12 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.func import functional_call
 
-from unlearning.gradient_projection.cache import GradientCache
-from unlearning.gradient_projection.recorder import Recorder
-from unlearning.gradient_projection.sequential import SequentialProjection, coefficients
+from split_unlearning.unlearning.gradient_projection.cache import GradientCache
+from split_unlearning.unlearning.gradient_projection.recorder import Recorder
+from split_unlearning.unlearning.gradient_projection.sequential import (
+    SequentialProjection,
+    coefficients,
+)
 
 RATE, BATCH, EPOCHS = 0.1, 50, 6
 

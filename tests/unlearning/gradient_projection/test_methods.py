@@ -6,9 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from split_unlearning.unlearning.gradient_projection.methods import (
+    GradientProjection,
+    PaperProjection,
+)
+from split_unlearning.unlearning.methods import METHODS, UnlearningSettings
 from tests.refusals import refusal
-from unlearning.gradient_projection.methods import GradientProjection, PaperProjection
-from unlearning.methods import METHODS, UnlearningSettings
 
 BOTH = [GradientProjection, PaperProjection]
 CHANGES = {

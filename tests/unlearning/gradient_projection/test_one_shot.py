@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
-from unlearning.gradient_projection.one_shot import (
+from split_unlearning.unlearning.gradient_projection.one_shot import (
     VARIANTS,
     WEIGHTINGS,
     clipped,

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unlearning.gradient_projection.rounding import nearest
+from split_unlearning.unlearning.gradient_projection.rounding import nearest
 
 steps = st.sets(st.integers(0, 60)).map(sorted)
 

@@ -10,10 +10,14 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.func import functional_call
 
+from split_unlearning.unlearning.gradient_projection.cache import GradientCache
+from split_unlearning.unlearning.gradient_projection.sequential import (
+    SequentialProjection,
+    coefficients,
+    project,
+)
+from split_unlearning.unlearning.gradient_projection.steps import Step
 from tests.unlearning.gradient_projection.test_cache import network, train
-from unlearning.gradient_projection.cache import GradientCache
-from unlearning.gradient_projection.sequential import SequentialProjection, coefficients, project
-from unlearning.gradient_projection.steps import Step
 
 SIZES = {"weight": (7, 5), "bias": (7,)}
 

@@ -1,0 +1,1 @@
+"""What every room stands on: errors, named things, settings; knows nothing of learning."""

@@ -1,0 +1,434 @@
+"""What the SplitWiper paper claims, and whether a benchmark's cells show it: a function a claim.
+
+Each says "holds", "does not hold" or, from these cells, "cannot be told", with the figures. A claim
+is about cells that were retrained; cells are compared that differ in nothing but the strategy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean
+from typing import Literal
+
+from split_unlearning.reporting.cells import Cell, Phase
+from split_unlearning.reporting.groups import Group
+from split_unlearning.reporting.published.comparison import hit_rate
+from split_unlearning.reporting.published.paper import published
+from split_unlearning.reporting.published.terms import forgotten, is_altered
+from split_unlearning.reporting.statistic import Summary
+from split_unlearning.reporting.table import Column, Label, Table, Value
+from split_unlearning.reporting.tables.label_matching import matched
+
+Verdict = Literal["holds", "does not hold", "cannot be told"]
+
+_TONES = {"holds": "good", "does not hold": "bad", "cannot be told": "open"}
+_SPLITWIPER = ("splitwiper", "splitwiper-plus")
+# What has to be equal for two strategies to be compared; the rest is a strategy's own.
+_SHARED = (
+    "dataset",
+    "distribution",
+    "dirichlet-alpha",
+    "labels-per-client",
+    "shards-per-client",
+    "model",
+    "cut",
+    "forget",
+    "forget-client",
+    "pretrain-epochs",
+    "server-epochs",
+    "batch-size",
+    "learning-rate",
+    "momentum",
+    "weight-decay",
+)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper, and what these cells say of it.
+
+    Parameters
+    ----------
+    text : str
+        What is claimed.
+    verdict : str
+        Whether it shows.
+    figures : str
+        The numbers that say so, or what is missing.
+    paper : str
+        What the paper's own tables give; empty where they do not have it.
+    """
+
+    text: str
+    verdict: Verdict
+    figures: str
+    paper: str = ""
+
+
+def check_claims(groups: Sequence[Group]) -> list[Claim]:
+    """Return all claims, in the paper's order."""
+    claims = [
+        cost_is_cut(groups, baseline, quantity)
+        for quantity in ("training", "transmission")
+        for baseline in ("vanilla", "u-shaped")
+    ]
+    claims.append(others_pay_nothing(groups))
+    claims.append(forgotten_label_is_gone(groups))
+    claims += [
+        retained_is_better(groups, baseline, phase)
+        for phase in ("learning", "forgetting")
+        for baseline in ("vanilla", "u-shaped")
+    ]
+    claims.append(hit_rate_falls(groups))
+    claims += [labels_stay_hidden(groups, paper_attacks) for paper_attacks in (True, False)]
+    return claims
+
+
+def claims_table(claims: Sequence[Claim]) -> Table:
+    """Return the claims as a table."""
+    rows: list[tuple[Value, ...]] = [
+        (
+            Label(claim.text),
+            Label(claim.verdict, tone=_TONES[claim.verdict]),
+            Label(claim.figures),
+            Label(claim.paper) if claim.paper else None,
+        )
+        for claim in claims
+    ]
+    columns = (
+        Column("claim", "the paper's claim"),
+        Column("verdict", "from these cells"),
+        Column("figures", "figures"),
+        Column("paper", "in the paper's own tables"),
+    )
+    notes = (
+        "About cells that retrain. Compared are cells that differ in the strategy alone, by their "
+        "means over the seeds; a claim holds if it does in every comparison. A cut is taken as the "
+        "paper writes it, in whole percent.",
+    )
+    return Table("paper-claims", "Claims of the SplitWiper paper", columns, tuple(rows), notes)
+
+
+def cost_is_cut(groups: Sequence[Group], baseline: str, quantity: str) -> Claim:
+    """Say whether forgetting costs the requesting client 97 to 99 % less with SplitWiper.
+
+    Parameters
+    ----------
+    groups : sequence of Group
+        What was measured.
+    baseline : str
+        Against which strategy.
+    quantity : str
+        ``training`` seconds, without pre-training as in the paper, or ``transmission`` seconds on
+        the way up. Where pre-training was not measured apart, too small a cut tells nothing.
+    """
+    text = f"Forgetting costs the requesting client 97-99 % less {quantity} than with {baseline}"
+    name = {"training": "split_seconds", "transmission": "bytes_up"}[quantity]
+    cuts, pretrained = [], False
+    for ours, theirs in _compared(groups, ("splitwiper",), baseline):
+        mine = ours.of_phase(1, lambda phase: phase.mean_cost(name, True))
+        other = theirs.of_phase(1, lambda phase: phase.mean_cost(name, True))
+        if mine is not None and other is not None and other.mean > 0:
+            cuts.append((1 - mine.mean / other.mean, mine, other))
+            pretrained |= bool(ours.cells[0].setting("pretrain-epochs")) and not _apart(ours)
+    paper = _published_cut(baseline, quantity)
+    if not cuts:
+        return Claim(text, "cannot be told", _no_pair("splitwiper", baseline), paper)
+    worst, mine, other = min(cuts, key=lambda cut: cut[0])
+    where, factor = ("", 1.0) if quantity == "training" else (" at 100 Mbps", 8e-8)
+    figures = (
+        f"{_range([cut for cut, _, _ in cuts])} less"
+        f" ({mine.mean * factor:.4g} s against {other.mean * factor:.4g} s{where}"
+        f"{_where_worst(cuts)})"
+    )
+    # In whole percent, as the paper writes it.
+    if 100 * worst >= 96.5 - 1e-9:
+        return Claim(text, "holds", figures, paper)
+    if quantity == "training" and pretrained:
+        figures += "; ours contain pre-training, which the paper leaves out"
+        return Claim(text, "cannot be told", figures, paper)
+    return Claim(text, "does not hold", figures, paper)
+
+
+def _apart(group: Group) -> bool:
+    """Say whether pre-training was measured apart."""
+    return all(phase.apart for phase in _forgettings([group]))
+
+
+def others_pay_nothing(groups: Sequence[Group]) -> Claim:
+    """Say whether forgetting costs clients that did not ask nothing: no message, no second."""
+    text = "Forgetting costs the other clients nothing (splitwiper, splitwiper-plus)"
+    others = [
+        client for phase in _forgettings(groups) for client in phase.clients if not client.requested
+    ]
+    if not others:
+        return Claim(text, "cannot be told", "no such cell has other clients and a forgetting")
+    spent = [one for one in others if one.seconds or one.bytes_up or one.bytes_down or one.messages]
+    if not spent:
+        figures = f"0 bytes and 0 s in all {len(others)} cases"
+        return Claim(text, "holds", figures, _ZERO)
+    most = max(spent, key=lambda one: one.bytes_up + one.bytes_down)
+    size = most.bytes_up + most.bytes_down
+    figures = (
+        f"{len(spent)} of {len(others)} pay, up to {size:,.0f} bytes and "
+        f"{max(one.seconds for one in spent):.3g} s"
+    )
+    return Claim(text, "does not hold", figures, _ZERO)
+
+
+_ZERO = "0.00 s in every row"
+
+
+def forgotten_label_is_gone(groups: Sequence[Group]) -> Claim:
+    """Say whether accuracy on a label that was forgotten whole is 0 % with SplitWiper.
+
+    As the paper writes it, to the hundredth of a percent.
+    """
+    text = "Accuracy on a forgotten label is 0 % (splitwiper, splitwiper-plus)"
+    found = [
+        phase.forgotten
+        for phase in _forgettings(groups)
+        if phase.forgotten is not None and _is_a_whole_label(phase.request)
+    ]
+    if not found:
+        return Claim(text, "cannot be told", "no such cell forgets a whole label", "0.00 %")
+    figures = f"at most {100 * max(found):.2f} % in {len(found)} runs"
+    holds = round(100 * max(found), 2) == 0
+    return Claim(text, "holds" if holds else "does not hold", figures, "0.00 %")
+
+
+def retained_is_better(groups: Sequence[Group], baseline: str, phase: str) -> Claim:
+    """Say whether SplitWiper is more accurate on what is retained.
+
+    A difference within two of its standard errors tells nothing, where seeds give one.
+
+    Parameters
+    ----------
+    groups : sequence of Group
+        What was measured.
+    baseline : str
+        Than which strategy.
+    phase : str
+        After ``learning``, or after the first ``forgetting``.
+    """
+    text = f"After {phase}, splitwiper is more accurate on retained labels than {baseline}"
+    task = 0 if phase == "learning" else 1
+    found: list[tuple[float, float]] = []
+    for ours, theirs in _compared(groups, ("splitwiper",), baseline):
+        mine = ours.of_phase(task, lambda one: one.retained)
+        other = theirs.of_phase(task, lambda one: one.retained)
+        if mine is not None and other is not None:
+            found.append((mine.mean - other.mean, 2 * _error(mine, other)))
+    paper = _published_gain(baseline, "learn" if task == 0 else "unlearn")
+    if not found:
+        return Claim(text, "cannot be told", _no_pair("splitwiper", baseline), paper)
+    values = ", ".join(
+        f"{100 * gain:+.1f}" + (f" ± {100 * error:.1f}" if error else "")
+        for gain, error in found[:6]
+    )
+    more = f" and {len(found) - 6} more" if len(found) > 6 else ""
+    kind = "± two standard errors" if any(error for _, error in found) else "one seed each"
+    figures = f"{values} points{more} ({kind})"
+    if any(gain < -error or gain <= 0 == error for gain, error in found):
+        return Claim(text, "does not hold", figures, paper)
+    if all(gain > error for gain, error in found):
+        return Claim(text, "holds", figures, paper)
+    return Claim(text, "cannot be told", f"{figures}; within the noise of seeds", paper)
+
+
+def hit_rate_falls(groups: Sequence[Group]) -> Claim:
+    """Say whether the membership hit rate falls as a larger share δ of a label is forgotten.
+
+    From δ = 0, before forgetting, on; cells are put in a row that differ in δ alone.
+    """
+    text = "The membership hit rate falls with δ, the share of a label that is forgotten"
+    chains: dict[tuple[object, ...], dict[float, list[float]]] = {}
+    for group in groups:
+        for cell in group.cells:
+            _put_in_chain(chains, cell)
+    series = [
+        [(delta, fmean(rates)) for delta, rates in sorted(chain.items())]
+        for chain in chains.values()
+    ]
+    # Before and after one request is no row yet: which samples are attacked differs with δ.
+    series = [one for one in series if sum(delta > 0 for delta, _ in one) >= 2]
+    paper = _published_falls()
+    if not series:
+        reason = "no cells differ in the share of samples:SHARE@class:NAME and have a hit rate"
+        return Claim(text, "cannot be told", reason, paper)
+    rising = [one for one in series if not _falls(one)]
+    shown = (rising or series)[0]
+    words = ", ".join(f"{100 * rate:.1f} % at {delta:g}" for delta, rate in shown)
+    counted = f"{len(series) - len(rising)} of {len(series)} fall; " if len(series) > 1 else ""
+    verdict: Verdict = "does not hold" if rising else "holds"
+    return Claim(text, verdict, counted + words, paper)
+
+
+def labels_stay_hidden(groups: Sequence[Group], paper_attacks: bool) -> Claim:
+    """Say whether label matching is perfect for at most 10 % of labels at γ = 3.
+
+    Parameters
+    ----------
+    groups : sequence of Group
+        What was measured.
+    paper_attacks : bool
+        By the attacks that the claim is about (KMeans and BIRCH with the elbow), on what it is
+        about (copies=replicate); else by the strongest of all that were run, whatever the copies.
+    """
+    by = "KMeans and BIRCH with the elbow" if paper_attacks else "the strongest of our attacks"
+    text = f"At γ = 3, label matching is perfect for at most 10 % of labels, by {by}"
+    names = ("kmeans elbow", "birch elbow") if paper_attacks else ("strongest",)
+    found = [
+        (rate, cell, name)
+        for cell in _cells(groups)
+        if cell.setting("strategy") == "splitwiper-plus" and str(cell.setting("expansion")) == "3"
+        for phase in cell.phases
+        for name in names
+        if (rate := matched(phase, name, "perfect")) is not None
+    ]
+    if paper_attacks:
+        found = [one for one in found if one[1].setting("copies") == "replicate"]
+    if not found:
+        copies = ", copies=replicate" if paper_attacks else ""
+        reason = f"no splitwiper-plus cell with expansion=3, attacks=true{copies}"
+        return Claim(text, "cannot be told", reason)
+    rates = [rate for rate, _, _ in found]
+    _, cell, name = max(found, key=lambda one: one[0])
+    figures = (
+        f"{100 * fmean(rates):.1f} % on average, at most {100 * max(rates):.1f} % "
+        f"({name}, copies={cell.setting('copies')})"
+    )
+    holds = max(rates) <= 0.1 + 1e-9
+    return Claim(text, "holds" if holds else "does not hold", figures)
+
+
+def _compared(
+    groups: Sequence[Group], strategies: Sequence[str], baseline: str
+) -> Iterator[tuple[Group, Group]]:
+    """Yield what differs in the strategy alone, both retrained."""
+    for ours in groups:
+        cell = ours.cells[0]
+        if cell.setting("strategy") not in strategies or not _is_retrained(cell):
+            continue
+        for theirs in groups:
+            other = theirs.cells[0]
+            if other.setting("strategy") != baseline or not _is_retrained(other):
+                continue
+            if _shared(cell) == _shared(other):
+                yield ours, theirs
+
+
+def _shared(cell: Cell, without: str = "") -> tuple[object, ...]:
+    return (cell.clients, *(str(cell.setting(key)) for key in _SHARED if key != without))
+
+
+def _is_retrained(cell: Cell) -> bool:
+    return cell.setting("unlearning") == "retrain" and not is_altered(cell)
+
+
+def _cells(groups: Sequence[Group]) -> Iterator[Cell]:
+    for group in groups:
+        yield from group.cells
+
+
+def _forgettings(groups: Sequence[Group]) -> Iterator[Phase]:
+    """Yield each forgetting of SplitWiper's cells that retrain."""
+    for cell in _cells(groups):
+        if cell.setting("strategy") in _SPLITWIPER and _is_retrained(cell):
+            yield from (phase for phase in cell.phases if phase.task)
+
+
+def _is_a_whole_label(request: str) -> bool:
+    found = forgotten(request, ())
+    return found is not None and found.share == 1
+
+
+def _put_in_chain(chains: dict[tuple[object, ...], dict[float, list[float]]], cell: Cell) -> None:
+    phase = cell.phase(1)
+    meant = forgotten(phase.request, ()) if phase else None
+    after = hit_rate(cell, "after")
+    if meant is None or after is None or not _is_retrained(cell):
+        return
+    own = tuple(
+        sorted((key, str(value)) for key, value in cell.coordinates.items() if key != "forget")
+    )
+    chain = chains.setdefault((own, _shared(cell, "forget"), meant.label), {})
+    chain.setdefault(meant.share, []).append(after)
+    before = hit_rate(cell, "before")
+    if before is not None:
+        chain.setdefault(0.0, []).append(before)
+
+
+def _falls(series: Sequence[tuple[float, float]]) -> bool:
+    rates = [rate for _, rate in series]
+    return all(after <= before for before, after in pairwise(rates)) and rates[-1] < rates[0]
+
+
+def _error(one: Summary, other: Summary) -> float:
+    """Return the standard error of the difference of two means; 0 where seeds do not give one."""
+    squares = [
+        value.deviation**2 / value.count for value in (one, other) if value.deviation is not None
+    ]
+    return math.sqrt(sum(squares))
+
+
+def _range(shares: Sequence[float]) -> str:
+    low, high = min(shares), max(shares)
+    if round(1000 * low) == round(1000 * high):
+        return f"{100 * low:.1f} %"
+    return f"{100 * low:.1f} to {100 * high:.1f} %, {100 * fmean(shares):.1f} % on average,"
+
+
+def _where_worst(found: Sequence[object]) -> str:
+    return f", the smallest of {len(found)}" if len(found) > 1 else ""
+
+
+def _no_pair(ours: str, baseline: str) -> str:
+    return f"no cells with {ours} and {baseline} that retrain and are otherwise alike"
+
+
+def _by_setting(
+    table: str, wanted: Callable[[dict[str, str]], bool], column: str
+) -> dict[tuple[str, ...], dict[str, float]]:
+    """Return a published column by setting and framework."""
+    found: dict[tuple[str, ...], dict[str, float]] = {}
+    for row in published(table):
+        if wanted(row):
+            setting = (row["model"], row["distribution"], row["dataset"])
+            found.setdefault(setting, {})[row["framework"]] = float(row[column])
+    return found
+
+
+def _published_cut(baseline: str, quantity: str) -> str:
+    rows = _by_setting(
+        "client_time",
+        lambda row: row["scenario"] == "unlearn" and row["clients"] == "requesting",
+        f"{quantity}_s",
+    )
+    cuts = [1 - row["splitwiper"] / row[baseline] for row in rows.values()]
+    return f"{_range(cuts)} less, {len(cuts)} settings".replace(", less", " less")
+
+
+def _published_gain(baseline: str, scenario: str) -> str:
+    rows = _by_setting(
+        "label_accuracy",
+        lambda row: row["scenario"] == scenario and row["labels"] == "retained",
+        "accuracy_percent",
+    )
+    gains = [row["splitwiper"] - row[baseline] for row in rows.values()]
+    return (
+        f"{min(gains):+.1f} to {max(gains):+.1f} points, {fmean(gains):+.1f} on average; above 0 "
+        f"in {sum(gain > 0 for gain in gains)} of {len(gains)} settings"
+    )
+
+
+def _published_falls() -> str:
+    chains: dict[tuple[str, ...], list[tuple[float, float]]] = {}
+    for row in published("membership_hit_rate"):
+        key = (row["model"], row["distribution"], row["dataset"], row["framework"])
+        chains.setdefault(key, []).append((float(row["delta"]), float(row["hit_rate_percent"])))
+    falling = sum(_falls(sorted(chain)) for chain in chains.values())
+    return f"falls in {falling} of {len(chains)} rows"
