@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from split_unlearning.plugin import *  # noqa: F403
 
-# A Flower bundle holds no links: there the rooms lie beside this folder, not in it.
+# A Flower bundle holds no links, and Windows may not follow them: the rooms then lie beside this
+# folder, not in it.
 _HERE = Path(__file__).parent
-if not (_HERE / "strategies").exists():
+if not (_HERE / "strategies").is_dir():
     __path__.append(str(_HERE.parent))  # noqa: F405
 
 

@@ -148,7 +148,10 @@ def test_the_recorddict_compatibility_layer_is_known_to_one_module():
 
 def test_every_room_is_packaged():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    wheel = set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"])
+    build = project["tool"]["hatch"]["build"]["targets"]
+    door = {f"split_unlearning/{name}" for name in ("__init__.py", "plugin.py", "py.typed")}
+    assert set(build["wheel"]["only-include"]) == {*door, *ALLOWED}
+    assert build["wheel"]["sources"] == {room: f"split_unlearning/{room}" for room in ALLOWED}
+    assert set(build["sdist"]["only-include"]) > {*door, *ALLOWED}
     bundle = {line.partition("/")[0] for line in project["tool"]["flwr"]["app"]["fab-include"]}
-    assert wheel == {"split_unlearning"}
     assert bundle == {*ALLOWED, "split_unlearning"}
