@@ -65,16 +65,19 @@ def stage_app(folder: Path) -> Path:
     # The wheel carries its pyproject.toml in here, a checkout has it at its root.
     packaged = package / "pyproject.toml"
     description = packaged if packaged.exists() else package.parent / "pyproject.toml"
-    bundled = tomllib.loads(description.read_text(encoding="utf-8"))["tool"]["flwr"]["app"]
+    project = tomllib.loads(description.read_text(encoding="utf-8"))
+    bundled = project["tool"]["flwr"]["app"]
+    # Flower's own bundle of a checkout has the rooms beside the package. Here they lie in it, so
+    # that a folder `models` of the user's is still the one that a plug-in of the user's imports.
+    patterns = [pattern.removeprefix(f"{package.name}/") for pattern in bundled["fab-include"]]
+    bundled["fab-include"] = [f"{package.name}/{pattern}" for pattern in patterns]
     app = folder / "app"
-    for pattern in bundled["fab-include"]:
-        # A room is in the package, in a checkout by a link; in the bundle it is beside it.
-        top = package.parent if pattern.startswith(f"{package.name}/") else package
-        for source in top.glob(pattern):
-            target = app / source.relative_to(top)
+    for pattern in patterns:
+        for source in package.glob(pattern):
+            target = app / package.name / source.relative_to(package)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
-    shutil.copyfile(description, app / "pyproject.toml")
+    (app / "pyproject.toml").write_text(tomli_w.dumps(project), encoding="utf-8")
     return app
 
 

@@ -72,13 +72,19 @@ def test_the_main_job(tmp_path):
     assert_equals_one_process(result, LocalRun(5))
 
 
-def test_a_plug_in_by_dotted_path_runs_and_its_failure_is_told_in_one_line(tmp_path):
+def test_a_plug_in_beside_modules_named_as_our_rooms_runs_and_fails_in_one_line(tmp_path):
+    for room in ("strategies", "unlearning", "simulations"):
+        (tmp_path / f"{room}.py").write_text("raise RuntimeError('this is the user\'s own')")
+    (tmp_path / "clients").mkdir()
+    (tmp_path / "clients" / "__init__.py").touch()
+    (tmp_path / "models.py").write_text("VERB = 'failed'")
     (tmp_path / "my_plugin.py").write_text(
+        "import models\n"
         "from split_unlearning import Option, SplitClient, SplitStrategy, action\n"
         "class Client(SplitClient):\n"
         "    @action\n"
         "    def greet(self, message):\n"
-        "        raise RuntimeError(f'client {self.client} of ' + self.setting.options['mood'])\n"
+        "        raise RuntimeError(f'{models.VERB}: client {self.client} of ' + self.setting.options['mood'])\n"
         "class Strategy(SplitStrategy):\n"
         "    '''Greets.'''\n"
         "    client = 'my_plugin:Client'\n"
@@ -97,5 +103,5 @@ def test_a_plug_in_by_dotted_path_runs_and_its_failure_is_told_in_one_line(tmp_p
     assert done.returncode == 1
     (line,) = done.stderr.strip().splitlines()
     assert "client 1 failed in phase learn at 'greet'" in line
-    assert "client 1 of gloom" in line
+    assert "failed: client 1 of gloom" in line
     assert (tmp_path / "results" / "log.txt").exists()
