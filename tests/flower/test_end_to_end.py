@@ -74,7 +74,7 @@ def test_the_main_job(tmp_path):
 
 def test_a_plug_in_beside_modules_named_as_our_rooms_runs_and_fails_in_one_line(tmp_path):
     for room in ("strategies", "unlearning", "simulations"):
-        (tmp_path / f"{room}.py").write_text("raise RuntimeError('this is the user\'s own')")
+        (tmp_path / f"{room}.py").write_text("raise RuntimeError('this is the user's own')")
     (tmp_path / "clients").mkdir()
     (tmp_path / "clients" / "__init__.py").touch()
     (tmp_path / "models.py").write_text("VERB = 'failed'")
@@ -84,7 +84,8 @@ def test_a_plug_in_beside_modules_named_as_our_rooms_runs_and_fails_in_one_line(
         "class Client(SplitClient):\n"
         "    @action\n"
         "    def greet(self, message):\n"
-        "        raise RuntimeError(f'{models.VERB}: client {self.client} of ' + self.setting.options['mood'])\n"
+        "        said = f'{models.VERB}: client {self.client} of '\n"
+        "        raise RuntimeError(said + self.setting.options['mood'])\n"
         "class Strategy(SplitStrategy):\n"
         "    '''Greets.'''\n"
         "    client = 'my_plugin:Client'\n"
