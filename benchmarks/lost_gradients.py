@@ -45,8 +45,8 @@ from torch.nn.functional import cosine_similarity
 
 from split_unlearning.clients.gradient_projection import GradientProjectionClient
 from split_unlearning.models.split import CutModel
-from split_unlearning.simulations.data.partition import Plan
-from split_unlearning.simulations.data.sources import load
+from split_unlearning.simulations.data.distributions.plan import Plan
+from split_unlearning.simulations.data.loading import load
 from split_unlearning.unlearning.tensor_store import TensorStore
 from tests.local_grid import LocalRun, dealt
 from tests.state.bench import folders, learn, unlearn

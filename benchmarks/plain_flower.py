@@ -27,7 +27,7 @@ from flwr.simulation import run_simulation
 from torch import nn
 
 from split_unlearning.models.split import build_segment, pool_to_quarters
-from split_unlearning.simulations.data.sources import load
+from split_unlearning.simulations.data.loading import load
 
 # Of the environment, because Ray's workers import this file too.
 DATA = os.environ["PLAIN_FLOWER_DATA"]

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from split_unlearning.models.split import MODELS
-from split_unlearning.simulations.data.sources import load
+from split_unlearning.simulations.data.loading import load
 
 
 def main(path: str, model: str, batch_size: int, epochs: int, kind: str) -> dict[str, float]:

@@ -58,8 +58,8 @@ from sklearn.metrics import roc_auc_score
 from split_unlearning.models.split import Model, segment_with
 from split_unlearning.simulations.client_app import ContextStore
 from split_unlearning.simulations.data.backdoor import triggered
-from split_unlearning.simulations.data.partition import Plan
-from split_unlearning.simulations.data.sources import Dataset, load
+from split_unlearning.simulations.data.distributions.plan import Plan
+from split_unlearning.simulations.data.loading import Dataset, load
 from split_unlearning.simulations.session.session import Session
 from split_unlearning.strategies.script import Script
 from split_unlearning.strategies.server_segment import ServerSegment

@@ -26,7 +26,7 @@ import torch
 from figures import say
 
 from split_unlearning.models.split import segment_with
-from split_unlearning.simulations.data.sources import load
+from split_unlearning.simulations.data.loading import load
 from split_unlearning.unlearning.gradient_projection.codec import Gradients
 from split_unlearning.unlearning.tensor_store import TensorStore
 from tests.local_grid import LocalRun

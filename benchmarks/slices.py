@@ -54,7 +54,7 @@ from subset import cut_down
 
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.simulations.config import RunConfig
-from split_unlearning.simulations.plan import deal
+from split_unlearning.simulations.preparation import deal
 from split_unlearning.unlearning.exactness import Ids
 from split_unlearning.unlearning.slices import dealt, epochs_of, slice_of
 

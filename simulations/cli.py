@@ -7,11 +7,11 @@ import sys
 
 import typer
 
-from split_unlearning.simulations.commands.benchmark import benchmark, report
-from split_unlearning.simulations.commands.listing import list_names
-from split_unlearning.simulations.commands.run import run
-from split_unlearning.simulations.commands.unlearn import unlearn
-from split_unlearning.simulations.commands.verify import verify
+from split_unlearning.simulations.command_line.benchmark import benchmark, report
+from split_unlearning.simulations.command_line.listing import list_names
+from split_unlearning.simulations.command_line.run import run
+from split_unlearning.simulations.command_line.unlearn import unlearn
+from split_unlearning.simulations.command_line.verify import verify
 
 app = typer.Typer(
     help="Run, compare and trust forgetting in split learning, on Flower and Ray.",

@@ -25,7 +25,7 @@ from split_unlearning.foundations.options import Value
 from split_unlearning.models.memory import keep_freed_memory
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.data.backdoor import named_by, planted_label, triggered
-from split_unlearning.simulations.plan import deal
+from split_unlearning.simulations.preparation import deal
 from split_unlearning.simulations.session.envelope import open_envelope
 from split_unlearning.simulations.state.state_dir import client_folder
 from split_unlearning.unlearning.state_folder import StateFolder

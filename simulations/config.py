@@ -20,7 +20,7 @@ from split_unlearning.foundations.options import Value, merged, read_options, re
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.models.split import CutModel, architecture
 from split_unlearning.models.training import TrainingSettings
-from split_unlearning.simulations.data.library import READS, LibrarySettings
+from split_unlearning.simulations.data.distributions.flwr_datasets import READS, LibrarySettings
 from split_unlearning.simulations.data.selection import Selection
 from split_unlearning.simulations.data.text import Tokens
 from split_unlearning.simulations.keys import TOO_LARGE, Keys

@@ -11,9 +11,9 @@ from typing import Any, get_args
 from split_unlearning.clients.label_privacy.copies import Copies
 from split_unlearning.foundations.options import Value
 from split_unlearning.models.bert import is_hub_name
-from split_unlearning.simulations.data.library import LIBRARY
-from split_unlearning.simulations.data.partition import DISTRIBUTIONS
-from split_unlearning.simulations.data.tasks import DIFFERENT_TASKS
+from split_unlearning.simulations.data.distributions.flwr_datasets import LIBRARY
+from split_unlearning.simulations.data.distributions.labels import DISTRIBUTIONS
+from split_unlearning.simulations.data.distributions.tasks import DIFFERENT_TASKS
 from split_unlearning.strategies.gradient_noise import GRADIENT_NOISES
 from split_unlearning.strategies.precision import PRECISIONS
 from split_unlearning.transport.floats import FLOAT_CODECS

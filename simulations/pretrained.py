@@ -37,7 +37,7 @@ def pretrained_digest(config: RunConfig) -> str:
     It tells them by what they are, not by where they lie.
 
     Exactness is a claim about these, too: who retrains begins with them. What else a tokenizer
-    does shows in the token ids, which `simulations.plan.fingerprint` covers. Other files of the
+    does shows in the token ids, which `preparation.fingerprint` covers. Other files of the
     folder, and another name for it, change nothing.
 
     Returns

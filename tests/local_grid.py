@@ -19,7 +19,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from split_unlearning.simulations import client_app
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.data.dataset import Dataset
-from split_unlearning.simulations.data.partition import Plan
+from split_unlearning.simulations.data.distributions.plan import Plan
 from split_unlearning.simulations.server_app import carry_out
 from split_unlearning.simulations.session.session import Session
 from split_unlearning.unlearning.tensor_store import TensorStore

@@ -26,12 +26,12 @@ INSIDE = {
     "data": set(),
     "state": {"data"},
     "session": {"data", "state"},
-    "command_line": {"data", "state", "session"},
-    "commands": {"benchmark", "command_line", "data", "session", "state"},
-    "benchmark": {"command_line", "data", "session"},
+    "launching": set(),
+    "benchmark": {"data", "launching", "session"},
+    "command_line": {"benchmark", "data", "launching", "session", "state"},
 }
 # Rooms within those rooms.
-INNER = {"data/loaders"}
+INNER = {"data/distributions", "data/loaders"}
 WITHOUT_FLOWER = set(ALLOWED) - {"clients", "strategies", "simulations"}
 
 

@@ -19,10 +19,10 @@ from typer.testing import CliRunner
 import split_unlearning.plugin
 from split_unlearning import Batch, SplitStrategy
 from split_unlearning.simulations.cli import app
-from split_unlearning.simulations.command_line import launch
 from split_unlearning.simulations.config import RunConfig, parse_setting
-from split_unlearning.simulations.data.partition import Plan
-from split_unlearning.simulations.plan import deal
+from split_unlearning.simulations.data.distributions.plan import Plan
+from split_unlearning.simulations.launching import launch
+from split_unlearning.simulations.preparation import deal
 from tests.flower.test_end_to_end import ROOT, settings
 from tests.flower.test_end_to_end import split_unlearning as command_line
 from tests.local_grid import LocalRun, dealt

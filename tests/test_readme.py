@@ -39,7 +39,7 @@ def test_the_command_lines_of_the_readme_name_what_there_is():
 
 def test_the_requests_of_the_readme_name_what_those_clients_hold():
     from split_unlearning.simulations.command_line.arguments import pair_requests, read_config
-    from split_unlearning.simulations.plan import deal, resolve
+    from split_unlearning.simulations.preparation import deal, resolve
     from split_unlearning.unlearning.request import parse_requests
 
     (learned,) = re.findall(r"^split-unlearning run (.*state-dir=.*)$", README, flags=re.MULTILINE)

@@ -11,8 +11,8 @@ from split_unlearning.foundations.errors import refuse
 from split_unlearning.simulations.benchmark.cell import SCHEMA_VERSION, Cell, Status
 from split_unlearning.simulations.benchmark.cells import planned_cells
 from split_unlearning.simulations.benchmark.spec import Spec
-from split_unlearning.simulations.command_line.launch import run_app
 from split_unlearning.simulations.console import PROGRESS
+from split_unlearning.simulations.launching.launch import run_app
 from split_unlearning.simulations.lock import locked
 from split_unlearning.simulations.session.result import write_json
 

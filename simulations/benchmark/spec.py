@@ -15,9 +15,9 @@ import split_unlearning
 from split_unlearning.foundations.errors import UserError, refuse
 from split_unlearning.foundations.options import Value
 from split_unlearning.simulations.benchmark.cell import Cell
-from split_unlearning.simulations.command_line.arguments import from_here
 from split_unlearning.simulations.config import RunConfig
-from split_unlearning.simulations.plan import prepare
+from split_unlearning.simulations.paths import from_here
+from split_unlearning.simulations.preparation import prepare
 
 SCALES = ("full", "medium", "small")
 

@@ -6,17 +6,17 @@ Everything here comes before anything starts, and creates nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from split_unlearning.foundations.errors import refuse
 from split_unlearning.foundations.options import Value
+from split_unlearning.simulations.paths import absolute, forget_from_here, from_here
 
 if TYPE_CHECKING:
     from split_unlearning.simulations.config import RunConfig
 
-# As in simulations/commands, what needs torch is imported where it is needed.
+# What needs torch is imported where it is needed.
 
 
 def read_config(settings: list[str], strategy: str | None, out: str) -> RunConfig:
@@ -51,52 +51,6 @@ def read_settings(settings: list[str]) -> dict[str, Value]:
     from split_unlearning.simulations.config import parse_setting
 
     return from_here(dict(parse_setting(text) for text in settings))
-
-
-def from_here(settings: Mapping[str, Value]) -> dict[str, Value]:
-    """Make the paths in some settings absolute: they are meant from the current folder."""
-    chosen = dict(settings)
-    for key, absolute in _PATHS.items():
-        if isinstance(value := chosen.get(key), str):
-            chosen[key] = absolute(value)
-    return chosen
-
-
-def absolute(path: str) -> str:
-    """Return a path that a user wrote, from the root."""
-    return os.path.abspath(os.path.expanduser(path))
-
-
-def _absolute_after(prefix: str, text: str) -> str:
-    """Make the path behind a prefix absolute; leave what has no such prefix or no path."""
-    text = text.strip()
-    path = text.removeprefix(prefix)
-    return prefix + absolute(path) if path and path != text else text
-
-
-def _datasets_from_here(text: str) -> str:
-    from split_unlearning.simulations.data.sources import names_in
-
-    return "+".join(
-        _absolute_after("folder:", _absolute_after("npz:", name)) for name in names_in(text)
-    )
-
-
-def _pretrained_from_here(text: str) -> str:
-    """Make the path of a folder absolute; a name that no folder here has may be one on the hub."""
-    from split_unlearning.models.bert import is_hub_name
-
-    return text if not text or (is_hub_name(text) and not Path(text).is_dir()) else absolute(text)
-
-
-_PATHS: Mapping[str, Callable[[str], str]] = {
-    "dataset": _datasets_from_here,
-    "data-dir": lambda text: absolute(text) if text else text,
-    "forget": lambda text: ";".join(_absolute_after("ids:", part) for part in text.split(";")),
-    "pretrained": _pretrained_from_here,
-    "out": lambda text: absolute(text) if text else text,
-    "state-dir": lambda text: absolute(text) if text else text,
-}
 
 
 def join_ray(address: str) -> str:
@@ -143,8 +97,8 @@ def check_state_dir(config: RunConfig, clients: int) -> None:
 
 def check_plan(config: RunConfig, clients: int) -> str:
     """Refuse what the data or the number of clients make impossible; return who holds what."""
-    from split_unlearning.simulations.data.partition import plan_table
-    from split_unlearning.simulations.plan import prepare
+    from split_unlearning.simulations.data.plan_table import plan_table
+    from split_unlearning.simulations.preparation import prepare
 
     prepared = prepare(config, clients)
     return plan_table(prepared.plan, prepared.dataset)
@@ -186,5 +140,5 @@ def pair_requests(
         raise refuse("--client", min(clients), "the number of a client, from 0")
     asking = clients or [default]
     return [
-        (_PATHS["forget"](text), asking[number % len(asking)]) for number, text in enumerate(forget)
+        (forget_from_here(text), asking[number % len(asking)]) for number, text in enumerate(forget)
     ]

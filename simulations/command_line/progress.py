@@ -10,7 +10,7 @@ import typer
 
 from split_unlearning.simulations.console import FAILURE, PROGRESS
 
-# As in simulations/commands, what takes long to import is imported where it is needed.
+# What takes long to import is imported where it is needed.
 
 
 @contextmanager

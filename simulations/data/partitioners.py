@@ -21,8 +21,9 @@ from flwr_datasets.partitioner import Partitioner
 from numpy.typing import NDArray
 
 from split_unlearning.foundations.errors import refuse
-from split_unlearning.simulations.data.partition import Plan, make_plan
-from split_unlearning.simulations.data.tasks import plan_of_tasks
+from split_unlearning.simulations.data.distributions.labels import make_plan
+from split_unlearning.simulations.data.distributions.plan import Plan
+from split_unlearning.simulations.data.distributions.tasks import plan_of_tasks
 
 
 class LabelPartitioner(Partitioner):  # type: ignore[misc]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from split_unlearning.simulations.config import RunConfig
-from split_unlearning.simulations.plan import Preparation
+from split_unlearning.simulations.preparation import Preparation
 from split_unlearning.simulations.session.conversation import Conversation
 from split_unlearning.simulations.session.privacy import attacked, privacy_of
 from split_unlearning.simulations.state.agenda import Task

@@ -10,7 +10,7 @@ from typing import Any
 from split_unlearning.evaluation.outputs import FILE, Outputs, write_outputs
 from split_unlearning.simulations import console
 from split_unlearning.simulations.config import RunConfig
-from split_unlearning.simulations.plan import Preparation
+from split_unlearning.simulations.preparation import Preparation
 from split_unlearning.simulations.session.audit import outputs_of
 from split_unlearning.simulations.session.conversation import Conversation
 from split_unlearning.simulations.session.relearning import relearn_time

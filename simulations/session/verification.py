@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
-from split_unlearning.simulations.plan import Preparation
+from split_unlearning.simulations.preparation import Preparation
 from split_unlearning.simulations.session.conversation import Conversation
 from split_unlearning.simulations.session.result import environment
 from split_unlearning.simulations.session.session import make_strategy

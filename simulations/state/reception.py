@@ -13,8 +13,8 @@ import numpy as np
 
 from split_unlearning.clients.forgotten import Forgotten
 from split_unlearning.foundations.errors import UserError, refuse
-from split_unlearning.simulations.data.partition import Plan
-from split_unlearning.simulations.plan import resolve
+from split_unlearning.simulations.data.distributions.plan import Plan
+from split_unlearning.simulations.preparation import resolve
 from split_unlearning.simulations.state.agenda import (
     Asked,
     Task,

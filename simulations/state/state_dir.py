@@ -25,7 +25,7 @@ import tomli_w
 from split_unlearning.foundations.errors import UserError, refuse
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.lock import locked
-from split_unlearning.simulations.plan import Preparation, deal, fingerprint
+from split_unlearning.simulations.preparation import Preparation, deal, fingerprint
 from split_unlearning.simulations.pretrained import pretrained_digest
 from split_unlearning.unlearning.certificate import new_key
 from split_unlearning.unlearning.journal import Journal

@@ -18,8 +18,8 @@ import numpy as np
 from split_unlearning.clients.base import load_client
 from split_unlearning.foundations.errors import refuse
 from split_unlearning.foundations.registry import load_object
-from split_unlearning.simulations.data.partition import DISTRIBUTIONS
-from split_unlearning.simulations.data.sources import load
+from split_unlearning.simulations.data.distributions.labels import DISTRIBUTIONS
+from split_unlearning.simulations.data.loading import load
 from split_unlearning.strategies.base import SplitStrategy
 from split_unlearning.strategies.registry import STRATEGIES
 from split_unlearning.strategies.server_segment import ServerSegment

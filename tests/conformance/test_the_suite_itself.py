@@ -17,7 +17,7 @@ from split_unlearning.clients.splitwiper import SplitWiperClient
 from split_unlearning.clients.vanilla import VanillaClient
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.simulations.config import fitting
-from split_unlearning.simulations.data.partition import DISTRIBUTIONS
+from split_unlearning.simulations.data.distributions.labels import DISTRIBUTIONS
 from split_unlearning.strategies.registry import STRATEGIES
 from split_unlearning.strategies.splitwiper import SplitWiper
 from split_unlearning.strategies.vanilla import Vanilla

@@ -8,7 +8,7 @@ import pytest
 
 from split_unlearning.evaluation.forgetting import metrics_of
 from split_unlearning.evaluation.outputs import FILE, Outputs, read_outputs, write_outputs
-from split_unlearning.simulations.data.sources import load
+from split_unlearning.simulations.data.loading import load
 from tests.local_grid import LocalRun
 
 SHADOWS = (1, 2)

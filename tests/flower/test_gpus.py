@@ -7,7 +7,7 @@ import ray
 from flwr.simulation.ray_transport.ray_actor import BasicActorPool
 
 from split_unlearning.foundations.errors import UserError
-from split_unlearning.simulations.command_line.client_pool import clients_of
+from split_unlearning.simulations.launching.client_pool import clients_of
 from split_unlearning.strategies.placement import place, release
 from tests.flower.test_placement import SEGMENT, start_cluster, wait_for_free
 

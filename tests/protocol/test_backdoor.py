@@ -15,7 +15,7 @@ from split_unlearning.foundations.errors import UserError
 from split_unlearning.simulations import client_app
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.data.backdoor import named_by, planted_label, triggered
-from split_unlearning.simulations.plan import prepare
+from split_unlearning.simulations.preparation import prepare
 from split_unlearning.unlearning.request import parse_requests
 from tests.local_grid import LocalRun
 

@@ -6,7 +6,7 @@ import pytest
 
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.simulations.config import RunConfig
-from split_unlearning.simulations.plan import deal
+from split_unlearning.simulations.preparation import deal
 from split_unlearning.simulations.state.state_dir import StateDir
 from tests.local_grid import LocalRun, dealt
 from tests.protocol.test_precision import FORGET, QUICK, scratch

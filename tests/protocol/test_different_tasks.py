@@ -9,8 +9,8 @@ import torch
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.simulations.client_app import _holding
 from split_unlearning.simulations.config import RunConfig
-from split_unlearning.simulations.data.sources import load, load_all
-from split_unlearning.simulations.plan import deal, prepare
+from split_unlearning.simulations.data.loading import load, load_all
+from split_unlearning.simulations.preparation import deal, prepare
 from tests.local_grid import LocalRun, dealt
 from tests.refusals import refusal
 from tests.state.bench import certificate, few_digits, learn, unlearn

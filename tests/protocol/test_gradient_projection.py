@@ -13,9 +13,9 @@ from split_unlearning.foundations.errors import UserError
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.models.split import build_segment, segment_with
 from split_unlearning.simulations.config import RunConfig
-from split_unlearning.simulations.data.partition import Plan
-from split_unlearning.simulations.data.sources import load
-from split_unlearning.simulations.plan import deal, prepare
+from split_unlearning.simulations.data.distributions.plan import Plan
+from split_unlearning.simulations.data.loading import load
+from split_unlearning.simulations.preparation import deal, prepare
 from split_unlearning.strategies.gradient_projection import GradientProjection
 from split_unlearning.strategies.heard import ClientFailureError
 from split_unlearning.strategies.server_segment import ServerSegment
@@ -281,7 +281,7 @@ def test_batch_norm_is_refused_before_anything_starts(tmp_path):
     with (
         pytest.raises(UserError, match=r"BatchNorm2d \(conv2.1\), whose statistics"),
         patch(
-            "split_unlearning.simulations.plan.deal",
+            "split_unlearning.simulations.preparation.deal",
             lambda *_: (load(config.dataset), Plan((np.arange(60),), (np.arange(60),))),
         ),
     ):

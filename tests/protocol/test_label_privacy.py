@@ -14,7 +14,7 @@ from scipy.stats import chisquare
 from split_unlearning.clients.vanilla import VanillaClient
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.models.split import build_segment
-from split_unlearning.simulations.data.partition import Plan
+from split_unlearning.simulations.data.distributions.plan import Plan
 from split_unlearning.strategies.gradient_noise import GradientNoise
 from split_unlearning.strategies.server_segment import ServerSegment
 from split_unlearning.unlearning.exactness import order

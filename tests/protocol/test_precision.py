@@ -10,7 +10,7 @@ from split_unlearning.foundations.errors import UserError
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.models.split import build_segment
 from split_unlearning.simulations.config import RunConfig
-from split_unlearning.simulations.plan import deal, prepare
+from split_unlearning.simulations.preparation import deal, prepare
 from split_unlearning.simulations.state.state_dir import StateDir
 from split_unlearning.unlearning.exactness import digest
 from tests.local_grid import LocalRun, dealt
@@ -132,7 +132,7 @@ def test_a_wrong_precision_is_refused_in_one_line():
 def test_a_model_is_tried_before_anything_starts(monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "split_unlearning.simulations.plan.check_computes", lambda *what: asked.append(what)
+        "split_unlearning.simulations.preparation.check_computes", lambda *what: asked.append(what)
     )
     prepare(RunConfig.from_mapping({"precision": "bfloat16", "strategy": "u-shaped"}), 2)
     ((precision, part, *_),) = asked

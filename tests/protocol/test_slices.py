@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from split_unlearning.clients import alone
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.foundations.seeds import derive_seed
-from split_unlearning.simulations.data.partition import Plan
+from split_unlearning.simulations.data.distributions.plan import Plan
 from split_unlearning.strategies.server_segment import ServerSegment
 from split_unlearning.strategies.splitwiper import SplitWiper
 from split_unlearning.unlearning.slices import slice_of

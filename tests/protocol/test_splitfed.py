@@ -9,7 +9,7 @@ from torch import nn
 
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.models.split import build_segment
-from split_unlearning.simulations.data.sources import load
+from split_unlearning.simulations.data.loading import load
 from split_unlearning.unlearning.exactness import batches, order
 from split_unlearning.unlearning.stages import learning
 from tests.local_grid import LocalRun

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from split_unlearning.clients.base import SplitClient
 from split_unlearning.simulations import client_app
-from split_unlearning.simulations.data.partition import Plan
+from split_unlearning.simulations.data.distributions.plan import Plan
 from split_unlearning.simulations.state.agenda import Asked, Task
 from split_unlearning.strategies.heard import ClientFailureError
 from split_unlearning.unlearning.exactness import digest

@@ -17,8 +17,8 @@ from split_unlearning.models.drawing import seeded
 from split_unlearning.models.split import build_segment, pool_to_quarters
 from split_unlearning.simulations.client_app import ContextStore
 from split_unlearning.simulations.config import RunConfig
-from split_unlearning.simulations.data.partition import Plan
-from split_unlearning.simulations.plan import deal
+from split_unlearning.simulations.data.distributions.plan import Plan
+from split_unlearning.simulations.preparation import deal
 from split_unlearning.transport.ledger import Ledger
 from split_unlearning.transport.link import LinkError, LoopbackLink
 from split_unlearning.unlearning.exactness import order

@@ -9,9 +9,9 @@ from torch import nn
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.models.drawing import seeded
 from split_unlearning.models.split import build_segment
-from split_unlearning.simulations.data.partition import Plan
-from split_unlearning.simulations.data.sources import load
-from split_unlearning.simulations.plan import prepare
+from split_unlearning.simulations.data.distributions.plan import Plan
+from split_unlearning.simulations.data.loading import load
+from split_unlearning.simulations.preparation import prepare
 from split_unlearning.unlearning.exactness import order
 from split_unlearning.unlearning.stages import learning
 from tests.local_grid import LocalRun, dealt

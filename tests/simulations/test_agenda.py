@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.simulations.config import RunConfig
-from split_unlearning.simulations.plan import Forgetting, prepare
+from split_unlearning.simulations.preparation import Forgetting, prepare
 from split_unlearning.simulations.state.agenda import (
     Asked,
     Task,

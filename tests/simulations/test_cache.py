@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from split_unlearning.foundations.errors import UserError
-from split_unlearning.simulations.data import cache, sources
+from split_unlearning.simulations.data import cache, loading
 from split_unlearning.simulations.data.cache import fingerprint, kept, named
-from split_unlearning.simulations.data.sources import load
+from split_unlearning.simulations.data.loading import load
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -207,7 +207,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused_and_not_kept(
 ):
     path = tmp_path / "data.npz"
     name = write(path, 1)
-    real = sources._source
+    real = loading._source
 
     def disturbed(*arguments):
         source = real(*arguments)
@@ -219,7 +219,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused_and_not_kept(
 
         return type(source)(source.name, source.files, read)
 
-    monkeypatch.setattr(sources, "_source", disturbed)
+    monkeypatch.setattr(loading, "_source", disturbed)
     with pytest.raises(UserError, match="nobody changes while they are read"):
         load(name)
     assert {one.name for one in own_cache.iterdir()} == {"lock"}
@@ -255,7 +255,7 @@ def test_processes_that_ask_at_once_make_it_once(tmp_path):
 def test_a_process_that_finds_digits_in_the_cache_does_not_import_scikit_learn():
     here = load("digits")
     script = (
-        "import sys; from split_unlearning.simulations.data.sources import load; "
+        "import sys; from split_unlearning.simulations.data.loading import load; "
         "print(load('digits').x_train.sum(), 'sklearn' in sys.modules)"
     )
     said = subprocess.run(

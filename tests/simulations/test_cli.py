@@ -19,15 +19,15 @@ from split_unlearning.models.split import MODELS, TORCHVISION
 from split_unlearning.simulations import report
 from split_unlearning.simulations.benchmark.spec import shipped_specs
 from split_unlearning.simulations.cli import app
-from split_unlearning.simulations.command_line import launch
 from split_unlearning.simulations.command_line.arguments import read_settings
-from split_unlearning.simulations.command_line.launch import Outcome
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.console import FAILURE, PROGRESS
-from split_unlearning.simulations.data.library import LIBRARY
-from split_unlearning.simulations.data.partition import DISTRIBUTIONS
-from split_unlearning.simulations.data.sources import DATASETS
-from split_unlearning.simulations.data.tasks import DIFFERENT_TASKS
+from split_unlearning.simulations.data.distributions.flwr_datasets import LIBRARY
+from split_unlearning.simulations.data.distributions.labels import DISTRIBUTIONS
+from split_unlearning.simulations.data.distributions.tasks import DIFFERENT_TASKS
+from split_unlearning.simulations.data.loading import DATASETS
+from split_unlearning.simulations.launching import launch
+from split_unlearning.simulations.launching.launch import Outcome
 from split_unlearning.simulations.state.agenda import tasks_of
 from split_unlearning.simulations.state.state_dir import StateDir
 from split_unlearning.strategies.registry import STRATEGIES

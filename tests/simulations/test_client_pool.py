@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from split_unlearning.foundations.errors import UserError
-from split_unlearning.simulations.command_line.client_pool import (
+from split_unlearning.simulations.launching.client_pool import (
     check_client_pool,
     check_fits,
     clients_of,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.models.training import TrainingSettings
 from split_unlearning.simulations.config import RunConfig, parse_setting
-from split_unlearning.simulations.data.partition import DISTRIBUTIONS
+from split_unlearning.simulations.data.distributions.labels import DISTRIBUTIONS
 from split_unlearning.unlearning.methods import METHODS, UnlearningMethod
 
 KEYS = [declared.name.replace("_", "-") for declared in fields(RunConfig)]

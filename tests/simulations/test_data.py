@@ -10,7 +10,7 @@ import torch
 
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.simulations.data.dataset import Dataset
-from split_unlearning.simulations.data.sources import DATASETS, load
+from split_unlearning.simulations.data.loading import DATASETS, load
 
 SHARED_DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 

@@ -15,9 +15,9 @@ from flwr.cli.build import build_fab_from_disk
 from hypothesis import strategies as st
 
 import split_unlearning
-from split_unlearning.simulations.command_line import launch, processes
-from split_unlearning.simulations.command_line.launch import Outcome, run_app, stage_app
 from split_unlearning.simulations.console import FAILURE, PROGRESS
+from split_unlearning.simulations.launching import launch, processes
+from split_unlearning.simulations.launching.launch import Outcome, run_app, stage_app
 
 MARK = "SPLIT_UNLEARNING_TEST"
 
@@ -163,7 +163,7 @@ def test_a_superlink_that_does_not_start_is_tried_again(
     program.write_text(f"#!/bin/sh\necho once >> {attempts}\necho address already in use\nexit 1\n")
     program.chmod(0o755)
     monkeypatch.setattr(
-        "split_unlearning.simulations.command_line.superlink._search_path", lambda: str(tmp_path)
+        "split_unlearning.simulations.launching.superlink._search_path", lambda: str(tmp_path)
     )
     (tmp_path / "flwr").symlink_to(program)
     outcome, lines = _run(tiny)
@@ -269,7 +269,7 @@ def test_interrupted_run_leaves_nothing(
         "import signal, sys; from pathlib import Path; "
         # A background shell starts its programs with Ctrl-C ignored, and children inherit that.
         "signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from split_unlearning.simulations.command_line.launch import run_app; "
+        "from split_unlearning.simulations.launching.launch import run_app; "
         "run_app({'ending': 'never'}, 2, on_line=print, app=Path(sys.argv[1]))"
     )
     process = subprocess.Popen(

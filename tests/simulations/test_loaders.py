@@ -17,7 +17,7 @@ import pytest
 from torchvision import datasets
 
 from split_unlearning.foundations.errors import UserError
-from split_unlearning.simulations.data.sources import load
+from split_unlearning.simulations.data.loading import load
 
 SHARED_DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 IDX = {

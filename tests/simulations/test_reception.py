@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from split_unlearning.clients.forgotten import FORGOTTEN, Forgotten
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.simulations.config import RunConfig
-from split_unlearning.simulations.plan import deal, prepare
+from split_unlearning.simulations.preparation import deal, prepare
 from split_unlearning.simulations.state.agenda import first_events, tasks_of
 from split_unlearning.simulations.state.reception import AlreadyForgottenError, receive, withdraw
 from split_unlearning.simulations.state.state_dir import StateDir

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.data.selection import Selection
-from split_unlearning.simulations.plan import deal, prepare
+from split_unlearning.simulations.preparation import deal, prepare
 
 SEEDS = st.integers(0, 2**63 - 1)
 

@@ -16,9 +16,9 @@ import pytest
 
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.simulations.config import RunConfig
-from split_unlearning.simulations.data.partition import Plan
-from split_unlearning.simulations.data.sources import load
-from split_unlearning.simulations.plan import Preparation
+from split_unlearning.simulations.data.distributions.plan import Plan
+from split_unlearning.simulations.data.loading import load
+from split_unlearning.simulations.preparation import Preparation
 from split_unlearning.simulations.state import state_dir
 from split_unlearning.simulations.state.agenda import received, tasks_of
 from split_unlearning.simulations.state.state_dir import StateDir, client_folder, held

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from split_unlearning.foundations.errors import UserError
-from split_unlearning.simulations.data.tasks import plan_of_tasks, tasks_of_clients
+from split_unlearning.simulations.data.distributions.tasks import plan_of_tasks, tasks_of_clients
 
 
 def test_five_clients_and_two_tasks_are_the_papers_three_and_two() -> None:

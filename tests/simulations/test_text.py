@@ -9,9 +9,9 @@ import pytest
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.models.bert import VOCABULARY
 from split_unlearning.simulations.config import RunConfig
-from split_unlearning.simulations.data.sources import load, load_all
+from split_unlearning.simulations.data.loading import load, load_all
 from split_unlearning.simulations.data.text import Tokens
-from split_unlearning.simulations.plan import prepare
+from split_unlearning.simulations.preparation import prepare
 from tests.texts import edit, small_bert
 
 ROWS = [(3, "Oil, up", 'He said "no"'), (4, "Chips", "smaller\\again"), (1, "Talks", "in town")]

@@ -10,8 +10,8 @@ import numpy as np
 
 from split_unlearning.clients.forgotten import FORGOTTEN, Forgotten
 from split_unlearning.simulations.config import RunConfig
-from split_unlearning.simulations.data.sources import load
-from split_unlearning.simulations.plan import deal
+from split_unlearning.simulations.data.loading import load
+from split_unlearning.simulations.preparation import deal
 from split_unlearning.simulations.server_app import verify_state
 from split_unlearning.simulations.session.session import Session
 from split_unlearning.simulations.state.agenda import tasks_of

@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from split_unlearning.simulations.data.partition import Plan
-from split_unlearning.simulations.data.sources import load
+from split_unlearning.simulations.data.distributions.plan import Plan
+from split_unlearning.simulations.data.loading import load
 from tests.state.bench import SLICED, few_digits
 
 FIRST = 0x5A17C0DE00

@@ -12,7 +12,7 @@ from split_unlearning.foundations.errors import UserError
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.models.split import build_segment
 from split_unlearning.simulations.config import RunConfig
-from split_unlearning.simulations.plan import deal
+from split_unlearning.simulations.preparation import deal
 from split_unlearning.strategies.server_segment import ServerSegment
 from split_unlearning.unlearning.gradient_projection.cache import GradientCache
 from split_unlearning.unlearning.gradient_projection.sequential import Replay, coefficients_of

@@ -9,8 +9,8 @@ import pytest
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.models.bert import pretrained_bert
 from split_unlearning.simulations.config import RunConfig
-from split_unlearning.simulations.data.sources import load, load_all
-from split_unlearning.simulations.plan import deal
+from split_unlearning.simulations.data.loading import load, load_all
+from split_unlearning.simulations.preparation import deal
 from split_unlearning.simulations.pretrained import pretrained_digest
 from split_unlearning.simulations.state.state_dir import held
 from tests.local_grid import LocalRun, dealt

@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import load, save
 
 from split_unlearning.foundations.errors import UserError
-from split_unlearning.simulations.data.partition import Plan
-from split_unlearning.simulations.data.sources import load as load_data
-from split_unlearning.simulations.plan import deal
+from split_unlearning.simulations.data.distributions.plan import Plan
+from split_unlearning.simulations.data.loading import load as load_data
+from split_unlearning.simulations.preparation import deal
 from split_unlearning.simulations.state.reception import AlreadyForgottenError
 from split_unlearning.simulations.state.state_dir import StateDir, held
 from split_unlearning.strategies.heard import ClientFailureError

@@ -10,8 +10,8 @@ from split_unlearning.simulations.benchmark.cell import Cell, read_cell
 from split_unlearning.simulations.benchmark.cells import carry_out_cells, planned_cells
 from split_unlearning.simulations.benchmark.runner import failures, lay_out
 from split_unlearning.simulations.benchmark.spec import Spec
-from split_unlearning.simulations.command_line.launch import Outcome
 from split_unlearning.simulations.console import PROGRESS
+from split_unlearning.simulations.launching.launch import Outcome
 from tests.refusals import refusal
 
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from split_unlearning.foundations.errors import UserError, refuse
-from split_unlearning.simulations.command_line.arguments import absolute
-from split_unlearning.simulations.command_line.client_pool import check_client_pool
-from split_unlearning.simulations.commands.ending import DOES_NOT_HOLD, end, one_line_errors
-from split_unlearning.simulations.commands.options import (
+from split_unlearning.simulations.command_line.ending import DOES_NOT_HOLD, end, one_line_errors
+from split_unlearning.simulations.command_line.options import (
     ClientCpus,
     ClientGpus,
     RayAddress,
     Verbose,
 )
-from split_unlearning.simulations.commands.starting import launched
+from split_unlearning.simulations.command_line.starting import launched
+from split_unlearning.simulations.launching.client_pool import check_client_pool
+from split_unlearning.simulations.paths import absolute
 
 if TYPE_CHECKING:
     from split_unlearning.simulations.state.state_dir import StateDir

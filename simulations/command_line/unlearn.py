@@ -10,20 +10,20 @@ import typer
 
 from split_unlearning.foundations.errors import refuse
 from split_unlearning.simulations.command_line.arguments import (
-    absolute,
     check_writable,
     pair_requests,
 )
-from split_unlearning.simulations.command_line.client_pool import check_client_pool
-from split_unlearning.simulations.commands.ending import one_line_errors
-from split_unlearning.simulations.commands.options import (
+from split_unlearning.simulations.command_line.ending import one_line_errors
+from split_unlearning.simulations.command_line.options import (
     ClientCpus,
     ClientGpus,
     RayAddress,
     StateDirArgument,
     Verbose,
 )
-from split_unlearning.simulations.commands.starting import launched, show_result
+from split_unlearning.simulations.command_line.starting import launched, show_result
+from split_unlearning.simulations.launching.client_pool import check_client_pool
+from split_unlearning.simulations.paths import absolute
 
 
 def unlearn(

@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from split_unlearning.foundations.errors import UserError
-from split_unlearning.simulations.command_line import processes
-from split_unlearning.simulations.command_line.processes import end_processes
+from split_unlearning.simulations.launching import processes
+from split_unlearning.simulations.launching.processes import end_processes
 
 CONNECTION = "run"
 """Name under which Flower's command line knows the SuperLink."""

@@ -10,20 +10,20 @@ from typing import Annotated
 import typer
 
 from split_unlearning.simulations.command_line.arguments import (
-    absolute,
     check_writable,
     read_settings,
 )
-from split_unlearning.simulations.command_line.client_pool import check_client_pool
-from split_unlearning.simulations.command_line.progress import shown_grid
-from split_unlearning.simulations.commands.ending import RUN_FAILED, end, one_line_errors
-from split_unlearning.simulations.commands.options import (
+from split_unlearning.simulations.command_line.ending import RUN_FAILED, end, one_line_errors
+from split_unlearning.simulations.command_line.options import (
     ClientCpus,
     ClientGpus,
     RayAddress,
     TensorBoard,
     Verbose,
 )
+from split_unlearning.simulations.command_line.progress import shown_grid
+from split_unlearning.simulations.launching.client_pool import check_client_pool
+from split_unlearning.simulations.paths import absolute
 
 
 def benchmark(

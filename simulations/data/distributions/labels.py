@@ -1,19 +1,14 @@
-"""Who holds which samples: a data set dealt out to clients."""
+"""The distributions of labels that the SplitWiper paper compares, and an even one."""
 
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
-from io import StringIO
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
 from split_unlearning.foundations.errors import UserError, refuse
-from split_unlearning.simulations.data.dataset import Samples
+from split_unlearning.simulations.data.distributions.plan import Plan, by_shares
 
 DISTRIBUTIONS: dict[str, str] = {
     "homogeneous-labels": "every client holds every label, volumes differ",
@@ -23,48 +18,6 @@ DISTRIBUTIONS: dict[str, str] = {
 }
 
 _MOST_HOLDERS = 3
-_SHOWN_CLIENTS = 20
-_SHOWN_CLASSES = 12
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """The samples of each client.
-
-    Parameters
-    ----------
-    train, test : tuple of ndarray of int64
-        For each client the ids that it holds of that split, sorted.
-    """
-
-    train: tuple[NDArray[np.int64], ...]
-    test: tuple[NDArray[np.int64], ...]
-
-    @property
-    def num_clients(self) -> int:
-        """How many clients there are."""
-        return len(self.train)
-
-    def label_counts(
-        self, labels: NDArray[np.int64], split: Literal["train", "test"], num_classes: int
-    ) -> NDArray[np.int64]:
-        """Count each client's samples of each label.
-
-        Parameters
-        ----------
-        labels : ndarray of int64
-            The labels of the whole split; the index is the sample's id.
-        split : {"train", "test"}
-            Which split they are of.
-        num_classes : int
-            How many labels there are.
-
-        Returns
-        -------
-        ndarray of int64, shape (clients, classes)
-        """
-        held = self.train if split == "train" else self.test
-        return np.stack([np.bincount(labels[ids], minlength=num_classes) for ids in held])
 
 
 def make_plan(
@@ -211,91 +164,3 @@ def _join(
     room = counts[others] > already
     if room.any():
         holders[client, others[np.argmin(np.where(room, already, np.inf))]] = True
-
-
-def by_shares(
-    labels: NDArray[np.int64], shares: NDArray[np.float64], rng: np.random.Generator
-) -> tuple[NDArray[np.int64], ...]:
-    """Deal one split out by each client's share of each label.
-
-    Parameters
-    ----------
-    labels : ndarray of int64, shape (samples,)
-        The labels of the split.
-    shares : ndarray of float64, shape (clients, classes)
-        Of each label; each column sums to 1. Who has one gets a sample, as far as there are some.
-    rng : numpy.random.Generator
-        Says which samples, within a label.
-
-    Returns
-    -------
-    tuple of ndarray of int64
-        For each client the ids that it holds, sorted.
-    """
-    held: list[list[NDArray[np.int64]]] = [[] for _ in shares]
-    # What rounding withheld from each client so far. Whoever is owed most gets the next odd sample,
-    # or else the same clients would go without under every label.
-    owed = np.zeros(len(shares))
-    for label in range(shares.shape[1]):
-        ids = rng.permutation(np.flatnonzero(labels == label))
-        holders = np.flatnonzero(shares[:, label])
-        spare = len(ids) - len(holders)
-        if spare >= 0:
-            # One each before shares count: a holder of a label has a sample of it.
-            ideal = 1 + spare * shares[holders, label]
-        else:
-            ideal = np.full(len(holders), len(ids) / len(holders))
-        counts = np.floor(ideal).astype(np.int64)
-        owed[holders] += ideal - counts
-        odd = np.argsort(-owed[holders], kind="stable")[: len(ids) - counts.sum()]
-        counts[odd] += 1
-        owed[holders[odd]] -= 1
-        for client, part in zip(holders, np.split(ids, np.cumsum(counts)[:-1]), strict=True):
-            held[client].append(part)
-    nothing = np.empty(0, dtype=np.int64)
-    return tuple(np.sort(np.concatenate([nothing, *parts])) for parts in held)
-
-
-def plan_table(plan: Plan, dataset: Samples) -> str:
-    """Show who holds how much.
-
-    Parameters
-    ----------
-    plan : Plan
-        Who holds which samples.
-    dataset : Samples
-        Whose samples they are.
-
-    Returns
-    -------
-    str
-        Plain text without colours: a row a client, train samples by label, totals of both splits.
-        Many labels are counted instead of listed, and of many clients the first are shown.
-    """
-    by_label = plan.label_counts(dataset.y_train, "train", dataset.num_classes)
-    in_test = np.array([len(ids) for ids in plan.test])
-    listed = dataset.num_classes <= _SHOWN_CLASSES
-    width = max(1, 72 // dataset.num_classes - 1)
-    names = [name[:width] for name in dataset.class_names] if listed else ["labels"]
-
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for header in ("client", *names, "train", "test"):
-        table.add_column(header, justify="right")
-
-    def add(title: str, row: NDArray[np.int64], test: int) -> None:
-        cells = row if listed else [np.count_nonzero(row)]
-        table.add_row(title, *(str(cell or "-") for cell in cells), str(row.sum()), str(test))
-
-    for client in range(min(plan.num_clients, _SHOWN_CLIENTS)):
-        add(str(client), by_label[client], in_test[client])
-    add("all", by_label.sum(axis=0), in_test.sum())
-
-    text = StringIO()
-    Console(
-        file=text, width=100, color_system=None, force_terminal=False, markup=False, emoji=False
-    ).print(table)
-    lines = [line.rstrip() for line in text.getvalue().splitlines()]
-    hidden = plan.num_clients - _SHOWN_CLIENTS
-    if hidden > 0:
-        lines.insert(-1, f"... and {hidden} more clients")
-    return "\n".join(lines)

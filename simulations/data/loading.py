@@ -9,6 +9,7 @@ from functools import lru_cache
 from split_unlearning.foundations.errors import refuse
 from split_unlearning.simulations.data.cache import Arrays, Facts, fingerprint, kept
 from split_unlearning.simulations.data.dataset import Dataset, Samples
+from split_unlearning.simulations.data.joined import JoinedDataset
 from split_unlearning.simulations.data.loaders.agnews import agnews
 from split_unlearning.simulations.data.loaders.cifar import cifar
 from split_unlearning.simulations.data.loaders.digits import digits
@@ -16,7 +17,6 @@ from split_unlearning.simulations.data.loaders.idx import idx
 from split_unlearning.simulations.data.loaders.image_folder import image_folder
 from split_unlearning.simulations.data.loaders.npz import npz
 from split_unlearning.simulations.data.loaders.source import Source, Texts
-from split_unlearning.simulations.data.tasks import JoinedDataset
 from split_unlearning.simulations.data.text import Tokens
 
 DATASETS: dict[str, str] = {

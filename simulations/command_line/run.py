@@ -14,9 +14,8 @@ from split_unlearning.simulations.command_line.arguments import (
     check_writable,
     read_config,
 )
-from split_unlearning.simulations.command_line.client_pool import check_client_pool
-from split_unlearning.simulations.commands.ending import one_line_errors
-from split_unlearning.simulations.commands.options import (
+from split_unlearning.simulations.command_line.ending import one_line_errors
+from split_unlearning.simulations.command_line.options import (
     ClientCpus,
     ClientGpus,
     Out,
@@ -24,7 +23,8 @@ from split_unlearning.simulations.commands.options import (
     Verbose,
     number,
 )
-from split_unlearning.simulations.commands.starting import launched, show_result
+from split_unlearning.simulations.command_line.starting import launched, show_result
+from split_unlearning.simulations.launching.client_pool import check_client_pool
 
 
 def run(

@@ -16,7 +16,8 @@ import tomli_w
 
 import split_unlearning
 from split_unlearning.foundations.options import Value
-from split_unlearning.simulations.command_line.superlink import (
+from split_unlearning.simulations.console import FAILURE
+from split_unlearning.simulations.launching.superlink import (
     CONNECTION,
     environment_of,
     log_of,
@@ -24,7 +25,6 @@ from split_unlearning.simulations.command_line.superlink import (
     short_folder,
     superlink,
 )
-from split_unlearning.simulations.console import FAILURE
 
 _COMPLETED = "finished:completed"
 

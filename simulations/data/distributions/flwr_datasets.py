@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from split_unlearning.foundations.errors import UserError, refuse
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.simulations.data.cache import Arrays, Facts, kept, named
-from split_unlearning.simulations.data.partition import Plan, by_shares
+from split_unlearning.simulations.data.distributions.plan import Plan, by_shares
 
 if TYPE_CHECKING:
     from flwr_datasets.partitioner import Partitioner

@@ -17,10 +17,11 @@ from split_unlearning.models.split import TORCHVISION, build_network, check_fits
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.data.backdoor import planted_label
 from split_unlearning.simulations.data.dataset import Samples
-from split_unlearning.simulations.data.library import LIBRARY, library_plan
-from split_unlearning.simulations.data.partition import Plan, make_plan
-from split_unlearning.simulations.data.sources import load_all
-from split_unlearning.simulations.data.tasks import DIFFERENT_TASKS, plan_of_tasks
+from split_unlearning.simulations.data.distributions.flwr_datasets import LIBRARY, library_plan
+from split_unlearning.simulations.data.distributions.labels import make_plan
+from split_unlearning.simulations.data.distributions.plan import Plan
+from split_unlearning.simulations.data.distributions.tasks import DIFFERENT_TASKS, plan_of_tasks
+from split_unlearning.simulations.data.loading import load_all
 from split_unlearning.simulations.pretrained import check_tokens_known
 from split_unlearning.strategies.precision import Precision, check_computes
 from split_unlearning.unlearning.exactness import Ids, visits

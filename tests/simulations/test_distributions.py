@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.simulations.data.dataset import Dataset
-from split_unlearning.simulations.data.partition import DISTRIBUTIONS, make_plan, plan_table
-from split_unlearning.simulations.data.sources import load
+from split_unlearning.simulations.data.distributions.labels import DISTRIBUTIONS, make_plan
+from split_unlearning.simulations.data.loading import load
+from split_unlearning.simulations.data.plan_table import plan_table
 
 ONLY_REQUESTING = ["homogeneous-labels", "partial-overlap", "heterogeneous-labels"]
 EQUAL_SHARES = ["partial-overlap", "heterogeneous-labels", "iid"]

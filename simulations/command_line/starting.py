@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from split_unlearning.simulations.command_line import launch
+from split_unlearning.simulations.command_line.ending import RUN_FAILED, end
 from split_unlearning.simulations.command_line.progress import shown
-from split_unlearning.simulations.commands.ending import RUN_FAILED, end
+from split_unlearning.simulations.launching import launch
 from split_unlearning.unlearning.state_folder import write_durably
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import pytest
 
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.simulations.config import RunConfig
-from split_unlearning.simulations.plan import Forgetting, prepare
+from split_unlearning.simulations.preparation import Forgetting, prepare
 from split_unlearning.unlearning.request import Request
 
 

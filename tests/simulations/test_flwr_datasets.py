@@ -15,12 +15,18 @@ from hypothesis import strategies as st
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.simulations.config import RunConfig
-from split_unlearning.simulations.data import library, partitioners
-from split_unlearning.simulations.data.library import LIBRARY, READS, LibrarySettings, library_plan
-from split_unlearning.simulations.data.partition import DISTRIBUTIONS, make_plan
-from split_unlearning.simulations.data.sources import load
-from split_unlearning.simulations.data.tasks import DIFFERENT_TASKS, plan_of_tasks
-from split_unlearning.simulations.plan import deal
+from split_unlearning.simulations.data import partitioners
+from split_unlearning.simulations.data.distributions import flwr_datasets
+from split_unlearning.simulations.data.distributions.flwr_datasets import (
+    LIBRARY,
+    READS,
+    LibrarySettings,
+    library_plan,
+)
+from split_unlearning.simulations.data.distributions.labels import DISTRIBUTIONS, make_plan
+from split_unlearning.simulations.data.distributions.tasks import DIFFERENT_TASKS, plan_of_tasks
+from split_unlearning.simulations.data.loading import load
+from split_unlearning.simulations.preparation import deal
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = {
@@ -78,7 +84,7 @@ def digits_counts(plan, split="train"):
 @examples
 @given(tasks())
 def test_every_sample_lies_on_exactly_one_client_and_no_client_is_empty(task):
-    with patch.object(library, "kept", make_each_time):
+    with patch.object(flwr_datasets, "kept", make_each_time):
         try:
             plan = library_plan(**task)
         except UserError as error:
@@ -217,7 +223,7 @@ def test_a_setting_that_a_distribution_does_not_read_is_refused(key, distributio
 def test_what_was_dealt_is_kept_for_the_processes_of_the_clients(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first = digits_plan("shards", seed=11)
-    monkeypatch.setattr(library, "_dealt", lambda *_: pytest.fail("dealt again"))
+    monkeypatch.setattr(flwr_datasets, "_dealt", lambda *_: pytest.fail("dealt again"))
     again = digits_plan("shards", seed=11)
     for split in ("train", "test"):
         for ids, same in zip(getattr(first, split), getattr(again, split), strict=True):

@@ -8,7 +8,7 @@ from dataclasses import fields
 import typer
 
 from split_unlearning.simulations.command_line.catalogue import describe, matrix, table
-from split_unlearning.simulations.commands.ending import one_line_errors
+from split_unlearning.simulations.command_line.ending import one_line_errors
 
 
 def list_names() -> None:
@@ -17,10 +17,10 @@ def list_names() -> None:
         from split_unlearning.models.split import MODELS, TORCHVISION
         from split_unlearning.simulations.benchmark.spec import titles
         from split_unlearning.simulations.config import RunConfig
-        from split_unlearning.simulations.data.library import LIBRARY
-        from split_unlearning.simulations.data.partition import DISTRIBUTIONS
-        from split_unlearning.simulations.data.sources import DATASETS
-        from split_unlearning.simulations.data.tasks import DIFFERENT_TASKS
+        from split_unlearning.simulations.data.distributions.flwr_datasets import LIBRARY
+        from split_unlearning.simulations.data.distributions.labels import DISTRIBUTIONS
+        from split_unlearning.simulations.data.distributions.tasks import DIFFERENT_TASKS
+        from split_unlearning.simulations.data.loading import DATASETS
         from split_unlearning.strategies.registry import STRATEGIES
         from split_unlearning.unlearning.methods import METHODS
 

@@ -1,0 +1,1 @@
+"""Flower, started for one run, and ended with all that it started."""
