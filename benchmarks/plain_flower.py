@@ -26,7 +26,8 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 from torch import nn
 
-from split_unlearning.models.split import build_segment, pool_to_quarters
+from split_unlearning.models.pooling import pool_to_quarters
+from split_unlearning.models.split import build_segment
 from split_unlearning.simulations.data.loading import load
 
 # Of the environment, because Ray's workers import this file too.

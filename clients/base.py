@@ -21,7 +21,8 @@ from split_unlearning.foundations.registry import load_object
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.models.devices import device, moved
 from split_unlearning.models.inputs import Shape, blank
-from split_unlearning.models.split import Model, Part, build_segment, segment_with
+from split_unlearning.models.network import Part
+from split_unlearning.models.split import Model, build_segment, segment_with
 from split_unlearning.transport.floats import pack_arrays
 from split_unlearning.transport.link import Endpoint, Link
 from split_unlearning.transport.message import Array, Message

@@ -1,4 +1,4 @@
-"""The mean of several segments of one shape, as federated averaging takes it."""
+"""Federated averaging: the weighted mean of segments."""
 
 from __future__ import annotations
 
@@ -12,17 +12,8 @@ def weighted_average(
 ) -> dict[str, torch.Tensor]:
     """Return the weighted mean of segments' weights and buffers.
 
-    Parameters
-    ----------
-    states : sequence of mapping
-        Tensors by name, the same names and shapes in each.
-    weights : sequence of float
-        Not negative; their sum is taken as one. A single state comes back bit for bit.
-
-    Returns
-    -------
-    dict of str to tensor
-        Integer buffers (counters) are the first segment's: a mean would not be a count.
+    Weights are divided by their sum. A single segment comes back bit for bit. Integer buffers
+    (counters) are the first segment's, since a mean would not be a count.
 
     Raises
     ------

@@ -16,14 +16,14 @@ from torch import nn
 
 from split_unlearning.foundations.errors import UserError, refuse
 from split_unlearning.models.inputs import Shape, described, is_text
-from split_unlearning.models.split import Network
+from split_unlearning.models.network import Network
 from split_unlearning.models.tokens import PADDING, MeanOfTokens, present
 
 if TYPE_CHECKING:
     from transformers import BertModel
 
 VOCABULARY = 4096
-"""Token ids of a network without pretrained weights: as many as its tokenizer can give."""
+"""Number of token ids of a network without pretrained weights, as of its tokenizer."""
 
 _HIDDEN, _BLOCKS, _HEADS = 32, 3, 2
 
@@ -35,9 +35,10 @@ def bert(
 ) -> Network:
     """BERT's embeddings and blocks, the mean over tokens, and a linear layer; cut after `block1`.
 
-    Padding is known by its zero vectors, see `models.tokens`. There is no dropout on either side: a
-    client segment has to be a deterministic function, and the server's has none either, so that
-    both sides compute what the unsplit network does.
+    The layers are ``embeddings``, ``block1`` and so on, ``pool``, ``head``. The smashed data of a
+    text have shape (length, hidden), with padding as zero vectors, see `models.tokens`. There is no
+    dropout on either side: a client segment has to be deterministic, and without dropout both sides
+    together compute what the unsplit network does.
 
     Parameters
     ----------
@@ -47,21 +48,15 @@ def bert(
         Number of labels.
     pretrained : str
         A folder with ``config.json`` and weights of a BERT, or its name on the Hugging Face hub. By
-        default a small one with random weights: 3 blocks of width 32, ids below `VOCABULARY`.
+        default a small BERT with random weights: 3 blocks of width 32, ids below `VOCABULARY`.
     download : bool
-        Whether the hub may be asked for what is not on this machine.
-
-    Returns
-    -------
-    Network
-        ``embeddings``, ``block1`` and so on, ``pool``, ``head``. Of each text (length, hidden)
-        numbers cross the cut.
+        Whether the hub may be asked for files that are not on this machine.
 
     Raises
     ------
     UserError
-        If the samples are no texts or too long, transformers is not installed, or the weights are
-        not to be had or no BERT's.
+        If samples are no texts or too long, transformers is not installed, or the weights cannot be
+        had or are no BERT's.
     """
     if not is_text(input_shape):
         allowed = f"a model for images (the samples are {described(input_shape)})"
@@ -80,7 +75,7 @@ def bert(
 
 
 def transformers() -> Any:
-    """Return the package of that name.
+    """Return the package transformers.
 
     Raises
     ------
@@ -88,7 +83,7 @@ def transformers() -> Any:
         If it is not installed.
     """
     try:
-        # It takes seconds to import, and nothing but text needs it.
+        # The import takes seconds, and only texts need it.
         import transformers as package
     except ImportError as error:
         raise UserError(
@@ -115,9 +110,9 @@ def _small() -> BertModel:
 # Read once, copied for each segment.
 @lru_cache(maxsize=1)
 def pretrained_bert(name: str, download: bool = False) -> BertModel:
-    """Return a published BERT, without a pooling layer; a process keeps the last one.
+    """Return a published BERT without a pooling layer; a process keeps the last one that it read.
 
-    Parameters and errors as `bert` has them. Who changes its weights copies it first.
+    Copy the network before changing its weights. Errors are those of `bert`.
     """
     check_there(name)
     package, local = transformers(), {"local_files_only": not download}
@@ -125,21 +120,21 @@ def pretrained_bert(name: str, download: bool = False) -> BertModel:
     if kind != "bert":
         raise refuse("pretrained", name, f"a BERT (this is of the kind {kind!r})")
     model: BertModel
-    model, found = _read(
+    model, report = _read(
         package.BertModel,
         name,
         add_pooling_layer=False,
         dtype=torch.float32,
         # Fused kernels need not be deterministic in their backward pass.
         attn_implementation="eager",
-        # Others than safetensors are programs.
+        # Weights in another format than safetensors are programs.
         use_safetensors=True,
         output_loading_info=True,
         **local,
     )
-    # What a file lacks would be drawn at random, anew by each side.
-    if found["missing_keys"]:
-        allowed = f"a BERT with all its weights (there is no {min(found['missing_keys'])})"
+    # Each side would draw missing weights at random.
+    if report["missing_keys"]:
+        allowed = f"a BERT with all its weights (there is no {min(report['missing_keys'])})"
         raise refuse("pretrained", name, allowed)
     if (model.config.pad_token_id or 0) != PADDING:
         raise refuse("pretrained", name, f"a BERT whose padding has the id {PADDING}")
@@ -159,7 +154,7 @@ def _read(kind: Any, name: str, **how: Any) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep to itself what every process that loads a network would print; errors are raised."""
+    """Silence what transformers prints in each process that loads a network, but for errors."""
     log = transformers().utils.logging
     verbosity, bar = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()
@@ -173,22 +168,17 @@ def quiet() -> Iterator[None]:
 
 
 def is_hub_name(name: str) -> bool:
-    """Say whether the Hugging Face hub may know something by this name; a path it does not."""
+    """Say whether this can be a name on the Hugging Face hub; a path cannot."""
     return _HUB_NAME.fullmatch(name) is not None
 
 
 def check_there(name: str) -> None:
-    """Refuse a folder that is not there, and one that is here but may not be for who else asks.
-
-    Parameters
-    ----------
-    name : str
-        A folder, or a name on the Hugging Face hub.
+    """Refuse a missing folder, and a relative path, which means nothing in another process.
 
     Raises
     ------
     UserError
-        If it can be neither.
+        If this is neither a folder nor a possible name on the Hugging Face hub.
     """
     if Path(name).is_absolute():
         if not Path(name).is_dir():

@@ -5,23 +5,15 @@ from collections import OrderedDict
 from torch import nn
 
 from split_unlearning.models.inputs import Shape
-from split_unlearning.models.split import Network, pool_to_quarters
+from split_unlearning.models.network import Network
+from split_unlearning.models.pooling import pool_to_quarters
 
 
 def cnn(input_shape: Shape, num_labels: int) -> Network:
-    """Three convolutions, for small grey images such as digits; cut after the first.
+    """Three convolutions for small grey images such as digits; cut after the first.
 
-    Parameters
-    ----------
-    input_shape : tuple of int
-        Channels, height and width; height and width at least 4.
-    num_labels : int
-        Number of labels.
-
-    Returns
-    -------
-    Network
-        8 channels of half the height and width cross the cut: 128 numbers for an 8x8 image.
+    Height and width are at least 4. The smashed data have 8 channels of half the height and width:
+    128 numbers for an 8x8 image.
     """
     channels, height, width = input_shape
     pool, cells = pool_to_quarters(height // 4, width // 4)

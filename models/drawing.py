@@ -33,10 +33,10 @@ _DRAW_NOTHING = frozenset(
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Run a block with torch's global CPU generator seeded, and leave that generator as it was.
+    """Run a block with torch's global CPU generator seeded, and restore the generator afterwards.
 
-    PyTorch's layers draw their first weights, and dropout its masks, from that one generator; the
-    lock keeps threads of one process from drawing each other's numbers.
+    Layers draw their first weights, and dropout its masks, from that generator. A lock keeps
+    threads of one process from drawing each other's numbers.
     """
     with _GLOBAL_GENERATOR:
         before = torch.default_generator.get_state()
@@ -51,24 +51,10 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def computed_seeded(segment: nn.Sequential, x: torch.Tensor, seed: int) -> torch.Tensor:
-    """Take a batch through a segment whose layers draw as in a block of `seeded`.
+    """Pass a batch of shape (n, ...) through a segment whose layers draw as in a block of `seeded`.
 
-    Threads wait for each other only where a layer may draw, which is where one is not known to draw
-    nothing. A GPU has a generator of its own, and one queue: there the whole segment is a block.
-
-    Parameters
-    ----------
-    segment : nn.Sequential
-        A row of layers.
-    x : tensor, shape (n, ...)
-        What enters it.
-    seed : int
-        Of all draws of the pass.
-
-    Returns
-    -------
-    tensor
-        What leaves it.
+    Threads wait for each other only in layers that may draw, which are all but the known layers
+    that draw nothing. A GPU has one generator and one queue: there the whole segment is one block.
     """
     if x.is_cuda:
         with seeded(seed):

@@ -1,11 +1,11 @@
-"""What enters a network: images as numbers, or texts as the ids of their tokens."""
+"""The input of a network: images as numbers, or texts as token ids."""
 
 from __future__ import annotations
 
 import torch
 
 Shape = tuple[int, ...]
-"""Of one sample: channels, height and width of an image, or a text's number of tokens."""
+"""Shape of a sample: channels, height and width of an image, or a text's number of tokens."""
 
 
 def is_text(shape: Shape) -> bool:
@@ -14,7 +14,7 @@ def is_text(shape: Shape) -> bool:
 
 
 def blank(shape: Shape, samples: int) -> torch.Tensor:
-    """Return samples that say nothing: grey images of float32, or texts of int64, all padding."""
+    """Return blank samples: images of zeros (float32) or texts of padding (int64)."""
     return torch.zeros(samples, *shape, dtype=torch.int64 if is_text(shape) else torch.float32)
 
 
@@ -28,5 +28,5 @@ def example(shape: Shape, samples: int) -> torch.Tensor:
 
 
 def described(shape: Shape) -> str:
-    """Return what samples of this shape are, in words."""
+    """Describe samples of this shape in words."""
     return f"texts of {shape[0]} tokens" if is_text(shape) else f"images of shape {shape}"

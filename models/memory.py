@@ -1,4 +1,4 @@
-"""Memory that a training process gives back at each step, only to ask for it again."""
+"""Memory that a training process frees at each step and needs again in the next."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from functools import cache
 # Of malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
-# Bytes; above them memory goes back to the system. Before 2.35 glibc takes no more than the last.
+# Bytes above which memory goes back to the system; glibc before 2.35 refuses more than the last.
 _THRESHOLDS = (1 << 30, 1 << 25)
 
 
 @cache
 def keep_freed_memory() -> bool:
-    """Have this process keep what it frees, for its next step.
+    """Have this process keep the memory that it frees, for its next step.
 
-    glibc gives the memory of a step's activations back to the system, which fills the pages with
-    zeros when the next step asks for them: up to a third of what the step of a small network takes.
-    The process stays as large as it ever was. Call it in a process of our own alone, as often as
-    you like; what the user has set (``MALLOC_TRIM_THRESHOLD_``, ``MALLOC_MMAP_THRESHOLD_``) stays.
+    glibc returns the memory of a step's activations to the system, which fills the pages with zeros
+    when the next step asks for them: up to a third of the step's time in a small network. The
+    process then stays at its largest size. Call this only in a process of our own; repeated calls
+    do nothing. What the user sets (``MALLOC_TRIM_THRESHOLD_``, ``MALLOC_MMAP_THRESHOLD_``) stays.
 
     Returns
     -------
@@ -32,6 +32,6 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    # Tensors that are mapped one by one go back one by one, whatever is trimmed.
+    # A tensor with a mapping of its own goes back alone, whatever is trimmed.
     mapped = any(mallopt(_M_MMAP_THRESHOLD, threshold) for threshold in _THRESHOLDS)
     return mapped and bool(mallopt(_M_TRIM_THRESHOLD, _THRESHOLDS[0]))

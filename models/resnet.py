@@ -5,29 +5,20 @@ from collections import OrderedDict
 from torch import nn
 
 from split_unlearning.models.inputs import Shape
-from split_unlearning.models.split import Network, pool_to_quarters
+from split_unlearning.models.network import Network
+from split_unlearning.models.pooling import pool_to_quarters
 from split_unlearning.models.vgg import first_convolution
 
 
 def resnet18(input_shape: Shape, num_labels: int) -> Network:
     """Torchvision's ResNet18 for 32x32 images; cut after the first convolution.
 
-    Parameters
-    ----------
-    input_shape : tuple of int
-        Channels, height and width; height and width at least 16.
-    num_labels : int
-        Number of labels.
-
-    Returns
-    -------
-    Network
-        Clients hold what they hold of `vgg`: 8 channels of half the height and width cross the cut
-        (Sec. 6.1: "the number of parameters in the client model" is "consistent across both
-        architectures"). A convolution to 64 channels follows on the server, then torchvision's four
-        layers of residual blocks as they are.
+    Height and width are at least 16. The client segment is that of `vgg`: the smashed data have 8
+    channels of half the height and width (Sec. 6.1: "the number of parameters in the client model"
+    is "consistent across both architectures"). On the server a convolution to 64 channels comes
+    before torchvision's four layers of residual blocks.
     """
-    # It takes seconds to import, and other models do without.
+    # The import takes seconds, and other models do not need it.
     from torchvision.models import resnet18 as published
 
     channels, height, width = input_shape
@@ -51,7 +42,7 @@ def resnet18(input_shape: Shape, num_labels: int) -> Network:
 
 
 def _eighth(size: int) -> int:
-    """Return what three convolutions of stride 2 leave of a height or a width."""
+    """Return the height or width behind three convolutions of stride 2."""
     for _ in range(3):
         size = -(-size // 2)
     return size

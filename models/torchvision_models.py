@@ -1,4 +1,4 @@
-"""Any classification model of torchvision, as a row of layers that can be cut."""
+"""Classification models of torchvision, as rows of layers that can be cut."""
 
 from __future__ import annotations
 
@@ -13,28 +13,23 @@ from torch import fx, nn
 
 from split_unlearning.foundations.errors import refuse
 from split_unlearning.models.inputs import Shape
-from split_unlearning.models.split import Architecture, Network
+from split_unlearning.models.network import Architecture, Network
 
 
 def torchvision_model(name: str) -> Architecture:
-    """Return what builds a model of torchvision, without pre-trained weights.
+    """Return the architecture of a torchvision model, without pretrained weights.
 
-    A layer is a stretch of the model behind which nothing but one tensor goes on: inside a residual
-    block there is no such place, behind it there is. It has the name of what ends there, for
-    instance ``layer2`` or ``features.5``. There is no cut by default.
-
-    Parameters
-    ----------
-    name : str
-        As ``torchvision.models.get_model`` knows it, for instance ``resnet18``.
+    A layer is a stretch of the model that ends where a single tensor goes on: not inside a residual
+    block, but behind it. It is named after the module that ends there, for instance ``layer2`` or
+    ``features.5``. There is no default cut.
 
     Raises
     ------
     UserError
-        If torchvision has no such classification model; when it is built, if it cannot be taken
-        apart.
+        If torchvision has no such classification model; when the model is built, if torch.fx cannot
+        take it apart.
     """
-    # It takes seconds to import, and other models do without.
+    # The import takes seconds, and other models do not need it.
     from torchvision import models
 
     known = models.list_models(module=models)
@@ -57,7 +52,7 @@ def torchvision_model(name: str) -> Architecture:
 
 
 def _take_channels(model: nn.Module, channels: int) -> None:
-    """Have the first convolution take as many channels as the images have."""
+    """Give the first convolution as many input channels as the images have."""
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Conv2d):
             if layer.in_channels != channels:
@@ -75,11 +70,11 @@ def _take_channels(model: nn.Module, channels: int) -> None:
 
 
 def _layers(model: nn.Module) -> OrderedDict[str, nn.Module]:
-    """Take a model apart behind each node where one tensor alone goes on."""
+    """Take a model apart behind each node where a single tensor goes on."""
     from torchvision.models.feature_extraction import NodePathTracer
     from torchvision.ops import StochasticDepth
 
-    # Traced into, it would keep for ever that it was training.
+    # Traced into, the layer would stay in training mode for ever.
     tracer = NodePathTracer(leaf_modules=[StochasticDepth])
     graph = tracer.trace(model)
     named: dict[fx.Node, str] = tracer.node_to_qualname
@@ -92,10 +87,10 @@ def _layers(model: nn.Module) -> OrderedDict[str, nn.Module]:
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     begin = 1  # behind the input
     for place, node in enumerate(nodes[1:], start=1):
-        going_on = [one for one in range(place + 1) if last_use[one] > place]
+        going_on = [earlier for earlier in range(place + 1) if last_use[earlier] > place]
         is_tensor = not any(user.target is operator.getitem for user in node.users)
         if going_on == [place] and is_tensor:
-            later = [named[one] for one in nodes[place + 1 :]]
+            later = [named[after] for after in nodes[place + 1 :]]
             layers[_ended(named[node], later)] = _stretch(model, nodes[begin : place + 1])
             begin = place + 1
     return layers
@@ -106,7 +101,7 @@ def _ended(name: str, later: Sequence[str]) -> str:
     words = name.split(".")
     for length in range(1, len(words)):
         outer = ".".join(words[:length])
-        if not any(one == outer or one.startswith(f"{outer}.") for one in later):
+        if not any(after == outer or after.startswith(f"{outer}.") for after in later):
             return outer
     return name
 
@@ -114,17 +109,18 @@ def _ended(name: str, later: Sequence[str]) -> str:
 def _stretch(model: nn.Module, nodes: Sequence[fx.Node]) -> fx.GraphModule:
     """Return a stretch of a model as a module; it shares the model's parameters."""
     graph = fx.Graph()
-    entering = next(one for node in nodes for one in node.all_input_nodes if one not in nodes)
+    inputs = (entering for node in nodes for entering in node.all_input_nodes)
+    entering = next(node for node in inputs if node not in nodes)
     copied = {entering: graph.placeholder("x")}
     for node in nodes:
-        copied[node] = graph.node_copy(node, lambda one: copied[one])
+        copied[node] = graph.node_copy(node, copied.__getitem__)
         _make_deterministic(model, copied[node])
     graph.output(copied[nodes[-1]])
     return fx.GraphModule(model, graph)
 
 
 def _make_deterministic(model: nn.Module, node: fx.Node) -> None:
-    """Let adaptive pooling to a single cell be a mean: its backward pass is not deterministic."""
+    """Replace adaptive pooling to one cell by a mean, whose backward pass is deterministic."""
     if node.op == "call_module":
         layer = model.get_submodule(str(node.target))
         is_mean = isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size in _ONE_CELL

@@ -1,4 +1,4 @@
-"""How a segment is trained: the settings both sides of the cut must share, and one step."""
+"""Training of a segment: the settings that both sides of the cut share, and one step."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TrainingSettings:
     codec: Literal["float32", "float16", "bfloat16"] = "float32"
 
     def optimiser(self, *segments: nn.Module) -> torch.optim.SGD:
-        """Return a fresh optimiser over the parameters of `segments`."""
+        """Return a fresh optimiser over the parameters of these segments."""
         parameters = [parameter for segment in segments for parameter in segment.parameters()]
         return torch.optim.SGD(
             parameters,
@@ -62,19 +62,19 @@ class TrainingSettings:
     def fix_kernels(self) -> None:
         """Make this process compute the same bits every time: threads and kernels."""
         torch.set_num_threads(self.threads)
-        # Read when CUDA's linear algebra starts; without it that has no deterministic kernels.
+        # CUDA's linear algebra reads this when it starts, and then has deterministic kernels.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        # A GPU's convolutions would round what they multiply to ten bits, and call it float32.
+        # In TF32 a GPU's convolutions would round float32 factors to ten bits.
         torch.backends.cudnn.allow_tf32 = False
-        # What torch.use_deterministic_algorithms does, but for telling a compiler that nobody uses
-        # here, whose import takes a second in every process.
+        # As torch.use_deterministic_algorithms, without its import of a compiler that takes a
+        # second in every process and that nothing here uses.
         torch.set_deterministic_debug_mode("error")
 
 
 def warm_up() -> None:
-    """Begin to import, in a thread, what PyTorch imports with the first optimiser of a process.
+    """Import in a thread what PyTorch imports with the first optimiser of a process.
 
-    It takes a second, in which a client would otherwise wait for the server to start.
+    The import takes a second, in which a client would otherwise wait for the server to start.
     """
     threading.Thread(target=import_module, args=("torch._dynamo",), daemon=True).start()
 
@@ -87,12 +87,12 @@ def train_batch(
 ) -> None:
     """Take one step on ``loss(segment(x))``.
 
-    Where `x` requires a gradient, it is left in ``x.grad``: what goes back through the cut.
+    If `x` requires a gradient, ``x.grad`` then holds the gradient that goes back through the cut.
 
     Raises
     ------
     ValueError
-        As `finite`.
+        If the loss is not finite.
     """
     optimiser.zero_grad(set_to_none=True)
     finite(loss(segment(x))).backward()
@@ -105,7 +105,7 @@ def finite(loss: torch.Tensor) -> torch.Tensor:
     Raises
     ------
     ValueError
-        If it is not finite: nothing that follows would mean anything.
+        If the loss is not finite: nothing that follows would mean anything.
     """
     if not math.isfinite(loss.item()):
         raise ValueError(

@@ -5,25 +5,17 @@ from collections import OrderedDict
 from torch import nn
 
 from split_unlearning.models.inputs import Shape
-from split_unlearning.models.split import Network, pool_to_quarters
+from split_unlearning.models.network import Network
+from split_unlearning.models.pooling import pool_to_quarters
 
 
 def vgg(input_shape: Shape, num_labels: int) -> Network:
     """Simplified VGG for 32x32 images; cut after the first convolution.
 
-    Parameters
-    ----------
-    input_shape : tuple of int
-        Channels, height and width; height and width at least 16.
-    num_labels : int
-        Number of labels.
-
-    Returns
-    -------
-    Network
-        8 channels of half the height and width cross the cut: 2,048 numbers for a 32x32 image,
-        which the paper's transmission times fit. Batch norm and dropout are on the server only
-        (Sec. 4.2.1: "solely by the server, ensuring client model determinism").
+    Height and width are at least 16. The smashed data have 8 channels of half the height and width:
+    2,048 numbers for a 32x32 image, which fits the paper's transmission times. Batch norm and
+    dropout are on the server only (Sec. 4.2.1: "solely by the server, ensuring client model
+    determinism").
     """
     channels, height, width = input_shape
     pool, cells = pool_to_quarters(height // 16, width // 16)
@@ -43,12 +35,12 @@ def vgg(input_shape: Shape, num_labels: int) -> Network:
 
 
 def first_convolution(channels: int) -> nn.Sequential:
-    """Return what clients hold of the paper's networks."""
+    """Return the client segment of the paper's networks."""
     return nn.Sequential(nn.Conv2d(channels, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
 
 
 def _convolutions(inputs: int, outputs: int) -> nn.Sequential:
-    """Return two convolutions of one VGG block, and its pooling."""
+    """Return one VGG block: two convolutions and its pooling."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
         nn.BatchNorm2d(outputs),

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.models.fitting import check_fits
 from split_unlearning.models.inputs import Shape, described, is_text
-from split_unlearning.models.split import TORCHVISION, build_network, check_fits, smashed_shape
+from split_unlearning.models.split import TORCHVISION, build_network, smashed_shape
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.data.backdoor import planted_label
 from split_unlearning.simulations.data.dataset import Samples

@@ -15,7 +15,7 @@ from split_unlearning.clients.vanilla import VanillaClient
 from split_unlearning.foundations.errors import UserError, refuse
 from split_unlearning.foundations.options import Option
 from split_unlearning.foundations.seeds import derive_seed
-from split_unlearning.models.split import Network
+from split_unlearning.models.network import Network
 from split_unlearning.models.training import TrainingSettings, train_batch
 from split_unlearning.strategies.base import SplitStrategy, StrategySetting
 from split_unlearning.strategies.script import Question, Reply, Script

@@ -17,7 +17,7 @@ from flwr.common import Scalar
 
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.foundations.options import Option, Value
-from split_unlearning.models.split import Part
+from split_unlearning.models.network import Part
 from split_unlearning.models.training import TrainingSettings
 from split_unlearning.strategies.heard import Heard
 from split_unlearning.strategies.script import Question, Reply, Script

@@ -21,7 +21,8 @@ from split_unlearning.foundations.errors import refuse
 from split_unlearning.models.devices import name_of
 from split_unlearning.models.drawing import seeded
 from split_unlearning.models.inputs import Shape
-from split_unlearning.models.split import Model, Part, build_segment, smashed_shape
+from split_unlearning.models.network import Part
+from split_unlearning.models.split import Model, build_segment, smashed_shape
 
 Precision = Literal["float32", "bfloat16"]
 """What the server segment computes with."""

@@ -19,7 +19,8 @@ from split_unlearning.models.averaging import weighted_average
 from split_unlearning.models.devices import moved
 from split_unlearning.models.drawing import computed_seeded, seeded
 from split_unlearning.models.inputs import Shape
-from split_unlearning.models.split import Model, Part, build_segment, smashed_shape
+from split_unlearning.models.network import Part
+from split_unlearning.models.split import Model, build_segment, smashed_shape
 from split_unlearning.models.training import TrainingSettings, finite, train_batch
 from split_unlearning.strategies.gradient_noise import GradientNoise
 from split_unlearning.strategies.precision import Precision, check_device, computed, laid_out

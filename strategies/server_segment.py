@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from split_unlearning.models.devices import device, name_of
 from split_unlearning.models.inputs import Shape
-from split_unlearning.models.split import Model, Part
+from split_unlearning.models.network import Part
+from split_unlearning.models.split import Model
 from split_unlearning.models.training import TrainingSettings
 from split_unlearning.strategies.gradient_noise import GradientNoise
 from split_unlearning.strategies.precision import Precision

@@ -12,13 +12,14 @@ from torch import nn
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.models.cnn import cnn
 from split_unlearning.models.drawing import seeded
+from split_unlearning.models.fitting import check_fits
 from split_unlearning.models.inputs import example
+from split_unlearning.models.network import Network
 from split_unlearning.models.split import (
     MODELS,
     CutModel,
-    Network,
+    build_network,
     build_segment,
-    check_fits,
     segment_with,
     smashed_shape,
 )
@@ -318,3 +319,17 @@ def test_group_norm_in_the_place_of_nothing_is_refused(without_batch_norm):
     model = without_batch_norm
     with pytest.raises(UserError, match=rf"client-norm='group' .*model='{model}' has no batch"):
         check_fits(CutModel(model, client_norm="group"), SHAPES[model], 7)
+
+
+def test_an_architecture_takes_pretrained_weights_itself():
+    asked = []
+
+    def architecture(input_shape, num_labels, pretrained="", download=False):
+        asked.append((pretrained, download))
+        return vgg(input_shape, num_labels)
+
+    model = CutModel("begun", pretrained="/weights", download=True)
+    with patch.dict(MODELS._built_in, {"begun": architecture}):
+        build_network(model, (3, 32, 32), 10)
+        build_network("begun", (3, 32, 32), 10)
+    assert asked == [("/weights", True), ("", False)]

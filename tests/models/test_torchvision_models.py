@@ -8,16 +8,16 @@ from torch import nn
 from torchvision import models
 
 from split_unlearning.foundations.errors import UserError
+from split_unlearning.models.fitting import check_fits
+from split_unlearning.models.group_norm import with_group_norm
+from split_unlearning.models.network import Network
 from split_unlearning.models.split import (
     CutModel,
-    Network,
     build_network,
     build_segment,
-    check_fits,
     seeded,
     segment_with,
     smashed_shape,
-    with_group_norm,
 )
 from split_unlearning.models.torchvision_models import torchvision_model
 from split_unlearning.unlearning.exactness import digest

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.models.drawing import seeded
-from split_unlearning.models.split import MODELS, Network, build_segment
+from split_unlearning.models.network import Network
+from split_unlearning.models.split import MODELS, build_segment
 from split_unlearning.models.training import TrainingSettings
 from split_unlearning.strategies.precision import check_computes, check_device, computed, laid_out
 from split_unlearning.strategies.server_segment import ServerSegment
