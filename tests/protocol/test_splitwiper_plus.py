@@ -7,6 +7,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import cdist
 
 from split_unlearning.clients.label_privacy.consensus import Pool
 from split_unlearning.clients.label_privacy.copies import Assignment
@@ -165,18 +166,23 @@ def test_labels_that_change_after_the_consensus_are_refused():
 # What is uploaded.
 
 
-def test_without_expansion_and_noise_it_is_splitwiper_under_other_labels(plain):
-    splitwiper, shards = plain
-    settings = {"expansion": 1, "copies": "replicate", "server_epochs": 2}
-    run, uploads = cached_run(**settings)
+def test_without_expansion_and_noise_it_is_splitwiper_under_other_labels():
+    # Six steps of many samples each. The order of the labels changes how sums are rounded, and by
+    # that here and there a ReLU. After six such steps the weights differ by less than 3e-5, even
+    # with smashed data that is off by one in a million. One wrong label in fifty makes it 1e-3.
+    few_steps = {"batch_size": 512, "server_epochs": 2}
+    splitwiper, shards = cached_run(strategy="splitwiper", **few_steps)
+    run, uploads = cached_run(expansion=1, copies="replicate", **few_steps)
     assert run.digests["clients"] == splitwiper.digests["clients"]
     known = label_map(run)
     for client, (smashed, masked, _) in uploads.items():
         # The same records, in another order and by other names.
-        order, other = np.lexsort(smashed.reshape(len(smashed), -1).T), shards[client][0]
-        there = np.lexsort(other.reshape(len(other), -1).T)
-        assert np.allclose(smashed[order], other[there], atol=1e-5)
-        assert (known.real_of[masked[order]] == shards[client][1][there]).all()
+        records, labels, _ = shards[client]
+        distances = cdist(smashed.reshape(len(smashed), -1), records.reshape(len(records), -1))
+        there = distances.argmin(axis=1)
+        assert sorted(there) == list(range(len(records)))
+        assert np.allclose(smashed, records[there], atol=1e-5)
+        assert (known.real_of[masked] == labels[there]).all()
     assert trained_in_plain_torch(run, uploads, known) == pytest.approx(
         dict.fromkeys(run.server_state, 0.0), abs=1e-4
     )
