@@ -3,6 +3,8 @@
 A short run deals a few digits to a few clients, and answers every kind of request in a row: for
 each distribution. A long run learns the whole data set, with labels dealt out without overlap, and
 forgets one of them.
+
+By default the suite runs a selection of these; `-m slow` runs the rest.
 """
 
 import ast
@@ -83,6 +85,7 @@ class Cell:
     """One run of the suite."""
 
     name: str
+    form: str
     strategy: type[SplitStrategy]
     method: type[UnlearningMethod]
     clients: int
@@ -142,9 +145,10 @@ def long_cell(strategy, method, form=""):
 
 def _cell(strategy, method, form, what, clients, settings, learns=False):
     kind = STRATEGIES.get(strategy)
-    name = f"{_short(strategy)}{form}/{_short(method)}/{what}"
+    form_name = f"{_short(strategy)}{form}"
+    name = f"{form_name}/{_short(method)}/{what}"
     settings = {**settings, **_forms(kind)[form], "strategy": strategy, "unlearning": method}
-    return Cell(name, kind, METHODS.get(method), clients, settings, learns)
+    return Cell(name, form_name, kind, METHODS.get(method), clients, settings, learns)
 
 
 def _epochs(method, epochs):
@@ -200,6 +204,33 @@ def cells_of(plugin=None):
         allowed = f"one that goes with {', '.join(methods if plugin in strategies else strategies)}"
         raise refuse("--plugin", plugin, allowed)
     return cells
+
+
+def selection(cells):
+    """Return a few cells that stand for all.
+
+    Each form of a strategy meets each method in one short run. The distributions take turns there
+    like the symbols of a Latin square, so that each meets all forms and methods that go with as
+    many others as there are distributions. Each form of a strategy has one long run, with another
+    method than the form before.
+    """
+    forms = _places(cell.form for cell in cells)
+    methods = _places(cell.method for cell in cells)
+    distributions = _places(DISTRIBUTIONS)
+    long = {}
+    for cell in cells:
+        if cell.learns:
+            long.setdefault(cell.form, []).append(cell)
+    chosen = [some[forms[form] % len(some)] for form, some in long.items()]
+    for cell in cells:
+        turn = (forms[cell.form] + methods[cell.method]) % len(distributions)
+        if not cell.learns and distributions[cell.settings["distribution"]] == turn:
+            chosen.append(cell)
+    return chosen
+
+
+def _places(values):
+    return {value: place for place, value in enumerate(dict.fromkeys(values))}
 
 
 def write_files(folder):

@@ -4,14 +4,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.cells import CellRun, cells_of, write_files
+from tests.conformance.cells import CellRun, cells_of, selection, write_files
 
 
 def pytest_generate_tests(metafunc):
     if "cell" in metafunc.fixturenames:
         wanted = getattr(metafunc.function, "wanted", lambda cell: True)
-        cells = [cell for cell in cells_of(metafunc.config.getoption("--plugin")) if wanted(cell)]
-        metafunc.parametrize("cell", cells, ids=[cell.name for cell in cells])
+        plugin = metafunc.config.getoption("--plugin")
+        cells = cells_of(plugin)
+        # Of a stranger's class every cell is run.
+        quick = cells if plugin else selection(cells)
+        metafunc.parametrize(
+            "cell",
+            [
+                pytest.param(cell, id=cell.name, marks=[] if cell in quick else pytest.mark.slow)
+                for cell in cells
+                if wanted(cell)
+            ],
+        )
 
 
 def pytest_collection_modifyitems(items):

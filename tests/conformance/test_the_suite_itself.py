@@ -25,7 +25,14 @@ from split_unlearning.unlearning.methods import METHODS, NoUnlearning, StagedMet
 from split_unlearning.unlearning.objectives import BoundedAscent
 from split_unlearning.unlearning.stages import Stage
 from tests.conformance import test_conformance as suite
-from tests.conformance.cells import CellRun, cells_of, long_cell, short_cell
+from tests.conformance.cells import (
+    REPEATED,
+    CellRun,
+    cells_of,
+    long_cell,
+    selection,
+    short_cell,
+)
 
 pytestmark = pytest.mark.conformance
 
@@ -267,6 +274,24 @@ def test_every_strategy_meets_every_method_that_it_admits():
     assert {cell.method for cell in cells_of()} == set(map(METHODS.get, METHODS.names()))
 
 
+def test_what_is_run_by_default_leaves_out_no_form_method_or_distribution():
+    cells, chosen = cells_of(), selection(cells_of())
+    assert len(chosen) < len(cells) / 3
+
+    def met(cells, *choices):
+        return {tuple(getattr(cell, one) for one in choices) for cell in cells}
+
+    learning, answering = (
+        [one for one in chosen if one.learns is learns] for learns in (True, False)
+    )
+    assert met(answering, "form", "method") == met(cells, "form", "method")
+    assert met(learning, "form") == met(cells, "form")
+    assert len(met(learning, "method")) >= 5
+    assert {cell.settings["distribution"] for cell in answering} == set(DISTRIBUTIONS)
+    # The tests of one kind of run alone have such a run.
+    assert sum(cell.name.endswith(REPEATED) for cell in answering) >= len(STRATEGIES.names())
+
+
 def test_a_strangers_class_meets_what_is_registered_and_nothing_else():
     strategy = {cell.name for cell in cells_of(mine("Nosy"))}
     assert {name.partition("/")[0] for name in strategy} == {"Nosy"}
@@ -326,7 +351,7 @@ def call(folder, *arguments):
 
 def test_a_strangers_class_is_put_through_the_suite_by_dotted_path(tmp_path):
     (tmp_path / "stranger.py").write_text(
-        "from strategies.splitwiper import SplitWiper\n\n\nclass Good(SplitWiper):\n    pass\n"
+        "from split_unlearning.strategies.splitwiper import SplitWiper\n\n\nclass Good(SplitWiper):\n    pass\n"
     )
     called = call(tmp_path, "--plugin", "stranger:Good", "-vv", "-k", "retrain/partial-overlap")
     assert called.returncode == 0, called.stdout
