@@ -351,7 +351,7 @@ def call(folder, *arguments):
 
 def test_a_strangers_class_is_put_through_the_suite_by_dotted_path(tmp_path):
     (tmp_path / "stranger.py").write_text(
-        "from split_unlearning.strategies.splitwiper import SplitWiper\n\n\nclass Good(SplitWiper):\n    pass\n"
+        "from split_unlearning import SplitWiper\n\n\nclass Good(SplitWiper):\n    pass\n"
     )
     called = call(tmp_path, "--plugin", "stranger:Good", "-vv", "-k", "retrain/partial-overlap")
     assert called.returncode == 0, called.stdout
