@@ -35,9 +35,8 @@ def _absolute_after(prefix: str, text: str) -> str:
 def _datasets_from_here(text: str) -> str:
     from split_unlearning.simulations.data.loading import names_in
 
-    return "+".join(
-        _absolute_after("folder:", _absolute_after("npz:", name)) for name in names_in(text)
-    )
+    names = map(str.strip, names_in(text))
+    return "+".join(_absolute_after(name.partition(":")[0] + ":", name) for name in names)
 
 
 def forget_from_here(text: str) -> str:

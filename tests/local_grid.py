@@ -135,7 +135,7 @@ def dealt(dataset: Dataset, plan: Plan) -> Iterator[None]:
 
     client_app._holding.cache_clear()
     with ExitStack() as stack:
-        for room in ("plan", "client_app", "state.state_dir"):
+        for room in ("preparation", "client_app", "state.state_dir"):
             stack.enter_context(patch(f"split_unlearning.simulations.{room}.deal", deal))
         yield
     client_app._holding.cache_clear()

@@ -20,14 +20,16 @@ def list_names() -> None:
         from split_unlearning.simulations.data.distributions.flwr_datasets import LIBRARY
         from split_unlearning.simulations.data.distributions.labels import DISTRIBUTIONS
         from split_unlearning.simulations.data.distributions.tasks import DIFFERENT_TASKS
-        from split_unlearning.simulations.data.loading import DATASETS
+        from split_unlearning.simulations.data.loaders.registry import DATASETS
+        from split_unlearning.simulations.data.loading import JOINED
         from split_unlearning.strategies.registry import STRATEGIES
         from split_unlearning.unlearning.methods import METHODS
 
+        data_sets = {name: DATASETS.get(name).description for name in DATASETS.names()}
         _print_table("Strategies (strategy)", describe(STRATEGIES))
         _print_table("Unlearning methods (unlearning)", describe(METHODS))
         _print_table("Which strategy can forget how", matrix(STRATEGIES, METHODS))
-        _print_table("Data sets (dataset)", DATASETS)
+        _print_table("Data sets (dataset)", data_sets | JOINED)
         _print_table("Distributions (distribution)", DISTRIBUTIONS | DIFFERENT_TASKS | LIBRARY)
         any_other = "Any classification model of torchvision; cut names a layer."
         _print_table("Benchmarks (benchmark NAME)", titles())

@@ -1,4 +1,4 @@
-"""Data sets by name: what there is to learn, before anybody holds any of it."""
+"""Data sets by name: what there is to learn, before any client holds a part of it."""
 
 from __future__ import annotations
 
@@ -10,38 +10,24 @@ from split_unlearning.foundations.errors import refuse
 from split_unlearning.simulations.data.cache import Arrays, Facts, fingerprint, kept
 from split_unlearning.simulations.data.dataset import Dataset, Samples
 from split_unlearning.simulations.data.joined import JoinedDataset
-from split_unlearning.simulations.data.loaders.agnews import agnews
-from split_unlearning.simulations.data.loaders.cifar import cifar
-from split_unlearning.simulations.data.loaders.digits import digits
-from split_unlearning.simulations.data.loaders.idx import idx
-from split_unlearning.simulations.data.loaders.image_folder import image_folder
-from split_unlearning.simulations.data.loaders.npz import npz
-from split_unlearning.simulations.data.loaders.source import Source, Texts
+from split_unlearning.simulations.data.loaders.registry import DATASETS
+from split_unlearning.simulations.data.loaders.source import Loader, Source, Texts
 from split_unlearning.simulations.data.text import Tokens
 
-DATASETS: dict[str, str] = {
-    "digits": "1,797 handwritten digits of 8x8 pixels, part of scikit-learn: no download",
-    "mnist": "70,000 handwritten digits of 28x28 pixels, from data-dir",
-    "fashion-mnist": "70,000 pictures of clothing of 28x28 pixels, from data-dir or Debian's "
-    "dataset-fashion-mnist",
-    "cifar10": "60,000 colour photographs of 32x32 pixels in 10 classes, from data-dir",
-    "cifar100": "60,000 colour photographs of 32x32 pixels in 100 classes, from data-dir",
-    "agnews": "127,600 news items in 4 topics, as text for model=bert, from data-dir",
-    "npz:PATH": "images of your own: a numpy.savez file with x_train, y_train, x_test, y_test, "
-    "class_names; or texts: text_train and text_test in the place of x_train and x_test",
-    "folder:PATH": "images of your own: files in PATH/train/CLASS and PATH/test/CLASS, of one size",
-    "A+B": "two or more of the above, such as cifar10+mnist, for distribution=different-tasks",
+JOINED = {
+    "A+B": "two or more of the above, such as cifar10+mnist, for distribution=different-tasks"
 }
 
-_PUBLISHED = {"mnist": idx, "fashion-mnist": idx, "cifar10": cifar, "cifar100": cifar}
-
-
-# A "+" in a path is none that joins: behind one that does stands the name of a data set.
-_JOINT = re.compile(r"\+(?=(?:digits|" + "|".join(_PUBLISHED) + r")(?:\+|$)|npz:|folder:)")
+# A "+" may be part of a path: it joins only where the name of a data set follows.
+_NAME = "|".join(
+    re.escape(name.removesuffix("PATH")) + ("" if name.endswith(":PATH") else r"(?:\+|$)")
+    for name in DATASETS.names()
+)
+_JOINT = re.compile(rf"\+(?={_NAME})")
 
 
 def names_in(name: str) -> list[str]:
-    """Return the names of the data sets that a name joins; of one, that name."""
+    """Return the names of the data sets that a name joins; of a single data set, its name."""
     return _JOINT.split(name)
 
 
@@ -49,21 +35,22 @@ def names_in(name: str) -> list[str]:
 def load_all(
     name: str, data_dir: str = "", download: bool = False, tokens: Tokens | None = None
 ) -> Samples:
-    """Load a data set, or several joined by ``+``; a process keeps the last ones it asked for.
+    """Load a data set, or several joined by ``+``; a process keeps the last two.
 
-    Parameters and what is raised as of `load`; ``data-dir`` and ``download`` go to those data sets
-    that know them.
+    Arguments and errors are those of `load`; ``data-dir`` and ``download`` go to the data sets that
+    read them.
     """
     names = names_in(name)
     if len(names) == 1:
         return load(name, data_dir, download, tokens)
     if len(set(names)) < len(names):
         raise refuse("dataset", name, "data sets that differ")
-    theirs = (data_dir, download) if set(names) & _PUBLISHED.keys() else ("", False)
-    if theirs != (data_dir, download):
+    reading = {part for part in names if _loader(part).reads_data_dir}
+    if (data_dir or download) and not reading:
         raise refuse("dataset", name, "one that reads data-dir, or no data-dir and no download")
     return JoinedDataset(
-        name, tuple(load(one, *theirs) if one in _PUBLISHED else load(one) for one in names)
+        name,
+        tuple(load(part, data_dir, download) if part in reading else load(part) for part in names),
     )
 
 
@@ -71,7 +58,7 @@ def load_all(
 def load(
     name: str, data_dir: str = "", download: bool = False, tokens: Tokens | None = None
 ) -> Dataset:
-    """Load one data set; a process keeps the last ones it asked for.
+    """Load one data set; a process keeps the last two.
 
     What was read once is kept in files that all processes of a machine share, see
     `simulations.data.cache`. Files that have changed since are read again.
@@ -81,7 +68,7 @@ def load(
     name : str
         As in `DATASETS`, with absolute paths.
     data_dir : str
-        The folder of the data sets that torchvision knows; an absolute path, or empty for none.
+        The folder of published data sets; an absolute path, or empty for none.
     download : bool
         Whether torchvision, or for texts Hugging Face, may fetch into `data_dir` what is not there.
     tokens : Tokens, optional
@@ -90,7 +77,7 @@ def load(
     Returns
     -------
     Dataset
-        Its arrays are read-only, because everybody shares them.
+        Its arrays are read-only, because all clients of a process share them.
 
     Raises
     ------
@@ -99,16 +86,17 @@ def load(
         `data_dir` or `download` mean nothing to it.
     """
     tokens = tokens or Tokens()
-    # With pretrained weights it may be the tokenizer alone that is to be fetched.
-    source = _source(name, data_dir, download and not (tokens.pretrained and name != "agnews"))
+    loader = _loader(name)
+    # With pretrained weights, the tokenizer alone may be what is to be fetched.
+    wanted = not tokens.pretrained or (loader.may_be_text and loader.reads_data_dir)
+    source = _source(name, data_dir, download and wanted)
 
     def read() -> Dataset:
-        found = source.read()
-        return _tokenized(found, tokens) if isinstance(found, Texts) else found
+        content = source.read()
+        return _tokenized(content, tokens) if isinstance(content, Texts) else content
 
-    may_be_text = name == "agnews" or name.startswith("npz:")
-    read_as = repr((name, tokens)) if may_be_text else name
-    files = source.files + (tokens.files if may_be_text else ())
+    read_as = repr((name, tokens)) if loader.may_be_text else name
+    files = source.files + (tokens.files if loader.may_be_text else ())
     now = time.time()
     try:
         before = fingerprint("data", read_as, files, now)
@@ -129,21 +117,16 @@ def load(
     )
 
 
+def _loader(name: str) -> Loader:
+    kind, colon, _ = name.partition(":")
+    known = f"{kind}:PATH" if colon else name
+    if known not in DATASETS.names():
+        raise refuse("dataset", name, ", ".join([*DATASETS.names(), *JOINED]))
+    return DATASETS.get(known)
+
+
 def _source(name: str, data_dir: str, download: bool) -> Source:
-    if name in _PUBLISHED:
-        return _PUBLISHED[name](name, data_dir, download)
-    if name == "agnews":
-        return agnews(data_dir, download)
-    for key, value, nothing in (("data-dir", data_dir, ""), ("download", download, False)):
-        if value != nothing:
-            raise refuse(key, value, f"{nothing!r} (dataset={name!r} ignores it)")
-    if name == "digits":
-        return digits()
-    if name.startswith("npz:"):
-        return npz(name)
-    if name.startswith("folder:"):
-        return image_folder(name)
-    raise refuse("dataset", name, ", ".join(DATASETS))
+    return _loader(name).source(name, data_dir, download)
 
 
 def _tokenized(texts: Texts, tokens: Tokens) -> Dataset:

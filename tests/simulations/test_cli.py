@@ -25,7 +25,8 @@ from split_unlearning.simulations.console import FAILURE, PROGRESS
 from split_unlearning.simulations.data.distributions.flwr_datasets import LIBRARY
 from split_unlearning.simulations.data.distributions.labels import DISTRIBUTIONS
 from split_unlearning.simulations.data.distributions.tasks import DIFFERENT_TASKS
-from split_unlearning.simulations.data.loading import DATASETS
+from split_unlearning.simulations.data.loaders.registry import DATASETS
+from split_unlearning.simulations.data.loading import JOINED
 from split_unlearning.simulations.launching import launch
 from split_unlearning.simulations.launching.launch import Outcome
 from split_unlearning.simulations.state.agenda import tasks_of
@@ -259,7 +260,7 @@ def test_relative_paths_are_meant_from_here(flower: Run, tmp_path: Path) -> None
 def test_list_shows_all() -> None:
     result = _invoke("list")
     assert result.exit_code == 0
-    names = [*STRATEGIES.names(), *METHODS.names(), *MODELS.names(), *DATASETS]
+    names = [*STRATEGIES.names(), *METHODS.names(), *MODELS.names(), *DATASETS.names(), *JOINED]
     names += [*DISTRIBUTIONS, *DIFFERENT_TASKS, *LIBRARY, f"{TORCHVISION}NAME", *shipped_specs()]
     keys = list(RunConfig().as_mapping())
     tables = [table.splitlines() for table in result.stdout.strip().split("\n\n")]

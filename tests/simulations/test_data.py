@@ -10,7 +10,8 @@ import torch
 
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.simulations.data.dataset import Dataset
-from split_unlearning.simulations.data.loading import DATASETS, load
+from split_unlearning.simulations.data.loaders.registry import DATASETS
+from split_unlearning.simulations.data.loading import load
 
 SHARED_DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
@@ -164,7 +165,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(name):
     with pytest.raises(UserError) as refused:
         load(name)
     assert str(refused.value).startswith(f"dataset={name!r} ")
-    for known in DATASETS:
+    for known in DATASETS.names():
         assert known in str(refused.value)
 
 

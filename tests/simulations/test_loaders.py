@@ -114,7 +114,7 @@ def test_the_debian_package_is_found_without_a_data_dir(tmp_path, monkeypatch):
 
     arrays = grey()
     write_idx(tmp_path, arrays, packed=True)
-    monkeypatch.setitem(idx._SETS, "fashion-mnist", ("FashionMNIST", str(tmp_path)))
+    monkeypatch.setattr(idx, "_DEBIAN", tmp_path)
     load.cache_clear()
     check_arrays(load("fashion-mnist"), arrays)
     # Who names a folder means that one.

@@ -9,29 +9,23 @@ from pathlib import Path
 import numpy as np
 
 from split_unlearning.foundations.errors import UserError, refuse
-from split_unlearning.simulations.data.loaders.source import Source, Texts
+from split_unlearning.simulations.data.loaders.source import (
+    Loader,
+    Source,
+    Texts,
+    fetch_failed,
+)
 
 _NAMES = ("World", "Sports", "Business", "Sci/Tech")
 _HUB = "fancyzhx/ag_news"
 _SPLITS = ("train", "test")
 
 
-def agnews(data_dir: str, download: bool) -> Source:
-    """AG News: 120,000 and 7,600 items (Zhang, Zhao and LeCun 2015).
+def _find(name: str, data_dir: str, download: bool) -> Source:
+    """Find 120,000 and 7,600 items (Zhang, Zhao and LeCun 2015) in a folder.
 
-    Parameters
-    ----------
-    data_dir : str
-        An absolute path to a folder with ``train.csv`` and ``test.csv`` as they were published
-        (class from 1 to 4, title, description), or ``train*.parquet`` and ``test*.parquet`` with
-        the columns ``text`` and ``label``, as the hub has them.
-    download : bool
-        Whether Hugging Face's datasets may fetch them into that folder.
-
-    Raises
-    ------
-    UserError
-        If files are missing; when they are read, if one is damaged.
+    It holds ``train.csv`` and ``test.csv`` as they were published (class from 1 to 4, title,
+    description), or ``train*.parquet`` and ``test*.parquet`` as the hub has them (text, label).
     """
     found = _files(data_dir)
     if data_dir and download and not found:
@@ -44,7 +38,15 @@ def agnews(data_dir: str, download: bool) -> Source:
         )
         raise refuse("data-dir", data_dir, allowed)
     files = tuple(path for split in _SPLITS for path in found[split])
-    return Source("agnews", files, partial(_read, found))
+    return Source(name, files, partial(_read, found))
+
+
+AGNEWS = Loader(
+    "127,600 news items in 4 topics, as text for model=bert, from data-dir",
+    _find,
+    reads_data_dir=True,
+    may_be_text=True,
+)
 
 
 def _files(data_dir: str) -> dict[str, list[Path]]:
@@ -67,9 +69,7 @@ def _fetch(folder: Path) -> None:
         for split in _SPLITS:
             load_dataset(_HUB, split=split).to_parquet(str(folder / f"{split}.parquet"))
     except Exception as error:  # a network may fail in any way
-        reason = " ".join(str(error).split())[:200]
-        allowed = f"false, with train.csv and test.csv in data-dir ({reason})"
-        raise refuse("download", True, allowed) from error
+        raise fetch_failed("train.csv and test.csv", error) from error
 
 
 def _read(files: dict[str, list[Path]]) -> Texts:
@@ -80,14 +80,13 @@ def _read(files: dict[str, list[Path]]) -> Texts:
             try:
                 rows = _csv(path) if path.suffix == ".csv" else _parquet(path)
             except Exception as error:  # a file may hold anything
-                raise _damaged(
-                    path, " ".join(f"{type(error).__name__}: {error}".split())
-                ) from error
-            for one, of in rows:
-                if of not in range(len(_NAMES)):
-                    raise _damaged(path, f"a class of number {of}")
-                text[split].append(one)
-                label[split].append(of)
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                raise _damaged(path, reason) from error
+            for item, topic in rows:
+                if topic not in range(len(_NAMES)):
+                    raise _damaged(path, f"a class of number {topic}")
+                text[split].append(item)
+                label[split].append(topic)
         if not text[split]:
             raise _damaged(files[split][0], "no rows")
     y = {split: np.array(label[split], dtype=np.int64) for split in _SPLITS}
@@ -96,9 +95,11 @@ def _read(files: dict[str, list[Path]]) -> Texts:
 
 def _csv(path: Path) -> list[tuple[str, int]]:
     with path.open(encoding="utf-8", newline="") as file:
-        rows = [(number, title, told) for number, title, told in csv.reader(file)]
-    # In the published files classes count from 1.
-    return [(f"{title} {told}", int(number) - 1) for number, title, told in rows]
+        # In the published files classes count from 1.
+        return [
+            (f"{title} {description}", int(number) - 1)
+            for number, title, description in csv.reader(file)
+        ]
 
 
 def _parquet(path: Path) -> list[tuple[str, int]]:

@@ -10,41 +10,17 @@ import numpy as np
 
 from split_unlearning.foundations.errors import refuse
 from split_unlearning.simulations.data.dataset import Dataset
-from split_unlearning.simulations.data.loaders.source import Source, channels_first, fetch
-
-# torchvision knows the same, but importing it takes seconds, and every process asks for the names,
-# if only to find the images in the cache.
-_SETS = {
-    "cifar10": (
-        "CIFAR10",
-        "cifar-10-batches-py",
-        (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"),
-    ),
-    "cifar100": ("CIFAR100", "cifar-100-python", ("train", "test", "meta")),
-}
+from split_unlearning.simulations.data.loaders.source import Loader, Source, channels_first, fetch
 
 
-def cifar(name: str, data_dir: str, download: bool) -> Source:
-    """Colour photographs of 32x32 pixels.
+def _find(
+    class_name: str, below: str, names: tuple[str, ...], name: str, data_dir: str, download: bool
+) -> Source:
+    """Find the files where torchvision puts them, in a folder `below` data-dir.
 
-    The files are pickles, which can run anything when they are opened: torchvision opens them only
-    if their MD5 is that of the published ones.
-
-    Parameters
-    ----------
-    name : {"cifar10", "cifar100"}
-        With 10 or 100 classes.
-    data_dir : str
-        An absolute path to a folder that holds ``cifar-10-batches-py`` or ``cifar-100-python``.
-    download : bool
-        Whether torchvision may fetch what is missing.
-
-    Raises
-    ------
-    UserError
-        If files are missing; when they are read, if one is not the published one.
+    They are pickles, which can run anything when they are opened: torchvision opens them only if
+    their MD5 is that of the published ones.
     """
-    class_name, below, names = _SETS[name]
     files = tuple(Path(data_dir) / below / one for one in names)
     if data_dir and download and not all(path.is_file() for path in files):
         fetch(class_name, data_dir, below)
@@ -56,6 +32,25 @@ def cifar(name: str, data_dir: str, download: bool) -> Source:
             "download=true fetches them into it",
         )
     return Source(name, files, partial(_read, name, class_name, files[0].parent))
+
+
+# torchvision knows the names too, but importing it takes seconds, and every process asks for them,
+# if only to find the images in the cache.
+CIFAR10 = Loader(
+    "60,000 colour photographs of 32x32 pixels in 10 classes, from data-dir",
+    partial(
+        _find,
+        "CIFAR10",
+        "cifar-10-batches-py",
+        (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"),
+    ),
+    reads_data_dir=True,
+)
+CIFAR100 = Loader(
+    "60,000 colour photographs of 32x32 pixels in 100 classes, from data-dir",
+    partial(_find, "CIFAR100", "cifar-100-python", ("train", "test", "meta")),
+    reads_data_dir=True,
+)
 
 
 def _read(name: str, class_name: str, folder: Path) -> Dataset:

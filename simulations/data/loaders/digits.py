@@ -8,19 +8,21 @@ from pathlib import Path
 import numpy as np
 
 from split_unlearning.simulations.data.dataset import Dataset
-from split_unlearning.simulations.data.loaders.source import Source
+from split_unlearning.simulations.data.loaders.source import Loader, Source
 
 
-def digits() -> Source:
-    """1,797 handwritten digits of 8x8 pixels, every fifth of a class for test."""
+def _find(name: str) -> Source:
     # Importing scikit-learn takes a second; that it is there can be known without.
     spec = find_spec("sklearn")
     package = Path(spec.origin).parent if spec and spec.origin else Path()
-    return Source("digits", (package / "datasets" / "data" / "digits.csv.gz",), _read)
+    return Source(name, (package / "datasets" / "data" / "digits.csv.gz",), _read)
+
+
+DIGITS = Loader("1,797 handwritten digits of 8x8 pixels, part of scikit-learn: no download", _find)
 
 
 def _read() -> Dataset:
-    """Cut scikit-learn's digits, the same way whatever the seed of a run."""
+    """Cut scikit-learn's digits, the same way whatever the seed: every fifth of a class is test."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()

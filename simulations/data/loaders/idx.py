@@ -12,13 +12,8 @@ import numpy as np
 
 from split_unlearning.foundations.errors import UserError, refuse
 from split_unlearning.simulations.data.dataset import Dataset
-from split_unlearning.simulations.data.loaders.source import Source, channels_first, fetch
+from split_unlearning.simulations.data.loaders.source import Loader, Source, channels_first, fetch
 
-# Name: torchvision's class, and where Debian's package of it puts the files.
-_SETS = {
-    "mnist": ("MNIST", ""),
-    "fashion-mnist": ("FashionMNIST", "/usr/share/datasets/fashion-mnist"),
-}
 _FILES = {
     "x_train": "train-images-idx3-ubyte",
     "y_train": "train-labels-idx1-ubyte",
@@ -27,42 +22,41 @@ _FILES = {
 }
 
 
-def idx(name: str, data_dir: str, download: bool) -> Source:
-    """Images of 28x28 pixels in 10 classes, grey.
+_DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
-    The files are looked for where torchvision puts them below `data_dir`, then in `data_dir`
-    itself; without `data_dir`, those of ``fashion-mnist`` where the Debian package
-    ``dataset-fashion-mnist`` has them. Each may have ``.gz`` behind its name.
 
-    Parameters
-    ----------
-    name : {"mnist", "fashion-mnist"}
-        Which.
-    data_dir : str
-        An absolute path; may be empty where Debian's package is installed.
-    download : bool
-        Whether torchvision may fetch what is missing.
+def _find(class_name: str, name: str, data_dir: str, download: bool) -> Source:
+    """Find the four files, each with or without ``.gz`` behind its name.
 
-    Raises
-    ------
-    UserError
-        If files are missing; when they are read, if one is damaged or another format.
+    They are looked for where torchvision puts them below data-dir, then in data-dir itself; without
+    it, those of ``fashion-mnist`` where the Debian package ``dataset-fashion-mnist`` has them.
     """
-    class_name, packaged = _SETS[name]
     if data_dir:
         folders = [Path(data_dir) / class_name / "raw", Path(data_dir)]
     else:
-        folders = [Path(packaged)] if packaged else []
-    found = _find(folders)
-    if found is None and download and data_dir:
+        folders = [_DEBIAN] if name == "fashion-mnist" else []
+    files = _first_whole(folders)
+    if files is None and download and data_dir:
         fetch(class_name, data_dir, f"the files of {name}")
-        found = _find(folders)
-    if found is None:
+        files = _first_whole(folders)
+    if files is None:
         raise _missing(name, data_dir, class_name)
-    return Source(name, tuple(found.values()), partial(_read, name, class_name, found))
+    return Source(name, tuple(files.values()), partial(_read, name, class_name, files))
 
 
-def _find(folders: list[Path]) -> dict[str, Path] | None:
+MNIST = Loader(
+    "70,000 handwritten digits of 28x28 pixels, from data-dir",
+    partial(_find, "MNIST"),
+    reads_data_dir=True,
+)
+FASHION_MNIST = Loader(
+    "70,000 pictures of clothing of 28x28 pixels, from data-dir or Debian's dataset-fashion-mnist",
+    partial(_find, "FashionMNIST"),
+    reads_data_dir=True,
+)
+
+
+def _first_whole(folders: list[Path]) -> dict[str, Path] | None:
     """Return the four files of the first folder that has them all, as they are or compressed."""
     for folder in folders:
         found = {}

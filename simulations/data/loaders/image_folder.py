@@ -9,32 +9,23 @@ import numpy as np
 
 from split_unlearning.foundations.errors import UserError, refuse
 from split_unlearning.simulations.data.dataset import Dataset
-from split_unlearning.simulations.data.loaders.source import Source, channels_first, not_absolute
+from split_unlearning.simulations.data.loaders.source import (
+    Loader,
+    Source,
+    channels_first,
+    path_of,
+)
 
 
-def image_folder(name: str) -> Source:
-    """Images in torchvision's ImageFolder layout.
+def _find(name: str) -> Source:
+    """Find images in torchvision's ImageFolder layout.
 
-    Parameters
-    ----------
-    name : str
-        ``folder:PATH``, absolute: ``PATH/train/CLASS/*`` and ``PATH/test/CLASS/*``, images that
-        Pillow reads, all of one size. Colours stay if any image has some. Ids follow the order of
-        classes and, in a class, of file names.
-
-    Raises
-    ------
-    UserError
-        If the path is relative or there are no such images; when they are read, if one is damaged
-        or of another size.
+    Pillow reads them, and all are of one size. Colours stay if any image has some. Ids follow the
+    order of classes and, in a class, of file names.
     """
-    path = Path(name.removeprefix("folder:"))
-    if not path.is_absolute():
-        raise not_absolute(name, "folder:")
-    classes = sorted(one.name for one in _entries(name, path / "train") if one.is_dir())
-    strange = sorted({one.name for one in _entries(name, path / "test") if one.is_dir()})
-    strange = [one for one in strange if one not in classes]
-    if strange:
+    path = path_of(name)
+    classes, in_test = (_folders(name, path / split) for split in ("train", "test"))
+    if strange := sorted(set(in_test) - set(classes)):
         allowed = f"in test the classes of train ({', '.join(classes)}); there is {strange[0]!r}"
         raise refuse("dataset", name, allowed)
     samples = {split: _samples(name, path / split, classes) for split in ("train", "test")}
@@ -42,9 +33,15 @@ def image_folder(name: str) -> Source:
     return Source(name, files, partial(_read, name, samples, tuple(classes)))
 
 
-def _entries(name: str, folder: Path) -> list[Path]:
+IMAGE_FOLDER = Loader(
+    "images of your own: files in PATH/train/CLASS and PATH/test/CLASS, of one size", _find
+)
+
+
+def _folders(name: str, folder: Path) -> list[str]:
+    """Return the names of the folders in a folder, sorted."""
     try:
-        return list(folder.iterdir())
+        return sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     except OSError as error:
         allowed = f"a folder with train/CLASS and test/CLASS in it; {folder}: {error.strerror}"
         raise refuse("dataset", name, allowed) from error
@@ -57,15 +54,15 @@ def _samples(name: str, folder: Path, classes: list[str]) -> list[tuple[Path, in
     from PIL import Image
 
     suffixes = set(Image.registered_extensions())
-    found = [
+    samples = [
         (file, label)
-        for label, one in enumerate(classes)
-        for file in sorted((folder / one).rglob("*"))
+        for label, name_of_class in enumerate(classes)
+        for file in sorted((folder / name_of_class).rglob("*"))
         if file.suffix.lower() in suffixes and file.is_file()
     ]
-    if not found:
+    if not samples:
         raise refuse("dataset", name, f"at least one image below {folder}")
-    return found
+    return samples
 
 
 def _read(
@@ -80,7 +77,7 @@ def _read(
             if image.shape[:2] != wanted:
                 raise _not_alike(name, file, image.shape[:2], first, wanted)
     coloured = any(image.ndim == 3 for split in images.values() for image in split)
-    x = {split: channels_first(_stacked(found, coloured)) for split, found in images.items()}
+    x = {split: channels_first(_stacked(of_split, coloured)) for split, of_split in images.items()}
     y = {
         split: np.array([label for _, label in listed], dtype=np.int64)
         for split, listed in samples.items()

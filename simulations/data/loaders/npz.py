@@ -13,36 +13,35 @@ from numpy.typing import NDArray
 from split_unlearning.foundations.errors import UserError, refuse
 from split_unlearning.simulations.data.dataset import Dataset
 from split_unlearning.simulations.data.loaders.source import (
+    Loader,
     Source,
     Texts,
     channels_first,
-    not_absolute,
+    path_of,
 )
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test", "class_names")
 _TEXT_KEYS = ("text_train", "y_train", "text_test", "y_test", "class_names")
 
 
-def npz(name: str) -> Source:
-    """Images or texts of a ``numpy.savez`` file.
+def _find(name: str) -> Source:
+    """Find a ``numpy.savez`` file.
 
-    Parameters
-    ----------
-    name : str
-        ``npz:PATH``, absolute. The file holds ``x_train`` and ``x_test`` of uint8, shape
-        (n, height, width) or (n, height, width, channels), ``y_train`` and ``y_test`` of integers,
-        and ``class_names``, strings whose index is the label. A file of texts holds ``text_train``
-        and ``text_test``, strings, in the place of the images.
-
-    Raises
-    ------
-    UserError
-        If the path is relative; when it is read, if the file is not what it has to be.
+    It holds ``x_train`` and ``x_test`` of uint8, shape (n, height, width) or (n, height, width,
+    channels), ``y_train`` and ``y_test`` of integers, and ``class_names``, strings whose index is
+    the label. A file of texts holds ``text_train`` and ``text_test``, strings, in the place of the
+    images.
     """
-    path = Path(name.removeprefix("npz:"))
-    if not path.is_absolute():
-        raise not_absolute(name, "npz:")
+    path = path_of(name)
     return Source(name, (path,), partial(_read, name, path))
+
+
+NPZ = Loader(
+    "images of your own: a numpy.savez file with x_train, y_train, x_test, y_test, class_names; "
+    "or texts: text_train and text_test in the place of x_train and x_test",
+    _find,
+    may_be_text=True,
+)
 
 
 def _read(name: str, path: Path) -> Dataset | Texts:
@@ -59,29 +58,21 @@ def _read(name: str, path: Path) -> Dataset | Texts:
         raise _not_allowed(name, "x_test", arrays["x_test"], "images shaped like those of x_train")
     labels = {}
     for key, images in (("y_train", x_train), ("y_test", x_test)):
-        found = arrays[key]
-        if found.ndim != 1 or found.dtype.kind not in "iu":
-            raise _not_allowed(name, key, found, "integers, shape (n,)")
-        if len(found) != len(images):
-            raise _not_allowed(name, key, found, f"a label for each of {len(images)} {kind}")
-        if found.min() < 0 or found.max() >= len(names):
-            span = f"labels from {found.min()} to {found.max()}"
+        given = arrays[key]
+        if given.ndim != 1 or given.dtype.kind not in "iu":
+            raise _not_allowed(name, key, given, "integers, shape (n,)")
+        if len(given) != len(images):
+            raise _not_allowed(name, key, given, f"a label for each of {len(images)} {kind}")
+        if given.min() < 0 or given.max() >= len(names):
+            span = f"labels from {given.min()} to {given.max()}"
             raise refuse(
                 "dataset", name, f"{key} from 0 to {len(names) - 1}, the class_names; it has {span}"
             )
-        labels[key] = found.astype(np.int64)
+        labels[key] = given.astype(np.int64)
+    y_train, y_test, class_names = labels["y_train"], labels["y_test"], tuple(names.tolist())
     if is_text:
-        return Texts(
-            name,
-            x_train.tolist(),
-            labels["y_train"],
-            x_test.tolist(),
-            labels["y_test"],
-            tuple(names.tolist()),
-        )
-    return Dataset(
-        name, x_train, labels["y_train"], x_test, labels["y_test"], tuple(names.tolist())
-    )
+        return Texts(name, x_train.tolist(), y_train, x_test.tolist(), y_test, class_names)
+    return Dataset(name, x_train, y_train, x_test, y_test, class_names)
 
 
 def _arrays(name: str, path: Path) -> dict[str, np.ndarray]:
@@ -111,22 +102,22 @@ def _arrays(name: str, path: Path) -> dict[str, np.ndarray]:
     raise refuse("dataset", name, f"a file with {', '.join(keys)}; missing: {', '.join(missing)}")
 
 
-def _images(name: str, key: str, found: np.ndarray) -> NDArray[np.uint8]:
+def _images(name: str, key: str, array: np.ndarray) -> NDArray[np.uint8]:
     """Return the images with their channels first."""
-    if found.dtype != np.uint8 or found.ndim not in (3, 4):
-        raise _not_allowed(name, key, found, "uint8, shape (n, height, width[, channels])")
-    if found.size == 0:
-        raise _not_allowed(name, key, found, "at least one image")
-    return channels_first(found)
+    if array.dtype != np.uint8 or array.ndim not in (3, 4):
+        raise _not_allowed(name, key, array, "uint8, shape (n, height, width[, channels])")
+    if array.size == 0:
+        raise _not_allowed(name, key, array, "at least one image")
+    return channels_first(array)
 
 
-def _texts(name: str, key: str, found: np.ndarray) -> np.ndarray:
-    if found.dtype.kind != "U" or found.ndim != 1:
-        raise _not_allowed(name, key, found, "strings, shape (n,)")
-    if found.size == 0:
-        raise _not_allowed(name, key, found, "at least one text")
-    return found
+def _texts(name: str, key: str, array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind != "U" or array.ndim != 1:
+        raise _not_allowed(name, key, array, "strings, shape (n,)")
+    if array.size == 0:
+        raise _not_allowed(name, key, array, "at least one text")
+    return array
 
 
-def _not_allowed(name: str, key: str, found: np.ndarray, allowed: str) -> UserError:
-    return refuse("dataset", name, f"{key}: {allowed}; it is {found.dtype}, shape {found.shape}")
+def _not_allowed(name: str, key: str, array: np.ndarray, allowed: str) -> UserError:
+    return refuse("dataset", name, f"{key}: {allowed}; it is {array.dtype}, shape {array.shape}")
