@@ -25,7 +25,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from split_unlearning.models.split import smashed_shape
 from split_unlearning.models.training import TrainingSettings
-from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.strategies.server.kept_state import KeptState
+from split_unlearning.strategies.server.segment import LocalSegment
+from split_unlearning.strategies.server.setting import SegmentSetting
+from split_unlearning.strategies.server.shards import Shards
 
 INPUT_SHAPE, LABELS = (3, 32, 32), 10
 
@@ -39,7 +42,7 @@ def peak_memory() -> int:
     return int(peak.split()[1]) * 1024
 
 
-def fill(server: ServerSegment, shape: tuple[int, ...], samples: int, clients: int) -> int:
+def fill(server: LocalSegment, shape: tuple[int, ...], samples: int, clients: int) -> int:
     """Upload random smashed data in chunks of 16 MB; return its size in bytes."""
     rng = np.random.default_rng(0)
     chunk = max(1, int(16e6) // (4 * int(np.prod(shape))))
@@ -48,26 +51,29 @@ def fill(server: ServerSegment, shape: tuple[int, ...], samples: int, clients: i
         for number, start in enumerate(range(0, held, chunk)):
             ids = np.arange(start, min(start + chunk, held))
             smashed = rng.standard_normal((len(ids), *shape), dtype=np.float32)
-            server.cache(client, number, smashed, rng.integers(LABELS, size=len(ids)), ids)
-    return server.cache_bytes()
+            server.call(
+                Shards.add, client, number, smashed, rng.integers(LABELS, size=len(ids)), ids
+            )
+    return server.call(KeptState.bytes_of_caches)
 
 
 def measure(model: str, gigabytes: float, clients: int, folder: str) -> dict[str, float]:
     """Fill, train, and compare peaks of memory."""
     shape = smashed_shape(model, INPUT_SHAPE, LABELS)
-    setting = (model, INPUT_SHAPE, LABELS, TrainingSettings(batch_size=64, learning_rate=0.01))
-    few = ServerSegment(*setting)
+    training = TrainingSettings(batch_size=64, learning_rate=0.01)
+    setting = SegmentSetting(model, INPUT_SHAPE, LABELS, training)
+    few = LocalSegment(setting)
     fill(few, shape, 640, clients)
-    few.train_on_cache(0)
+    few.call(Shards.train, 0)
     few.close()
     own = peak_memory()
-    server = ServerSegment(*setting)
-    server.take_up(folder)
-    server.stage("benchmark")
+    server = LocalSegment(setting)
+    server.call(KeptState.open, folder)
+    server.call(KeptState.begin, "benchmark")
     size = fill(server, shape, int(gigabytes * 1e9 / (4 * np.prod(shape))), clients)
     filled = peak_memory()
     started = time.perf_counter()
-    server.train_on_cache(0)
+    server.call(Shards.train, 0)
     seconds = time.perf_counter() - started
     trained = peak_memory()
     server.close()

@@ -15,7 +15,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 # Run as a script, the project's root is not on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -26,8 +26,10 @@ from figures import say
 from split_unlearning.models.devices import device
 from split_unlearning.models.split import smashed_shape
 from split_unlearning.models.training import TrainingSettings
-from split_unlearning.strategies.precision import PRECISIONS
-from split_unlearning.strategies.server_model import ServerModel
+from split_unlearning.strategies.server.model import ServerModel
+from split_unlearning.strategies.server.precision import PRECISIONS, Precision
+from split_unlearning.strategies.server.segment import LocalSegment
+from split_unlearning.strategies.server.setting import SegmentSetting
 
 SHAPE, LABELS = (3, 32, 32), 10
 
@@ -44,6 +46,13 @@ def seconds(
     return time.perf_counter() - started
 
 
+def _model(name: str, training: TrainingSettings, precision: str) -> ServerModel:
+    setting = SegmentSetting(
+        name, SHAPE, LABELS, training, precision=cast(Precision, precision), on_gpu=True
+    )
+    return LocalSegment(setting).parts[ServerModel]
+
+
 def measure(model: str, batch_size: int, steps: int, threads: int) -> dict[str, Any]:
     """Return the fastest step of each precision, as samples a second, and their ratio."""
     where = device()
@@ -52,10 +61,7 @@ def measure(model: str, batch_size: int, steps: int, threads: int) -> dict[str, 
     torch.manual_seed(0)
     smashed = torch.randn(batch_size, *smashed_shape(model, SHAPE, LABELS)).relu()
     labels = torch.randint(0, LABELS, (batch_size,))
-    segments = {
-        precision: ServerModel("server", model, SHAPE, LABELS, training, where, precision=precision)
-        for precision in PRECISIONS
-    }
+    segments = {precision: _model(model, training, precision) for precision in PRECISIONS}
     best = dict.fromkeys(segments, float("inf"))
     # The first of each chooses its kernels.
     for step in range(steps + 1):

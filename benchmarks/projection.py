@@ -62,7 +62,8 @@ from split_unlearning.simulations.data.distributions.plan import Plan
 from split_unlearning.simulations.data.loading import Dataset, load
 from split_unlearning.simulations.session.session import Session
 from split_unlearning.strategies.script import Script
-from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.strategies.server.kept_state import KeptState
+from split_unlearning.strategies.server.link import ServerLink
 from tests.local_grid import LocalRun, client_of, dealt
 
 Weights = Mapping[str, torch.Tensor]
@@ -213,21 +214,21 @@ class Continued(LocalRun):
         learn, server, kept = session.strategy.learn, session.server, self.learned
 
         def first() -> Script:
-            server.take_up(str(kept.folder))
-            server.stage("learning")
+            server.call(KeptState.open, str(kept.folder))
+            server.call(KeptState.begin, "learning")
             yield from learn()
-            server.seal()
-            server.commit("learning")
+            server.call(KeptState.seal)
+            server.call(KeptState.commit, "learning")
             for node, context in self.grid.contexts.items():
                 kept.clients[client_of(node)] = dict(ContextStore(context))
-            server.stage("forgetting")
+            server.call(KeptState.begin, "forgetting")
 
         def again() -> Script:
             copy = kept.folder.with_name("again")
             shutil.rmtree(copy, ignore_errors=True)
             shutil.copytree(kept.folder, copy)
-            server.take_up(str(copy))
-            server.stage("forgetting")
+            server.call(KeptState.open, str(copy))
+            server.call(KeptState.begin, "forgetting")
             for node, context in self.grid.contexts.items():
                 ContextStore(context).update(kept.clients[client_of(node)])
             yield from ()
@@ -279,16 +280,16 @@ def carried_out(learned: Learned | None, **settings: Any) -> tuple[LocalRun, int
 
     With `learned` it goes on from what is there, or, if it is the first, leaves it there.
     """
-    answer, taken = ServerSegment.answer, []
+    answer, taken = ServerLink.answer, []
 
-    def counted(segment: Any, caller: Any, tensors: Any, fields: Any) -> Any:
+    def counted(link: Any, caller: Any, tensors: Any, fields: Any) -> Any:
         if caller.phase == "unlearn":
             taken.append(len(tensors["smashed"]))
-        return answer(segment, caller, tensors, fields)
+        return answer(link, caller, tensors, fields)
 
     quiet = StringIO()
     with (
-        patch.object(ServerSegment, "answer", counted),
+        patch.object(ServerLink, "answer", counted),
         redirect_stdout(quiet),
         redirect_stderr(quiet),
     ):

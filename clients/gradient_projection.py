@@ -24,7 +24,7 @@ from split_unlearning.unlearning.gradient_projection.methods import (
     ProjectionMethod,
 )
 from split_unlearning.unlearning.gradient_projection.one_shot import step_along
-from split_unlearning.unlearning.gradient_projection.recorder import Recorder
+from split_unlearning.unlearning.gradient_projection.recorder import StepRecorder
 from split_unlearning.unlearning.gradient_projection.rewriting import Rewriting, leave_out
 from split_unlearning.unlearning.gradient_projection.rounding import nearest
 from split_unlearning.unlearning.gradient_projection.sequential import (
@@ -42,7 +42,7 @@ class GradientProjectionClient(VanillaClient):
     """Caches the gradients of its own steps, with the ids of their samples, and projects them."""
 
     _cache: GradientCache | None = None
-    _recorder: Recorder | None = None
+    _recorder: StepRecorder | None = None
 
     # Learning.
 
@@ -66,7 +66,7 @@ class GradientProjectionClient(VanillaClient):
         if "cache-run" in message.fields:
             self._cache = self._opened(message)
             first, stage = message.integer("first-step"), message.integer("cache-stage")
-            self._recorder = Recorder(self._cache, segment, optimiser, first, stage=stage)
+            self._recorder = StepRecorder(self._cache, segment, optimiser, first, stage=stage)
         for group in optimiser.param_groups:
             group["lr"] *= float(message.fields.get("rate", 1.0))
         return optimiser

@@ -25,8 +25,8 @@ from split_unlearning.simulations.data.selection import Selection
 from split_unlearning.simulations.data.text import Tokens
 from split_unlearning.simulations.keys import TOO_LARGE, Keys
 from split_unlearning.strategies.base import SplitStrategy
-from split_unlearning.strategies.gradient_noise import GradientNoise
 from split_unlearning.strategies.registry import carrying_out
+from split_unlearning.strategies.server.gradient_noise import GradientNoise
 from split_unlearning.transport.floats import FloatCodec
 from split_unlearning.unlearning.methods import (
     METHODS,

@@ -14,8 +14,8 @@ from split_unlearning.models.bert import is_hub_name
 from split_unlearning.simulations.data.distributions.flwr_datasets import LIBRARY
 from split_unlearning.simulations.data.distributions.labels import DISTRIBUTIONS
 from split_unlearning.simulations.data.distributions.tasks import DIFFERENT_TASKS
-from split_unlearning.strategies.gradient_noise import GRADIENT_NOISES
-from split_unlearning.strategies.precision import PRECISIONS
+from split_unlearning.strategies.server.gradient_noise import GRADIENT_NOISES
+from split_unlearning.strategies.server.precision import PRECISIONS
 from split_unlearning.transport.floats import FLOAT_CODECS
 from split_unlearning.unlearning.gradient_projection.codec import CODECS
 from split_unlearning.unlearning.gradient_projection.one_shot import VARIANTS, WEIGHTINGS

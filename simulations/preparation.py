@@ -24,7 +24,7 @@ from split_unlearning.simulations.data.distributions.plan import Plan
 from split_unlearning.simulations.data.distributions.tasks import DIFFERENT_TASKS, plan_of_tasks
 from split_unlearning.simulations.data.loading import load_all
 from split_unlearning.simulations.pretrained import check_tokens_known
-from split_unlearning.strategies.precision import Precision, check_computes
+from split_unlearning.strategies.server.precision import Precision, check_computes
 from split_unlearning.unlearning.exactness import Ids, visits
 from split_unlearning.unlearning.request import Request
 from split_unlearning.unlearning.slices import dealt

@@ -25,9 +25,11 @@ from split_unlearning.simulations.session.session import Session, needed_for
 from split_unlearning.simulations.session.verification import render_certificate, verify
 from split_unlearning.simulations.state.agenda import dropped, first_events, tasks_of
 from split_unlearning.simulations.state.state_dir import StateDir, held
-from split_unlearning.strategies.placement import place, release
-from split_unlearning.strategies.precision import Precision
-from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.strategies.server.kept_state import KeptState
+from split_unlearning.strategies.server.placement import place, release
+from split_unlearning.strategies.server.precision import Precision
+from split_unlearning.strategies.server.segment import ServerSegment
+from split_unlearning.strategies.server.setting import SegmentSetting
 from split_unlearning.transport.ledger import Ledger
 from split_unlearning.unlearning.journal import Journal
 
@@ -142,21 +144,21 @@ def _placed(
 ) -> Iterator[ServerSegment]:
     """Make the server segment, and end it; its process waits for the next if there will be more."""
     config = prepared.config
-    server = place(
-        config.server_num_cpus,
-        config.server_num_gpus,
+    protocol = config.protocol()
+    setting = SegmentSetting(
         model=config.cut_model(),
         input_shape=prepared.dataset.input_shape,
         num_labels=prepared.dataset.num_classes,
         training=config.training(),
-        part=config.protocol().server_part,
+        part=protocol.server_part,
         gradient_noise=config.noise(),
         precision=cast(Precision, config.precision),
     )
+    server = place(config.server_num_cpus, config.server_num_gpus, setting, protocol.server_parts)
     try:
         if state is not None:
             # Apart from its start: it reads all that is kept, and may find it damaged.
-            server.take_up(str(state.server))
+            server.call(KeptState.open, str(state.server))
         yield server
     finally:
         release(server, more)

@@ -19,6 +19,11 @@ from split_unlearning.models.network import Network
 from split_unlearning.models.training import TrainingSettings, train_batch
 from split_unlearning.strategies.base import SplitStrategy, StrategySetting
 from split_unlearning.strategies.script import Question, Reply, Script
+from split_unlearning.strategies.server.link import ServerLink
+from split_unlearning.strategies.server.model import ServerModel
+from split_unlearning.strategies.server.part import Parts, ServerPart, frame
+from split_unlearning.strategies.server.scoring import Scoring
+from split_unlearning.strategies.server.shards import Shards
 from split_unlearning.strategies.splitfed import SplitFed
 from split_unlearning.strategies.splitwiper import SplitWiper
 from split_unlearning.strategies.ushaped import UShaped
@@ -50,11 +55,17 @@ __all__ = [
     "Network",
     "Objective",
     "Option",
+    "Parts",
     "Question",
     "Reply",
     "Request",
     "Retrain",
+    "Scoring",
     "Script",
+    "ServerLink",
+    "ServerModel",
+    "ServerPart",
+    "Shards",
     "SplitClient",
     "SplitFed",
     "SplitStrategy",
@@ -76,6 +87,7 @@ __all__ = [
     "batches",
     "connect",
     "derive_seed",
+    "frame",
     "order",
     "refuse",
     "train_batch",

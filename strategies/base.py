@@ -22,8 +22,10 @@ from split_unlearning.models.training import TrainingSettings
 from split_unlearning.strategies.heard import Heard
 from split_unlearning.strategies.script import Question, Reply, Script
 from split_unlearning.strategies.scripted import ScriptedStrategy
-from split_unlearning.strategies.server_scoring import Scored
-from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.strategies.server.part import ServerPart
+from split_unlearning.strategies.server.scoring import Scored, Scoring
+from split_unlearning.strategies.server.segment import ServerSegment
+from split_unlearning.strategies.server.shards import Shards
 from split_unlearning.transport.floats import unpack_arrays
 from split_unlearning.transport.message import Array, Message
 from split_unlearning.unlearning.methods import Retrain, UnlearningMethod
@@ -95,13 +97,15 @@ class SplitStrategy(ScriptedStrategy):
     ``package.module:Class``, a subclass of ``clients.base.SplitClient``. In `methods` it names the
     kinds of unlearning method that it can carry out, in `uses` the run-config keys that only some
     strategies read and it does, in `own_options` settings of its own (their values are `options`),
-    in `server_part` what of the network the server holds; whether its clients count their test
-    samples label by label for everybody to see is `counts_by_label`, and whether all of them train
-    one client segment, or copies that are averaged, `one_client_segment`.
+    in `server_part` what of the network the server holds, in `server_parts` the classes of parts
+    that it brings to the server segment (`strategies.server.part`); whether its clients count their
+    test samples label by label for everybody to see is `counts_by_label`, and whether all of them
+    train one client segment, or copies that are averaged, `one_client_segment`.
     """
 
     client: ClassVar[str]
     server_part: ClassVar[Part] = "server"
+    server_parts: ClassVar[tuple[type[ServerPart], ...]] = ()
     methods: ClassVar[tuple[type[UnlearningMethod], ...]] = (Retrain,)
     uses: ClassVar[frozenset[str]] = frozenset()
     own_options: ClassVar[Mapping[str, Option]] = {}
@@ -237,16 +241,14 @@ class SplitStrategy(ScriptedStrategy):
     def _receive(self, replies: list[Reply]) -> None:
         """Hand one chunk of each client to the server segment."""
         for reply in replies:
-            message = reply.message
-            chunk, tensors = message.integer("chunk"), unpack_arrays(message.tensors)
+            message, tensors = reply.message, unpack_arrays(reply.message.tensors)
+            client, chunk, smashed = reply.client, message.integer("chunk"), tensors["smashed"]
             if message.fields["upload"] == "train":
-                self.server.cache(
-                    reply.client, chunk, tensors["smashed"], tensors["labels"], tensors["ids"]
-                )
-            elif message.fields["upload"] == "audit":
-                self.server.cache_audit(reply.client, chunk, tensors["smashed"])
+                labels, ids = tensors["labels"], tensors["ids"]
+                self.server.call(Shards.add, client, chunk, smashed, labels, ids)
             else:
-                self.server.cache_test(reply.client, chunk, tensors["smashed"])
+                split: Scored = "audit" if message.fields["upload"] == "audit" else "test"
+                self.server.call(Scoring.add, split, client, chunk, smashed)
 
     def score(self, present: Sequence[int] | None = None) -> Script:
         """Measure accuracy on each client's own test split, with Concat(F^k, F^s).
@@ -327,7 +329,7 @@ class SplitStrategy(ScriptedStrategy):
 
     def predictions_for(self, client: int) -> dict[str, Array]:
         """Return what a client scores: the label that the server predicts for each test sample."""
-        return {"predictions": self.server.predict(client)}
+        return {"predictions": self.server.call(Scoring.predict, client)}
 
     def outputs_for(self, client: int, split: Scored) -> dict[str, Array]:
         """Return what a client makes probabilities of real labels of, for samples of its own.
@@ -346,4 +348,4 @@ class SplitStrategy(ScriptedStrategy):
         dict of str to array
             Each of one row a sample; by default those probabilities.
         """
-        return {"probabilities": self.server.probabilities(client, split)}
+        return {"probabilities": self.server.call(Scoring.probabilities, client, split)}

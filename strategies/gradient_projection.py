@@ -9,12 +9,13 @@ import numpy as np
 
 from split_unlearning.strategies.base import StrategySetting
 from split_unlearning.strategies.script import Question, Script
+from split_unlearning.strategies.server.gradient_projection import GradientCaches
+from split_unlearning.strategies.server.link import ServerLink
+from split_unlearning.strategies.server.model import ServerModel
 from split_unlearning.strategies.vanilla import Vanilla
 from split_unlearning.transport.message import Array, Message, Scalar
 from split_unlearning.unlearning.gradient_projection.methods import (
-    GradientProjection as SequentialMethod,
-)
-from split_unlearning.unlearning.gradient_projection.methods import (
+    GradientProjection,
     PaperProjection,
     ProjectionMethod,
 )
@@ -24,7 +25,7 @@ from split_unlearning.unlearning.request import Request
 from split_unlearning.unlearning.stages import NO_REQUEST, Stage, learning
 
 
-class GradientProjection(Vanilla):
+class CachingVanilla(Vanilla):
     """Vanilla split learning with a cache of gradients on each side of the cut.
 
     The server caches the gradients of its own steps, each client those of its own, and none leaves
@@ -47,6 +48,7 @@ class GradientProjection(Vanilla):
 
     client = "split_unlearning.clients.gradient_projection:GradientProjectionClient"
     methods = (Retrain, ProjectionMethod)
+    server_parts = (GradientCaches,)
     uses = frozenset({"client-sync"})
 
     def __init__(self, setting: StrategySetting) -> None:
@@ -59,24 +61,24 @@ class GradientProjection(Vanilla):
     def learn(self) -> Script:
         """Train as vanilla does; cache every gradient if that is how to forget."""
         yield from self.start()
-        self.server.initialise()
+        self.server.call(ServerModel.initialise)
         stage = learning(self.training.server_epochs)
         if not isinstance(self.method, ProjectionMethod):
             yield from self.train(stage, self.clients)
             return
-        self._run = self.server.record_gradients(
-            self.method.codec, self.method.every, self._lasting
+        self._run = self.server.call(
+            GradientCaches.record, self.method.codec, self.method.every, self._lasting
         )
         self._first, self._stage = 0, 0
         yield from self.train(stage, self.clients)
-        self.server.keep_learned(self._lasting)
+        self.server.call(GradientCaches.learned, self._lasting)
 
     @property
     def _lasting(self) -> bool:
         """Whether what is forgotten is committed to a folder, for later requests to go on from."""
         return "attempt" in self.addressing
 
-    def told(self, stage: Stage, progress: float) -> dict[str, Scalar]:
+    def turn_fields(self, stage: Stage, progress: float) -> dict[str, Scalar]:
         """Tell a turn of learning where its steps stand, and one of fine-tuning its step size."""
         if not isinstance(self.method, ProjectionMethod):
             return {}
@@ -89,7 +91,7 @@ class GradientProjection(Vanilla):
         if stage.name == learning(1).name:
             return cached
         rate = 1 - (1 - self.method.final_rate) * progress
-        self.server.scale_rate(rate)
+        self.server.call(GradientCaches.scale_rate, rate)
         return {"rate": rate, **(cached if self._lasting else {})}
 
     def unlearn(self, requests: Mapping[int, Request]) -> Script:
@@ -107,7 +109,7 @@ class GradientProjection(Vanilla):
             steps, counts = (reply.message.tensors[name] for name in ("steps", "counts"))
             self._touched[reply.client] = dict(zip(steps.tolist(), counts.tolist(), strict=True))
         self.approximations = self._approximations(self.method)
-        if isinstance(self.method, SequentialMethod):
+        if isinstance(self.method, GradientProjection):
             forgotten = self._forgotten_steps()
             asking = [client for client in self.clients if self._touched.get(client)]
             parts = self._parts(self.method, asking, min(forgotten))
@@ -123,12 +125,12 @@ class GradientProjection(Vanilla):
 
         What the authors' form takes away is no part of a cache, and retraining has none.
         """
-        return isinstance(method, SequentialMethod)
+        return isinstance(method, GradientProjection)
 
     @classmethod
     def can_miss_clients(cls, method: UnlearningMethod) -> bool:
         """Say yes of the recursion: what it has not projected off can be left as it is."""
-        return isinstance(method, SequentialMethod)
+        return isinstance(method, GradientProjection)
 
     @classmethod
     def needed_to_drop(cls, clients: Sequence[int]) -> list[int]:
@@ -143,10 +145,10 @@ class GradientProjection(Vanilla):
         own, and nothing to be had where one is handed on, unless others' gradients stand for it.
         """
         method = self.method
-        assert isinstance(method, SequentialMethod)
+        assert isinstance(method, GradientProjection)
         self.clients = [client for client in self.clients if client not in clients]
         yield from self._take_up(method)
-        lost = self.server.steps_of(clients)
+        lost = self.server.call(GradientCaches.steps_of, clients)
         self.approximations = self._approximations(method)
         stand_ins: dict[int, tuple[float, float]] = {}
         if self.hands_on:
@@ -172,11 +174,11 @@ class GradientProjection(Vanilla):
         """Round the lost steps to those of the clients that are there."""
         left = [
             step
-            for client, first, stop in self.server.gradient_turns()
+            for client, first, stop in self.server.call(GradientCaches.turns)
             for step in range(first, stop)
             if client in self.reachable and step % method.every == 0
         ]
-        moved = self.server.step_coefficients()
+        moved = self.server.call(GradientCaches.coefficients)
         amounts = {
             step: float(moved[step]) * samples / size for step, (samples, size) in lost.items()
         }
@@ -185,8 +187,10 @@ class GradientProjection(Vanilla):
     def _take_up(self, method: ProjectionMethod) -> Script:
         """Go on from what the run before left: the server's cache, and who was away then."""
         if not self._run:
-            self._run = self.server.reopen_gradients(method.codec, method.every, self._lasting)
-        if handed_on := self.server.client_segment():
+            self._run = self.server.call(
+                GradientCaches.reopen, method.codec, method.every, self._lasting
+            )
+        if handed_on := self.server.call(GradientCaches.client_segment):
             yield Question({one: Message("take", tensors=handed_on) for one in self.reachable})
 
     def _approximations(self, method: ProjectionMethod) -> list[str]:
@@ -207,7 +211,7 @@ class GradientProjection(Vanilla):
 
     def _project(
         self,
-        method: SequentialMethod,
+        method: GradientProjection,
         counts: Mapping[int, int],
         parts: Iterable[tuple[int, int, int]],
         stand_ins: Mapping[int, tuple[float, float]] = MappingProxyType({}),
@@ -225,9 +229,9 @@ class GradientProjection(Vanilla):
         stand_ins : mapping of int to (float, float), optional
             As of `SequentialProjection`, over the steps of all clients.
         """
-        self.server.begin_projection(counts, method.shares, method.beta, self._lasting)
-        link = self.server.open_link()
-        moved = self.server.step_coefficients()
+        self.server.call(GradientCaches.begin, counts, method.shares, method.beta, self._lasting)
+        link = self.server.call(ServerLink.open)
+        moved = self.server.call(GradientCaches.coefficients)
         removed: dict[str, Array] = {}
         # Where the part before ended: what it carries fades over steps that nobody goes through.
         left: dict[str, Scalar] = {}
@@ -252,8 +256,8 @@ class GradientProjection(Vanilla):
             else:
                 removed = replies[0].message.tensors
                 left = {"left-before": stop, "left-stage": replies[0].message.fields["stage"]}
-        self.server.finish_projection()
-        self.server.close_link()
+        self.server.call(GradientCaches.finish)
+        self.server.call(ServerLink.close)
         yield from self._apply(removed)
 
     def _train_on(
@@ -262,9 +266,9 @@ class GradientProjection(Vanilla):
         """Have everybody train on for a while, without what is forgotten."""
         stage = method.fine_tuning(self.training.server_epochs)
         yield self.ask(self.reachable, "begin", stage=stage.name)
-        self.server.begin(stage)
+        self.server.call(ServerModel.begin, stage)
         if self._lasting:
-            self._first, self._stage = self.server.record_on()
+            self._first, self._stage = self.server.call(GradientCaches.go_on)
             if self._stage > 1:
                 self.approximations.append(
                     "an earlier request had rewritten the gradient caches: what these samples gave "
@@ -272,8 +276,10 @@ class GradientProjection(Vanilla):
                 )
         yield from self.train(stage, self.reachable, about, asking)
         if self._lasting:
-            self.server.keep_learned(self._lasting)
-            self.server.keep_client_segment(self._carried if self._away else {})
+            self.server.call(GradientCaches.learned, self._lasting)
+            self.server.call(
+                GradientCaches.keep_client_segment, self._carried if self._away else {}
+            )
 
     def hand_out(self, carried: dict[str, Array]) -> Question:
         """Have every client that is there take over the segment that has travelled."""
@@ -281,11 +287,13 @@ class GradientProjection(Vanilla):
         return super().hand_out(carried)
 
     def _parts(
-        self, method: SequentialMethod, asking: Sequence[int], start: int
+        self, method: GradientProjection, asking: Sequence[int], start: int
     ) -> Iterator[tuple[int, int, int]]:
         """Yield who is asked for which of the steps: before the first touched one none."""
         # Of a client that was dropped nobody has a gradient, and one that is away is not asked.
-        turns = [turn for turn in self.server.gradient_turns() if turn[0] in self.reachable]
+        turns = [
+            turn for turn in self.server.call(GradientCaches.turns) if turn[0] in self.reachable
+        ]
         stop = turns[-1][2]
         if self.hands_on and not method.local:
             yield from (turn for turn in turns if turn[2] > start)
@@ -299,7 +307,8 @@ class GradientProjection(Vanilla):
     def _take_step(self, method: PaperProjection) -> Script:
         """Move both sides at once, as the authors do."""
         steps = list(self._forgotten_steps())
-        self.server.take_projected_step(
+        self.server.call(
+            GradientCaches.take_step,
             steps,
             method.variant,
             method.weighting,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from split_unlearning.foundations.registry import Registry
 from split_unlearning.strategies.base import SplitStrategy
-from split_unlearning.unlearning.gradient_projection.methods import ProjectionMethod
 from split_unlearning.unlearning.methods import UnlearningMethod, declares_wrongly
 
 
@@ -31,7 +30,7 @@ STRATEGIES: Registry[type[SplitStrategy]] = Registry(
     "strategy", group="split_unlearning.strategies", check=_complaint
 )
 STRATEGIES.register(
-    "gradient-projection", "split_unlearning.strategies.gradient_projection:GradientProjection"
+    "gradient-projection", "split_unlearning.strategies.gradient_projection:CachingVanilla"
 )
 STRATEGIES.register("splitfed", "split_unlearning.strategies.splitfed:SplitFed")
 STRATEGIES.register("splitwiper", "split_unlearning.strategies.splitwiper:SplitWiper")
@@ -41,15 +40,11 @@ STRATEGIES.register("vanilla", "split_unlearning.strategies.vanilla:Vanilla")
 
 
 def carrying_out(name: str, method: type[UnlearningMethod]) -> type[SplitStrategy]:
-    """Return what a strategy's name stands for where it is to forget by a method.
-
-    Vanilla forgets from gradients as `GradientProjection` does, which learns the same bits.
+    """Return the strategy that carries a name out where it is to forget by a method.
 
     Raises
     ------
     UserError
         As `Registry.get`.
     """
-    if name == "vanilla" and issubclass(method, ProjectionMethod):
-        return STRATEGIES.get("gradient-projection")
-    return STRATEGIES.get(name)
+    return STRATEGIES.get(method.carried_out_by.get(name, name))

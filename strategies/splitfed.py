@@ -9,6 +9,8 @@ import torch
 
 from split_unlearning.models.averaging import weighted_average
 from split_unlearning.strategies.script import Question, Reply, Script
+from split_unlearning.strategies.server.link import ServerLink
+from split_unlearning.strategies.server.model import ServerModel
 from split_unlearning.strategies.vanilla import Vanilla
 from split_unlearning.transport.message import Array, Message, Scalar
 from split_unlearning.unlearning.stages import NO_REQUEST, Stage
@@ -42,16 +44,18 @@ class SplitFed(Vanilla):
         asking: Collection[int] = (),
     ) -> Script:
         """Run a stage's epochs as rounds; each client trains for one epoch a round."""
-        link = self.server.open_link()
+        link = self.server.call(ServerLink.open)
         mean: dict[str, Array] = {}
         fixed: dict[str, Scalar] = {"stage": stage.name, "about": about, "hand-on": "segment"}
         for epoch in range(stage.epochs):
             self.progress(f"{stage.name}: round {epoch + 1} of {stage.epochs}")
             turn = Message("train", {"epoch": epoch, **fixed, **link}, mean)
             if self.setting.splitfed_version == 1:
-                self.server.branch(clients, epoch)
+                self.server.call(ServerModel.branch, clients, epoch)
                 replies = yield Question(dict.fromkeys(clients, turn))
-                self.server.merge({reply.client: _weight(reply) for reply in replies})
+                self.server.call(
+                    ServerModel.merge, {reply.client: _weight(reply) for reply in replies}
+                )
             else:
                 replies = []
                 for client in self.turns(stage, epoch, clients):
@@ -59,8 +63,8 @@ class SplitFed(Vanilla):
             mean = _mean(sorted(replies, key=lambda reply: reply.client))
             yield from self.end_epoch(partial(self.hand_out, mean))
         yield self.hand_out(mean)
-        self.server.close_link()
-        self.server.end()
+        self.server.call(ServerLink.close)
+        self.server.call(ServerModel.end)
 
 
 def _weight(reply: Reply) -> int:

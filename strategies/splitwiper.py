@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from split_unlearning.strategies.base import SplitStrategy, StrategySetting
 from split_unlearning.strategies.script import Script
+from split_unlearning.strategies.server.model import ServerModel
+from split_unlearning.strategies.server.shards import Shards
 from split_unlearning.unlearning.methods import NoUnlearning, Retrain, StagedMethod
 from split_unlearning.unlearning.request import Request
 from split_unlearning.unlearning.slices import dealt, epochs_of, first_touched, step_of
@@ -50,7 +52,7 @@ class SplitWiper(SplitStrategy):
     def drop(self, clients: Collection[int]) -> Script:
         """Remove whole shards; whose they were need not be there."""
         for client in clients:
-            self.server.drop_shard(client)
+            self.server.call(Shards.drop, client)
         yield from self.redo_for(clients)
 
     @classmethod
@@ -74,17 +76,17 @@ class SplitWiper(SplitStrategy):
     def train_server(self, first: int) -> Script:
         """Train the server segment on the cache, from a slice on; from the first, afresh."""
         if first == 0:
-            self.server.initialise()
+            self.server.call(ServerModel.initialise)
         else:
-            self.server.restore_checkpoint(first - 1)
+            self.server.call(ServerModel.restore_checkpoint, first - 1)
         epochs = epochs_of([*map(len, self.slices)], self.training.server_epochs)
         for number in range(first, len(self.slices)):
             clients = [client for held in self.slices[: number + 1] for client in held]
             step = step_of(learning(epochs[number]), number, len(self.slices))
-            self.server.begin(step)
+            self.server.call(ServerModel.begin, step)
             for epoch in range(step.epochs):
                 self.progress(f"server, {step.name}: epoch {epoch + 1} of {step.epochs}")
-                self.server.train_on_cache(epoch, clients)
+                self.server.call(Shards.train, epoch, clients)
                 yield from self.end_epoch()
             if number + 1 < len(self.slices):
-                self.server.keep_checkpoint(number)
+                self.server.call(ServerModel.keep_checkpoint, number)

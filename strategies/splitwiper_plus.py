@@ -9,7 +9,8 @@ import numpy as np
 from split_unlearning.strategies.base import StrategySetting
 from split_unlearning.strategies.label_consensus import agree_on_labels
 from split_unlearning.strategies.script import Script
-from split_unlearning.strategies.server_scoring import Scored
+from split_unlearning.strategies.server.model import ServerModel
+from split_unlearning.strategies.server.scoring import Scored, Scoring
 from split_unlearning.strategies.splitwiper import SplitWiper
 from split_unlearning.transport.message import Array
 from split_unlearning.unlearning.exactness import Ids
@@ -50,7 +51,7 @@ class SplitWiperPlus(SplitWiper):
     def learn(self) -> Script:
         """Agree on labels (Algorithm 3), then as SplitWiper (Algorithm 1, under Algorithm 4)."""
         masked_labels = yield from agree_on_labels(self.clients, self.setting.consensus_rounds)
-        self.server.expect_labels(masked_labels)
+        self.server.call(ServerModel.expect_labels, masked_labels)
         yield from super().learn()
 
     def score(self, present: Sequence[int] | None = None) -> Script:
@@ -63,8 +64,8 @@ class SplitWiperPlus(SplitWiper):
 
     def predictions_for(self, client: int) -> dict[str, Array]:
         """Return how probable each masked label is for each test sample."""
-        return {"probabilities": self.server.probabilities(client)}
+        return {"probabilities": self.server.call(Scoring.probabilities, client)}
 
     def outputs_for(self, client: int, split: Scored) -> dict[str, Array]:
         """Return how probable each masked label is, as `predictions_for`."""
-        return {"probabilities": self.server.probabilities(client, split)}
+        return {"probabilities": self.server.call(Scoring.probabilities, client, split)}

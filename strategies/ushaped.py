@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from split_unlearning.strategies.server_scoring import Scored
+from split_unlearning.strategies.server.scoring import Scored, Scoring
 from split_unlearning.strategies.vanilla import Vanilla
 from split_unlearning.transport.floats import pack_arrays
 from split_unlearning.transport.message import Array
@@ -22,11 +22,11 @@ class UShaped(Vanilla):
 
     def predictions_for(self, client: int) -> dict[str, Array]:
         """Return the features that leave the trunk; the client's head makes labels of them."""
-        return self._packed(self.server.outputs(client))
+        return self._packed(self.server.call(Scoring.outputs, client))
 
     def outputs_for(self, client: int, split: Scored) -> dict[str, Array]:
         """Return the features that leave the trunk, as `predictions_for`."""
-        return self._packed(self.server.outputs(client, split))
+        return self._packed(self.server.call(Scoring.outputs, client, split))
 
     def _packed(self, features: Array) -> dict[str, Array]:
         return pack_arrays({"features": features}, self.training.codec)

@@ -11,6 +11,8 @@ import numpy as np
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.strategies.base import SplitStrategy
 from split_unlearning.strategies.script import Question, Script
+from split_unlearning.strategies.server.link import ServerLink
+from split_unlearning.strategies.server.model import ServerModel
 from split_unlearning.transport.message import Array, Message, Scalar
 from split_unlearning.unlearning.methods import Retrain, StagedMethod, UnlearningMethod
 from split_unlearning.unlearning.request import Request
@@ -33,7 +35,7 @@ class Vanilla(SplitStrategy):
     clients tell labels by randomised response, which protects them from the server. With
     ``gradient-noise`` the server perturbs the gradients that it returns: that is made for a party
     without labels on the other side of the cut, and there is none here
-    (`strategies.gradient_noise`).
+    (`strategies.server.gradient_noise`).
     """
 
     client = "split_unlearning.clients.vanilla:VanillaClient"
@@ -53,7 +55,7 @@ class Vanilla(SplitStrategy):
     def learn(self) -> Script:
         """Train for M epochs; within an epoch each client has one turn."""
         yield from self.start()
-        self.server.initialise()
+        self.server.call(ServerModel.initialise)
         yield from self.train(learning(self.training.server_epochs), self.clients)
 
     def unlearn(self, requests: Mapping[int, Request]) -> Script:
@@ -66,7 +68,7 @@ class Vanilla(SplitStrategy):
         for stage in self.method.stages():
             clients = list(requests) if stage.samples == "forgotten" else self.clients
             yield self.ask(clients, "begin", stage=stage.name)
-            self.server.begin(stage)
+            self.server.call(ServerModel.begin, stage)
             yield from self.train(stage, clients, about, list(requests))
 
     def start(self) -> Script:
@@ -114,7 +116,7 @@ class Vanilla(SplitStrategy):
         asking : collection of int
             Who holds them.
         """
-        link = self.server.open_link()
+        link = self.server.call(ServerLink.open)
         carried: dict[str, Array] = {}
         handed_on = "segment momentum" if self.hands_on else ""
         fixed: dict[str, Scalar] = {"stage": stage.name, "about": about, "hand-on": handed_on}
@@ -128,29 +130,29 @@ class Vanilla(SplitStrategy):
             self.progress(f"{stage.name}: epoch {epoch + 1} of {stage.epochs}")
             for place, client in enumerate(self.turns(stage, epoch, clients)):
                 progress = (epoch + (place + 0.5) / len(clients)) / stage.epochs
-                told = self.told(stage, progress)
-                turn = Message("train", {"epoch": epoch, **fixed, **told, **link}, carried)
+                fields = {"epoch": epoch, **fixed, **self.turn_fields(stage, progress), **link}
+                turn = Message("train", fields, carried)
                 replies = yield Question({client: turn}, optional=may_skip(client))
                 if not replies:
                     # Should it come after all, its frames must not mix with the next client's.
-                    self.server.close_link()
-                    link = self.server.open_link()
+                    self.server.call(ServerLink.close)
+                    link = self.server.call(ServerLink.open)
                 elif self.hands_on:
                     carried = replies[0].message.tensors
             hand_out = partial(self.hand_out, carried) if self.hands_on else None
             yield from self.end_epoch(hand_out)
         if self.hands_on:
             yield self.hand_out(carried)
-        self.server.close_link()
-        self.server.end()
+        self.server.call(ServerLink.close)
+        self.server.call(ServerModel.end)
 
     def hand_out(self, carried: dict[str, Array]) -> Question:
         """Have every client take over the segment that has travelled."""
         taken = {client: Message("take", tensors=carried) for client in self.reachable}
         return Question(taken, optional=self.setting.skip_absent)
 
-    def told(self, stage: Stage, progress: float) -> dict[str, Scalar]:
-        """Return what else a turn is told; `progress` is where in the stage its middle lies."""
+    def turn_fields(self, stage: Stage, progress: float) -> dict[str, Scalar]:
+        """Return further fields of a turn; `progress` is where in the stage its middle lies."""
         return {}
 
     def turns(self, stage: Stage, epoch: int, clients: Sequence[int]) -> list[int]:

@@ -22,6 +22,7 @@ from split_unlearning.simulations.data.dataset import Dataset
 from split_unlearning.simulations.data.distributions.plan import Plan
 from split_unlearning.simulations.server_app import carry_out
 from split_unlearning.simulations.session.session import Session
+from split_unlearning.strategies.server.model import ServerModel
 from split_unlearning.unlearning.tensor_store import TensorStore
 
 _INSTRUCTIONS = ("fitins.config", "evaluateins.config")
@@ -161,7 +162,7 @@ class LocalRun:
     def _run(self, session: Session) -> None:
         self.prepared, self.strategy = session.prepared, session.strategy
         self.result = session.run()
-        self.server_state = session.server.state()
+        self.server_state = session.server.call(ServerModel.state)
 
     @property
     def phases(self) -> list[dict[str, Any]]:

@@ -133,7 +133,7 @@ def test_ray_is_known_to_the_placement_of_the_server_segment_alone():
         for path in (ROOT / room).rglob("*.py")
         if "ray" in {name.partition(".")[0] for name in imports(path)}
     }
-    assert knowing == {"strategies/placement.py"}
+    assert knowing == {"strategies/server/placement.py"}
 
 
 def test_the_recorddict_compatibility_layer_is_known_to_one_module():

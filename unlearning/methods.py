@@ -84,12 +84,14 @@ class UnlearningMethod:
     do not, ``own_options`` settings of its own. ``outlives_run`` says whether a state-dir keeps all
     that it needs for a request that comes later, ``any_precision`` whether numbers may be
     rounded to less than float32, in the server segment's passes or where they cross the cut.
+    ``carried_out_by`` names, by strategy, another one that learns the same and can carry it out.
     """
 
     uses: ClassVar[frozenset[str]] = frozenset()
     outlives_run: ClassVar[bool] = True
     any_precision: ClassVar[bool] = True
     own_options: ClassVar[Mapping[str, Option]] = {}
+    carried_out_by: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, settings: UnlearningSettings) -> None:
         self.settings = settings

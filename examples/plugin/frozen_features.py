@@ -16,9 +16,9 @@ class FrozenFeatures(su.SplitStrategy):
     def learn(self, clients: list[int] | None = None) -> su.Script:
         """Have clients upload, by default all; train a fresh server segment on all that came."""
         yield from self.collect(self.ask(clients or self.clients, "draw"))
-        self.server.initialise()
+        self.server.call(su.ServerModel.initialise)
         for epoch in range(self.training.server_epochs):
-            self.server.train_on_cache(epoch)
+            self.server.call(su.Shards.train, epoch)
 
     def unlearn(self, requests: dict[int, su.Request]) -> su.Script:
         """Do so again, where only those that forget upload again."""

@@ -32,7 +32,7 @@ def check_client_pool(clients: int, client_cpus: int, client_gpus: float) -> Non
     if not (0 <= client_gpus <= 1 or (client_gpus > 1 and client_gpus % 1 == 0)):
         raise refuse("--client-gpus", client_gpus, "0 <= x <= 1, or a whole number of GPUs")
     if address := os.environ.get("RAY_ADDRESS"):
-        from split_unlearning.strategies.placement import nodes_at
+        from split_unlearning.strategies.server.placement import nodes_at
 
         check_fits(nodes_at(address), client_cpus, client_gpus, "a node of this cluster")
     else:

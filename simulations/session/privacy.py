@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from split_unlearning.evaluation.observed import Observed
 from split_unlearning.simulations.config import RunConfig
-from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.strategies.server.segment import ServerSegment
+from split_unlearning.strategies.server.shards import Shards
 
 _AUDITED = "who has outputs.safetensors: with audit=true clients gave the run labels and outputs"
 _SEED_IS_KNOWN = "whoever knows the run's seed, from which this simulation draws {}"
@@ -128,7 +129,7 @@ def attacked(
     # Clustering takes scikit-learn, whose import takes a second that only who attacks should wait.
     from split_unlearning.evaluation.label_matching import match_labels, strongest
 
-    received = server.received()
+    received = server.call(Shards.received)
     smashed = received["smashed"].astype(np.float32)
     labels = received["labels"].astype(np.int64)
     observed = Observed(

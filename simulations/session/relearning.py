@@ -9,6 +9,7 @@ import numpy as np
 from split_unlearning.evaluation.cohorts import forgotten_in
 from split_unlearning.evaluation.outputs import Outputs
 from split_unlearning.strategies.base import SplitStrategy
+from split_unlearning.strategies.server.scoring import Scoring
 
 
 def relearn_time(
@@ -49,5 +50,5 @@ def relearn_time(
         mine = after.where(after.is_train & (after.client == client))
         rows = np.flatnonzero(mine.forgotten_by == task)
         forgotten[client] = (rows, mine.labels[rows])
-    epochs = strategy.server.epochs_to_relearn(forgotten, wanted, most)
+    epochs = strategy.server.call(Scoring.epochs_to_relearn, forgotten, wanted, most)
     return {"epochs": epochs, "most": most, "accuracy": wanted}

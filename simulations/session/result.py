@@ -20,6 +20,10 @@ from split_unlearning.simulations.session.conversation import Conversation
 from split_unlearning.simulations.session.privacy import attacked, privacy_of
 from split_unlearning.simulations.state.agenda import Task
 from split_unlearning.strategies.base import SplitStrategy
+from split_unlearning.strategies.server.clock import Clock
+from split_unlearning.strategies.server.kept_state import KeptState
+from split_unlearning.strategies.server.link import ServerLink
+from split_unlearning.strategies.server.model import ServerModel
 from split_unlearning.strategies.splitwiper_plus import SplitWiperPlus
 from split_unlearning.transport.ledger import Account, Ledger, transmission_seconds
 from split_unlearning.transport.message import Message
@@ -79,12 +83,12 @@ class Recorder:
             this one.
         """
         strategy = self._strategy
-        self._ledger.merge(strategy.server.take_ledger())
+        self._ledger.merge(strategy.server.call(ServerLink.take_ledger))
         return {
             "ledger": [
                 [client, phase, asdict(account)] for client, phase, account in self._ledger.take()
             ],
-            "server_train_seconds": strategy.server.take_seconds(),
+            "server_train_seconds": strategy.server.call(Clock.take),
             "timing": {
                 "questions": {
                     action: asdict(asked)
@@ -139,7 +143,7 @@ class Recorder:
                 ],
                 "server": {
                     "train_seconds": cost["server_train_seconds"],
-                    "cache_bytes": strategy.server.cache_bytes(),
+                    "cache_bytes": strategy.server.call(KeptState.bytes_of_caches),
                 },
                 "timing": cost["timing"],
                 "absent": [
@@ -153,7 +157,7 @@ class Recorder:
                 "membership": None,
                 "relearn": relearn,
                 "digests": {
-                    "server": strategy.server.digest(),
+                    "server": strategy.server.call(ServerModel.digest),
                     "clients": {
                         str(client): digest
                         for client, digest in sorted(strategy.client_digests.items())
@@ -173,7 +177,9 @@ class Recorder:
             "config": config.as_mapping(),
             "clients": self._prepared.plan.num_clients,
             "environment": environment(
-                config, self._strategy.server.device_name(), self._strategy.client_devices
+                config,
+                self._strategy.server.call(ServerModel.device_name),
+                self._strategy.client_devices,
             ),
             "distribution": distribution(self._prepared),
             "setup": {"clients": self._setup},

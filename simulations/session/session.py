@@ -27,7 +27,9 @@ from split_unlearning.strategies.audit import audit
 from split_unlearning.strategies.base import SplitStrategy, StrategySetting
 from split_unlearning.strategies.heard import ClientFailureError
 from split_unlearning.strategies.script import Script
-from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.strategies.server.kept_state import KeptState
+from split_unlearning.strategies.server.model import ServerModel
+from split_unlearning.strategies.server.segment import ServerSegment
 from split_unlearning.transport.ledger import Ledger
 from split_unlearning.unlearning.journal import Journal
 
@@ -81,7 +83,7 @@ class Session:
     def _take_up(self, tasks: Sequence[Task]) -> None:
         """Go on from what was kept, if it is of one piece."""
         assert self._state is not None
-        check_belongs(tasks, self.server.attempt(), str(self._state.path))
+        check_belongs(tasks, self.server.call(KeptState.attempt), str(self._state.path))
         for task in tasks:
             if task.prepared is None:
                 continue
@@ -157,7 +159,7 @@ class Session:
         self._journal.append("started", task=task.number, attempt=attempt)
         strategy.groups = self._recorder.groups(task)
         if self._state:
-            server.stage(attempt)
+            server.call(KeptState.begin, attempt)
             strategy.addressing["attempt"] = attempt
             strategy.kept_by = kept_by(tasks_of(self._journal))
         self._conversation.hold(strategy, self._script(task), task.phase)
@@ -165,17 +167,17 @@ class Session:
             _check_left_out(strategy, task)
         cost = self._recorder.take_cost()
         if self._state:
-            server.seal()
+            server.call(KeptState.seal)
         return self._journal.append(
             "prepared",
             task=task.number,
             attempt=attempt,
             forgotten={client: _hashes(told) for client, told in strategy.heard.forgotten.items()},
             redone=strategy.redone,
-            digests={"server": server.digest(), "clients": strategy.client_digests},
+            digests={"server": server.call(ServerModel.digest), "clients": strategy.client_digests},
             changed=sorted(strategy.heard.answered),
             environment=environment(
-                self.prepared.config, server.device_name(), strategy.client_devices
+                self.prepared.config, server.call(ServerModel.device_name), strategy.client_devices
             ),
             cost=cost,
         )
@@ -193,7 +195,7 @@ class Session:
             return
         self.strategy.addressing.pop("attempt", None)
         self._conversation.hold(self.strategy, self.strategy.commit(changed, attempt), task.phase)
-        self.server.commit(attempt)
+        self.server.call(KeptState.commit, attempt)
 
 
 def make_strategy(

@@ -16,7 +16,8 @@ from split_unlearning.simulations.state.agenda import check_belongs, tasks_of
 from split_unlearning.simulations.state.state_dir import StateDir
 from split_unlearning.strategies.base import SplitStrategy
 from split_unlearning.strategies.script import Script
-from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.strategies.server.model import ServerModel
+from split_unlearning.strategies.server.segment import ServerSegment
 from split_unlearning.unlearning.certificate import fingerprint, sign
 from split_unlearning.unlearning.exactness import digest
 from split_unlearning.unlearning.state_folder import (
@@ -87,7 +88,7 @@ def verify(
         )
     conversation.hold(strategy, strategy.learn(), "learn")
     reference = {
-        "server": server.digest(),
+        "server": server.call(ServerModel.digest),
         "clients": {str(client): strategy.client_digests.get(client) for client in clients},
     }
     difference = first_difference(kept, reference)
@@ -103,7 +104,9 @@ def verify(
         "config": prepared.config.as_mapping(),
         "pretrained": state.pretrained,
         "clients": state.num_clients,
-        "environment": environment(prepared.config, server.device_name(), strategy.client_devices),
+        "environment": environment(
+            prepared.config, server.call(ServerModel.device_name), strategy.client_devices
+        ),
         "journal": state.journal.head,
     }
     with explained(state.key):

@@ -24,7 +24,7 @@ from split_unlearning.simulations.data.distributions.labels import DISTRIBUTIONS
 from split_unlearning.simulations.data.loading import load
 from split_unlearning.strategies.base import SplitStrategy
 from split_unlearning.strategies.registry import STRATEGIES
-from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.strategies.server.link import ServerLink
 from split_unlearning.unlearning.methods import METHODS, NoUnlearning, UnlearningMethod
 from tests.local_grid import LocalRun
 
@@ -99,10 +99,10 @@ class CellRun(LocalRun):
     def __init__(self, cell, folder, in_flight=1):
         self.cell = cell
         self.exchanges = {phase: Counter() for phase in ("learn", "unlearn", "evaluate")}
-        answer = ServerSegment.answer
+        answer = ServerLink.answer
 
-        def counted(segment, caller, tensors, fields):
-            reply = answer(segment, caller, tensors, fields)
+        def counted(link, caller, tensors, fields):
+            reply = answer(link, caller, tensors, fields)
             self.exchanges[caller.phase][caller.client] += 1
             return reply
 
@@ -119,7 +119,7 @@ class CellRun(LocalRun):
                 return parse(*arguments, **named)
 
         with (
-            patch.object(ServerSegment, "answer", counted),
+            patch.object(ServerLink, "answer", counted),
             patch.object(ast, "parse", one_at_a_time),
         ):
             super().__init__(cell.clients, in_flight, **settings)

@@ -19,6 +19,7 @@ from split_unlearning.foundations.errors import UserError
 from split_unlearning.simulations.config import fitting
 from split_unlearning.simulations.data.distributions.labels import DISTRIBUTIONS
 from split_unlearning.strategies.registry import STRATEGIES
+from split_unlearning.strategies.server.model import ServerModel
 from split_unlearning.strategies.splitwiper import SplitWiper
 from split_unlearning.strategies.vanilla import Vanilla
 from split_unlearning.unlearning.methods import METHODS, NoUnlearning, StagedMethod
@@ -213,7 +214,7 @@ class Lazy(Vanilla):
 
     def learn(self):
         yield from self.start()
-        self.server.initialise()
+        self.server.call(ServerModel.initialise)
 
 
 def test_a_strategy_that_learns_nothing_is_found(folder):

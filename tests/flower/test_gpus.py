@@ -8,7 +8,7 @@ from flwr.simulation.ray_transport.ray_actor import BasicActorPool
 
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.simulations.launching.client_pool import clients_of
-from split_unlearning.strategies.placement import place, release
+from split_unlearning.strategies.server.placement import place, release
 from tests.flower.test_placement import SEGMENT, start_cluster, wait_for_free
 
 pytestmark = pytest.mark.flower
@@ -57,7 +57,7 @@ def segment(pool):
     placed = []
 
     def make(share):
-        placed.append(place(0, share, **SEGMENT))
+        placed.append(place(0, share, SEGMENT))
         asked = placed[-1].actor.__ray_call__.remote(lambda _: os.environ["CUDA_VISIBLE_DEVICES"])
         return ray.get(asked)
 

@@ -11,19 +11,20 @@ from ray.cluster_utils import Cluster
 
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.models.training import TrainingSettings
-from split_unlearning.strategies.placement import ServerLostError, place, release
-from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.strategies.server.clock import Clock
+from split_unlearning.strategies.server.kept_state import KeptState
+from split_unlearning.strategies.server.link import ServerLink
+from split_unlearning.strategies.server.model import ServerModel
+from split_unlearning.strategies.server.placement import ServerLostError, place, release
+from split_unlearning.strategies.server.segment import LocalSegment
+from split_unlearning.strategies.server.setting import SegmentSetting
+from split_unlearning.strategies.server.shards import Shards
 from split_unlearning.transport.link import Endpoint
 from split_unlearning.transport.socket_link import connect
 
 pytestmark = pytest.mark.flower
 
-SEGMENT = {
-    "model": "cnn",
-    "input_shape": (1, 8, 8),
-    "num_labels": 10,
-    "training": TrainingSettings(seed=7),
-}
+SEGMENT = SegmentSetting("cnn", (1, 8, 8), 10, TrainingSettings(seed=7))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def segment(cluster):
     placed = []
 
     def make(num_cpus, num_gpus):
-        placed.append(place(num_cpus, num_gpus, **SEGMENT))
+        placed.append(place(num_cpus, num_gpus, SEGMENT))
         return placed[-1]
 
     yield make
@@ -85,7 +86,7 @@ def wait_for_free(cpus, gpus):
 def test_it_takes_nothing_by_default_and_computes_what_one_process_computes(segment):
     server = segment(0, 0)
     wait_for_free(cpus=2, gpus=2)
-    assert server.digest() == ServerSegment(**SEGMENT).digest()
+    assert server.call(ServerModel.digest) == LocalSegment(SEGMENT).call(ServerModel.digest)
 
 
 def test_it_takes_the_fraction_of_a_gpu_it_asks_for(segment):
@@ -110,31 +111,36 @@ def test_what_can_never_be_scheduled_is_refused_with_the_numbers(segment, wanted
 
 def test_its_link_serves_a_client_on_loopback_when_all_is_on_one_machine(segment):
     server = segment(0, 0)
-    endpoint = Endpoint.from_fields(server.open_link())
+    endpoint = Endpoint.from_fields(server.call(ServerLink.open))
     assert endpoint.target.startswith("127.0.0.1:")
     assert endpoint.certificate == ""
     batch = {"smashed": torch.ones(4, 8, 4, 4), "labels": torch.arange(4)}
     with connect(endpoint, client=3, phase="learn") as link:
         reply, _ = link.exchange(batch)
     assert reply["gradient"].shape == (4, 8, 4, 4)
-    ((client, phase, account),) = server.take_ledger()
+    ((client, phase, account),) = server.call(ServerLink.take_ledger)
     assert (client, phase, account.messages) == (3, "learn", 1)
-    assert server.take_seconds() > 0
+    assert server.call(Clock.take) > 0
 
 
 def test_what_the_segment_raises_arrives_as_it_was_raised(segment):
     server = segment(0, 0)
     with pytest.raises(ValueError, match=r"^client 3 sent chunk 1 after 0 chunks$"):
-        server.cache(
-            3, 1, np.ones((2, 8, 4, 4), np.float32), np.arange(2), np.arange(2, dtype=np.int64)
+        server.call(
+            Shards.add,
+            3,
+            1,
+            np.ones((2, 8, 4, 4), np.float32),
+            np.arange(2),
+            np.arange(2, dtype=np.int64),
         )
-    assert server.cache_bytes() == 0
+    assert server.call(KeptState.bytes_of_caches) == 0
 
 
 def ask_for_a_minute(server):
     """Ray ends a process soon, not at once: until then it answers."""
     for _ in range(600):
-        server.digest()
+        server.call(ServerModel.digest)
         time.sleep(0.1)
 
 

@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from split_unlearning.models.devices import device, moved
 from split_unlearning.models.split import smashed_shape
 from split_unlearning.models.training import TrainingSettings
-from split_unlearning.strategies.server_model import ServerModel
-from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.strategies.server.clock import Clock
+from split_unlearning.strategies.server.model import ServerModel
+from split_unlearning.strategies.server.segment import LocalSegment
+from split_unlearning.strategies.server.setting import SegmentSetting
+from split_unlearning.strategies.server.shards import Shards
 
 TRAINING = TrainingSettings(seed=5, batch_size=16, learning_rate=0.02, momentum=0.9)
 MODELS = {
@@ -24,12 +27,14 @@ MODELS = {
 def trained(model, on_gpu, precision="float32", epochs=2):
     """Train a server segment on a cache of 80 random samples, and on batches over its link."""
     shape = MODELS[model]
-    server = ServerSegment(model, shape, 10, TRAINING, on_gpu=on_gpu, precision=precision)
+    server = LocalSegment(
+        SegmentSetting(model, shape, 10, TRAINING, on_gpu=on_gpu, precision=precision)
+    )
     rng = np.random.default_rng(1)
     smashed = rng.normal(size=(80, *smashed_shape(model, shape, 10))).astype(np.float32)
-    server.cache(0, 0, smashed, rng.integers(0, 10, 80), np.arange(80))
+    server.call(Shards.add, 0, 0, smashed, rng.integers(0, 10, 80), np.arange(80))
     for epoch in range(epochs):
-        server.train_on_cache(epoch)
+        server.call(Shards.train, epoch)
     return server
 
 
@@ -39,9 +44,9 @@ def test_two_trainings_give_the_same_bits(gpu, model, precision):
     if model == "bert":
         pytest.importorskip("transformers")
     one, other = (trained(model, True, precision) for _ in range(2))
-    assert one.device_name() == gpu
-    assert one.digest() == other.digest()
-    assert one.take_seconds() > 0
+    assert one.call(ServerModel.device_name) == gpu
+    assert one.call(ServerModel.digest) == other.call(ServerModel.digest)
+    assert one.call(Clock.take) > 0
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -58,10 +63,8 @@ def test_in_float32_it_computes_what_a_cpu_does(model):
     }
     cuts = []
     for on_gpu in (True, False):
-        server = ServerModel(
-            "server", model, MODELS[model], 10, TRAINING, device(on_gpu), precision="float32"
-        )
-        cuts.append(server.step(0, batch)["gradient"].cpu())
+        server = LocalSegment(SegmentSetting(model, MODELS[model], 10, TRAINING, on_gpu=on_gpu))
+        cuts.append(server.call(ServerModel.batch, 0, batch)["gradient"].cpu())
     # Many steps would say nothing: a training of few samples forgets its last bits quickly.
     assert (cuts[0] - cuts[1]).norm() <= 1e-3 * cuts[1].norm()
 

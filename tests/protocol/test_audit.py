@@ -16,6 +16,7 @@ from split_unlearning.models.split import segment_with
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.session.audit import outputs_of
 from split_unlearning.strategies.heard import ClientFailureError
+from split_unlearning.strategies.server.scoring import Scoring
 from split_unlearning.strategies.splitwiper import SplitWiper
 from tests.local_grid import LocalRun, client_of
 from tests.refusals import refusal
@@ -163,7 +164,7 @@ class OwnWay(SplitWiper):
     """Predicts in a way of its own."""
 
     def predictions_for(self, client):
-        return {"predictions": self.server.predict(client)}
+        return {"predictions": self.server.call(Scoring.predict, client)}
 
 
 class OwnClient(SplitWiperClient):

@@ -16,9 +16,9 @@ from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.data.distributions.plan import Plan
 from split_unlearning.simulations.data.loading import load
 from split_unlearning.simulations.preparation import deal, prepare
-from split_unlearning.strategies.gradient_projection import GradientProjection
+from split_unlearning.strategies.gradient_projection import CachingVanilla
 from split_unlearning.strategies.heard import ClientFailureError
-from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.strategies.server.link import ServerLink
 from split_unlearning.unlearning.exactness import batches, order
 from split_unlearning.unlearning.stages import learning
 from tests.local_grid import LocalRun, dealt
@@ -66,7 +66,7 @@ def test_learning_is_vanillas_bit_for_bit_and_nothing_is_cached_for_retraining(c
 def test_vanilla_forgets_from_gradients_as_the_strategy_of_that_name_does(method):
     settings = {**method, "forget": "class:2", "client_sync": "handoff"}
     vanilla = LocalRun(3, **{**settings, "strategy": "vanilla"})
-    assert type(vanilla.strategy) is GradientProjection
+    assert type(vanilla.strategy) is CachingVanilla
     assert vanilla.result["strategy"] == "vanilla"
     assert vanilla.digests == LocalRun(3, **settings).digests
 
@@ -234,9 +234,8 @@ def test_who_is_asked(some_of_two_clients):
 def test_whole_shares_need_no_forgotten_sample(client_part):
     settings = {"shares": "whole", "client_part": client_part, "client_sync": "handoff"}
     forget = "samples:0.2@class:3"
-    with patch.object(
-        ServerSegment, "answer", autospec=True, side_effect=ServerSegment.answer
-    ) as heard:
+    answer = ServerLink.answer
+    with patch.object(ServerLink, "answer", autospec=True, side_effect=answer) as heard:
         run = LocalRun(3, **D, **settings, forget=forget)
     assert not any("step" in call.args[3] for call in heard.call_args_list)
     (said,) = (phase["approximations"] for phase in run.phases[1:])
@@ -289,13 +288,13 @@ def test_batch_norm_is_refused_before_anything_starts(tmp_path):
 
 
 def test_a_cache_of_another_run_is_refused():
-    told = GradientProjection.told
+    fields_of = CachingVanilla.turn_fields
 
     def wrong(strategy, stage, progress):
-        return {**told(strategy, stage, progress), "cache-run": "another"}
+        return {**fields_of(strategy, stage, progress), "cache-run": "another"}
 
     with (
-        patch.object(GradientProjection, "told", wrong),
+        patch.object(CachingVanilla, "turn_fields", wrong),
         pytest.raises(ClientFailureError, match=r"cache is of another run \('another', not "),
     ):
         LocalRun(3, **D, forget="class:2")

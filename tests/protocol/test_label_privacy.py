@@ -15,8 +15,8 @@ from split_unlearning.clients.vanilla import VanillaClient
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.models.split import build_segment
 from split_unlearning.simulations.data.distributions.plan import Plan
-from split_unlearning.strategies.gradient_noise import GradientNoise
-from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.strategies.server.gradient_noise import GradientNoise
+from split_unlearning.strategies.server.link import ServerLink
 from split_unlearning.unlearning.exactness import order
 from tests.local_grid import LocalRun, dealt
 from tests.protocol.test_vanilla import same_bits
@@ -32,14 +32,14 @@ class Watched(LocalRun):
 
     def __init__(self, clients, **settings):
         self.frames = defaultdict(list)
-        answer = ServerSegment.answer
+        answer = ServerLink.answer
 
-        def seen(segment, caller, tensors, fields):
-            reply = answer(segment, caller, tensors, fields)
+        def seen(link, caller, tensors, fields):
+            reply = answer(link, caller, tensors, fields)
             self.frames[caller.phase].append((caller.client, tensors, reply[0]))
             return reply
 
-        with patch.object(ServerSegment, "answer", seen):
+        with patch.object(ServerLink, "answer", seen):
             super().__init__(clients, **{**SHORT, **settings})
 
     def labels(self, phase):

@@ -1,5 +1,6 @@
 """SISA's slices, on the client and on the server: less to redo, and still exact."""
 
+from functools import wraps
 from unittest.mock import patch
 
 import numpy as np
@@ -11,7 +12,7 @@ from split_unlearning.clients import alone
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.simulations.data.distributions.plan import Plan
-from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.strategies.server.shards import Shards
 from split_unlearning.strategies.splitwiper import SplitWiper
 from split_unlearning.unlearning.slices import slice_of
 from tests.local_grid import LocalRun, dealt
@@ -74,8 +75,9 @@ def visits(**chosen):
     def alone_counted(client, segment, head, stage, *arguments, holding=None):
         counts["client"][-1] += stage.epochs * len(holding.ids)
 
-    def on_cache_counted(server, epoch, clients=None):
-        counts["server"][-1] += len(server._cache.samples(clients))
+    @wraps(Shards.train)
+    def on_shards_counted(shards, epoch, clients=None):
+        counts["server"][-1] += len(shards._cache.samples(clients))
 
     def next_phase(strategy, requests):
         for each in counts.values():
@@ -84,7 +86,7 @@ def visits(**chosen):
 
     with (
         patch.object(alone, "train_alone", alone_counted),
-        patch.object(ServerSegment, "train_on_cache", on_cache_counted),
+        patch.object(Shards, "train", on_shards_counted),
         patch.object(SplitWiper, "unlearn", next_phase),
     ):
         run = LocalRun(5, distribution="iid", **chosen)

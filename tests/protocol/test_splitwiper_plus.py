@@ -1,6 +1,7 @@
 """SplitWiper+: what crosses the wire, what follows from it, and what is refused."""
 
 import json
+from functools import wraps
 from itertools import pairwise
 from unittest.mock import patch
 
@@ -22,7 +23,7 @@ from split_unlearning.models.split import build_segment, segment_with
 from split_unlearning.simulations.client_app import ContextStore
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.strategies.heard import ClientFailureError
-from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.strategies.server.shards import Shards
 from split_unlearning.unlearning.activation_cache import epoch_order
 from split_unlearning.unlearning.exactness import batches, digest
 from split_unlearning.unlearning.tensor_store import TensorStore
@@ -60,13 +61,14 @@ class Cached:
 
     def __init__(self):
         self.chunks = []
-        cache = ServerSegment.cache
+        add = Shards.add
 
-        def noted(segment, client, chunk, smashed, labels, ids):
+        @wraps(add)
+        def noted(shards, client, chunk, smashed, labels, ids):
             self.chunks.append((client, smashed.copy(), labels.copy(), ids.copy()))
-            return cache(segment, client, chunk, smashed, labels, ids)
+            return add(shards, client, chunk, smashed, labels, ids)
 
-        self.patch = patch.object(ServerSegment, "cache", noted)
+        self.patch = patch.object(Shards, "add", noted)
 
 
 def cached_run(**settings):

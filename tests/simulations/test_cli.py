@@ -143,7 +143,9 @@ def test_a_ray_cluster_is_joined_by_its_address(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "")
     assert _invoke("run", "--client-gpus", "1000").exit_code == 2
-    with patch("split_unlearning.strategies.placement.nodes_at", return_value=[(1.0, 1000.0)]):
+    with patch(
+        "split_unlearning.strategies.server.placement.nodes_at", return_value=[(1.0, 1000.0)]
+    ):
         result = _invoke("run", "--client-gpus", "1000", "--ray-address", "10.0.0.1:6379")
     assert result.exit_code == 0
     assert os.environ["RAY_ADDRESS"] == "10.0.0.1:6379"
@@ -155,7 +157,7 @@ def test_done_prints_progress_and_tables(
 ) -> None:
     # What another cluster has is not asked of this machine.
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    with patch("split_unlearning.strategies.placement.nodes_at", return_value=[(4.0, 1.0)]):
+    with patch("split_unlearning.strategies.server.placement.nodes_at", return_value=[(4.0, 1.0)]):
         result = _invoke("run", "--clients", "3", "--client-gpus", "0.5", "--strategy", "vanilla")
     assert result.exit_code == 0
     assert result.stderr == ""

@@ -70,7 +70,8 @@ def test_parts_of_several_gpus_are_no_share(gpus):
 def test_a_cluster_is_asked_what_its_nodes_have(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     with patch(
-        "split_unlearning.strategies.placement.nodes_at", return_value=[(0.0, 0.0), (4.0, 2.0)]
+        "split_unlearning.strategies.server.placement.nodes_at",
+        return_value=[(0.0, 0.0), (4.0, 2.0)],
     ) as asked:
         check_client_pool(5, 2, 0.5)
         with pytest.raises(UserError, match="at most 2, what a node of this cluster has"):

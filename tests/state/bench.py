@@ -17,6 +17,7 @@ from split_unlearning.simulations.session.session import Session
 from split_unlearning.simulations.state.agenda import tasks_of
 from split_unlearning.simulations.state.reception import AlreadyForgottenError, receive
 from split_unlearning.simulations.state.state_dir import held
+from split_unlearning.strategies.server.kept_state import KeptState
 from split_unlearning.unlearning.state_folder import StateFolder
 from split_unlearning.unlearning.tensor_store import TensorStore
 from tests.local_grid import LocalGrid, LocalRun
@@ -175,6 +176,6 @@ def stopped(where):
     if where == "prepared":
         stack.enter_context(patch.object(Session, "_commit", side_effect=KeyboardInterrupt))
     else:
-        server = "split_unlearning.strategies.server_segment.ServerSegment.commit"
-        stack.enter_context(patch(server, side_effect=KeyboardInterrupt))
+        commit = patch.object(KeptState, "commit", autospec=True, side_effect=KeyboardInterrupt)
+        stack.enter_context(commit)
     return stack

@@ -1,6 +1,7 @@
 """Gradient projection weeks later: caches that are rewritten, so that nothing forgotten remains."""
 
 import shutil
+from functools import wraps
 from unittest.mock import patch
 
 import numpy as np
@@ -13,7 +14,8 @@ from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.models.split import build_segment
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.preparation import deal
-from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.strategies.server.gradient_projection import GradientCaches
+from split_unlearning.strategies.server.model import ServerModel
 from split_unlearning.unlearning.gradient_projection.cache import GradientCache
 from split_unlearning.unlearning.gradient_projection.sequential import Replay, coefficients_of
 from split_unlearning.unlearning.tensor_store import TensorStore
@@ -265,13 +267,14 @@ def test_killed_at_random_moments(settings, tmp_path):
 
 def noted(path, settings, how, *forget, **more):
     """The server's weights as the projection left them, before anybody trained on."""
-    found, finish = [], ServerSegment.finish_projection
+    found, finish = [], GradientCaches.finish
 
-    def finished(segment):
-        finish(segment)
-        found.append(segment.state())
+    @wraps(finish)
+    def finished(caches):
+        finish(caches)
+        found.append(caches.parts[ServerModel].state())
 
-    with patch.object(ServerSegment, "finish_projection", finished):
+    with patch.object(GradientCaches, "finish", finished):
         run = how(path, settings, *forget, **more)
     (weights,) = found
     return run, weights

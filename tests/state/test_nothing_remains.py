@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from split_unlearning.simulations.config import RunConfig
-from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.strategies.server.model import ServerModel
+from split_unlearning.strategies.server.segment import LocalSegment
+from split_unlearning.strategies.server.setting import SegmentSetting
 from split_unlearning.unlearning.tensor_store import TensorStore
 from tests.local_grid import dealt
 from tests.state.bench import SLICED, certificate, folders, found, learn, stopped, unlearn
@@ -36,9 +38,10 @@ def weights_of(path, folder, *names):
 
 def fresh_weights(dataset):
     """What a server segment holds before it is trained, as bytes."""
-    training = RunConfig().training()
-    server = ServerSegment(RunConfig().model, dataset.input_shape, dataset.num_classes, training)
-    weights = server.state().values()
+    config = RunConfig()
+    shape = (config.model, dataset.input_shape, dataset.num_classes)
+    server = LocalSegment(SegmentSetting(*shape, config.training()))
+    weights = server.call(ServerModel.state).values()
     server.close()
     return {piece for tensor in weights for piece in windows(tensor.numpy().tobytes())}
 

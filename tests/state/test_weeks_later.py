@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 from contextlib import contextmanager
+from functools import wraps
 from itertools import count
 from pathlib import Path
 from unittest.mock import patch
@@ -22,7 +23,7 @@ from split_unlearning.simulations.preparation import deal
 from split_unlearning.simulations.state.reception import AlreadyForgottenError
 from split_unlearning.simulations.state.state_dir import StateDir, held
 from split_unlearning.strategies.heard import ClientFailureError
-from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.strategies.server.shards import Shards
 from split_unlearning.unlearning import state_folder
 from split_unlearning.unlearning.state_folder import FORMAT, StateError, StateFolder, checksum
 from tests.local_grid import LocalRun, dealt
@@ -114,13 +115,14 @@ def test_two_clients_at_once_are_one_training_of_the_server(learned, tmp_path, s
     for name, groups in (("at once", [both]), ("in turn", [[one] for one in both])):
         path = shutil.copytree(learned, tmp_path / name)
         visits = []
-        train = ServerSegment.train_on_cache
+        train = Shards.train
 
+        @wraps(train)
         def counted(server, *arguments, visits=visits, train=train):
             visits.append(arguments)
             train(server, *arguments)
 
-        with patch.object(ServerSegment, "train_on_cache", counted):
+        with patch.object(Shards, "train", counted):
             for group in groups:
                 unlearn(path, sliced, *group)
         epochs[name] = len(visits)

@@ -18,6 +18,8 @@ from split_unlearning.models.training import TrainingSettings
 from split_unlearning.strategies.base import SplitStrategy, StrategySetting
 from split_unlearning.strategies.heard import ClientFailureError
 from split_unlearning.strategies.script import Question
+from split_unlearning.strategies.server.scoring import Scoring
+from split_unlearning.strategies.server.shards import Shards
 from split_unlearning.transport.message import Message
 from split_unlearning.unlearning.methods import Retrain, UnlearningSettings
 
@@ -31,15 +33,17 @@ class Server:
     def __init__(self):
         self.calls = []
 
-    def cache(self, client, chunk, smashed, labels, ids):
-        self.calls.append(("cache", client, chunk, *map(np.ndarray.tolist, (smashed, labels, ids))))
-
-    def cache_test(self, client, chunk, smashed):
-        self.calls.append(("cache_test", client, chunk, smashed.tolist()))
-
-    def predict(self, client):
-        self.calls.append(("predict", client))
-        return np.array([client, 7])
+    def call(self, method, *arguments):
+        if method is Scoring.predict:
+            (client,) = arguments
+            self.calls.append(("predict", client))
+            return np.array([client, 7])
+        assert method in (Shards.add, Scoring.add)
+        split = ("train",) if method is Shards.add else ()
+        self.calls.append(
+            (*split, *(one.tolist() if isinstance(one, np.ndarray) else one for one in arguments))
+        )
+        return None
 
 
 class Proxy(ClientProxy):
@@ -277,7 +281,7 @@ def test_collect_goes_on_asking_exactly_those_who_have_more(strategy, manager, w
     calls = strategy.server.calls
     assert [call[1:3] for call in calls] == [(0, 0), (1, 0), (2, 0), (1, 1), (2, 1), (1, 2)]
     for name, client, chunk, *tensors in calls:
-        assert name == ("cache" if what == "train" else "cache_test")
+        assert name == what
         expected = [[[client, chunk]], [client], [chunk]]
         assert tensors == (expected if what == "train" else expected[:1])
 
@@ -387,7 +391,7 @@ def test_score_uploads_predicts_for_who_is_there_and_keeps_the_counts(strategy, 
     }
     answer(strategy, {2: upload(2, 0, 1, "test")})
     assert strategy.server.calls == [
-        ("cache_test", 2, 0, [[2.0, 0.0]]),
+        ("test", 2, 0, [[2.0, 0.0]]),
         ("predict", 0),
         ("predict", 2),
     ]

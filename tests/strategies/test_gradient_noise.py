@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from split_unlearning.strategies.gradient_noise import GradientNoise, marvell, max_norm
-from split_unlearning.strategies.marvell import TwoLabels, best_noise, shared_noise
+from split_unlearning.strategies.server.gradient_noise import GradientNoise, marvell, max_norm
+from split_unlearning.strategies.server.marvell import TwoLabels, best_noise, shared_noise
 from tests.refusals import refusal
 
 DRAWS = 4000

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from split_unlearning.strategies.marvell import (
+from split_unlearning.strategies.server.marvell import (
     Noise,
     TwoLabels,
     best_noise,

@@ -17,8 +17,19 @@ from split_unlearning.models.drawing import seeded
 from split_unlearning.models.network import Network
 from split_unlearning.models.split import MODELS, build_segment
 from split_unlearning.models.training import TrainingSettings
-from split_unlearning.strategies.precision import check_computes, check_device, computed, laid_out
-from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.strategies.server.kept_state import KeptState
+from split_unlearning.strategies.server.link import ServerLink
+from split_unlearning.strategies.server.model import ServerModel
+from split_unlearning.strategies.server.precision import (
+    check_computes,
+    check_device,
+    forward,
+    laid_out,
+)
+from split_unlearning.strategies.server.scoring import Scoring
+from split_unlearning.strategies.server.segment import LocalSegment
+from split_unlearning.strategies.server.setting import SegmentSetting
+from split_unlearning.strategies.server.shards import Shards
 from split_unlearning.transport.link import Caller
 from split_unlearning.unlearning.exactness import digest, order
 from split_unlearning.unlearning.methods import METHODS, UnlearningSettings
@@ -56,7 +67,7 @@ def toy(monkeypatch):
 
 
 def segment(precision="bfloat16", model=VGG, part="server"):
-    return ServerSegment(*model, TRAINING, part=part, precision=precision)
+    return LocalSegment(SegmentSetting(*model, TRAINING, part=part, precision=precision))
 
 
 def plain(part="server", model=VGG):
@@ -95,9 +106,9 @@ def plain_float32(tensor):
 def test_training_on_the_cache_is_a_plain_loop_with_autocast():
     server = segment()
     smashed, labels, ids = upload(33)
-    server.cache(0, 0, smashed, labels, ids)
+    server.call(Shards.add, 0, 0, smashed, labels, ids)
     for epoch in range(2):
-        server.train_on_cache(epoch)
+        server.call(Shards.train, epoch)
 
     network, optimiser = plain()
     step = 0
@@ -111,7 +122,7 @@ def test_training_on_the_cache_is_a_plain_loop_with_autocast():
                 F.cross_entropy(passed(network, x), y).backward()
             optimiser.step()
             step += 1
-    assert server.digest() == digest(network.state_dict())
+    assert server.call(ServerModel.digest) == digest(network.state_dict())
 
 
 def test_a_step_over_the_link_returns_the_gradient_at_the_cut_in_float32():
@@ -119,7 +130,7 @@ def test_a_step_over_the_link_returns_the_gradient_at_the_cut_in_float32():
     network, optimiser = plain()
     for step in range(3):
         tensors = batch(8, salt=step)
-        reply, _ = server.answer(CALLER, dict(tensors), {})
+        reply, _ = server.call(ServerLink.answer, CALLER, dict(tensors), {})
         x = tensors["smashed"].clone().requires_grad_()
         optimiser.zero_grad()
         with dropping(step):
@@ -127,13 +138,15 @@ def test_a_step_over_the_link_returns_the_gradient_at_the_cut_in_float32():
         optimiser.step()
         assert plain_float32(reply["gradient"])
         assert torch.equal(reply["gradient"], x.grad)
-    assert server.digest() == digest(network.state_dict())
+    assert server.call(ServerModel.digest) == digest(network.state_dict())
 
 
 def test_the_gradient_is_close_to_that_of_float32_and_not_the_same():
     # Without dropout, which draws other numbers for other types.
     exact, rounded = (
-        segment(precision, ("cnn", (1, 16, 16), 10)).answer(CALLER, batch(64), {})[0]["gradient"]
+        segment(precision, ("cnn", (1, 16, 16), 10)).call(ServerLink.answer, CALLER, batch(64), {})[
+            0
+        ]["gradient"]
         for precision in ("float32", "bfloat16")
     )
     error = float((rounded - exact).norm() / exact.norm())
@@ -156,7 +169,7 @@ def test_convolutions_compute_in_bfloat16_and_channels_last_and_losses_in_float3
     assert any(isinstance(one, nn.Conv2d) for one in layers.values())
     for name, one in layers.items():
         one.register_forward_hook(look(name))
-    logits = computed(laid_out(network, "bfloat16"), batch(8)["smashed"], "bfloat16")
+    logits = forward(laid_out(network, "bfloat16"), batch(8)["smashed"], "bfloat16")
     for name, one in layers.items():
         if isinstance(one, nn.Conv2d | nn.Linear):
             assert seen[name] == (torch.bfloat16, True)
@@ -175,7 +188,7 @@ def test_a_trunk_equals_autograd_with_autocast(toy):
     trunk, optimiser = plain("trunk", model)
     for step in range(3):
         smashed = batch(8, salt=step)["smashed"]
-        reply, _ = server.answer(CALLER, {"smashed": smashed}, {})
+        reply, _ = server.call(ServerLink.answer, CALLER, {"smashed": smashed}, {})
         x = smashed.clone().requires_grad_()
         with dropping(step):
             features = passed(trunk, x)
@@ -184,32 +197,32 @@ def test_a_trunk_equals_autograd_with_autocast(toy):
         assert torch.equal(reply["features"], features)
         generator = torch.Generator().manual_seed(step)
         gradient = torch.randn(features.shape, generator=generator)
-        reply, _ = server.answer(CALLER, {"feature-gradient": gradient}, {})
+        reply, _ = server.call(ServerLink.answer, CALLER, {"feature-gradient": gradient}, {})
         optimiser.zero_grad()
         features.backward(gradient)
         optimiser.step()
         assert plain_float32(reply["gradient"])
         assert torch.equal(reply["gradient"], x.grad)
-    assert server.digest() == digest(trunk.state_dict())
+    assert server.call(ServerModel.digest) == digest(trunk.state_dict())
 
 
 @pytest.mark.parametrize("samples", [0, 1, 40])
 def test_outputs_are_those_of_autocast_in_float32_and_leave_no_trace(samples):
     server = segment()
-    server.answer(CALLER, batch(8), {})
-    before = server.digest()
+    server.call(ServerLink.answer, CALLER, batch(8), {})
+    before = server.call(ServerModel.digest)
     smashed = upload(samples)[0]
-    server.cache_test(3, 0, smashed)
-    outputs, probabilities = server.outputs(3), server.probabilities(3)
+    server.call(Scoring.add, "test", 3, 0, smashed)
+    outputs, probabilities = server.call(Scoring.outputs, 3), server.call(Scoring.probabilities, 3)
     network, _ = plain()
-    network.load_state_dict(server.state())
+    network.load_state_dict(server.call(ServerModel.state))
     with torch.no_grad():
         expected = passed(network.eval(), torch.from_numpy(smashed))
     assert outputs.dtype == probabilities.dtype == np.float32
     assert outputs.shape == probabilities.shape == (samples, 10)
     assert torch.equal(torch.from_numpy(outputs), expected)
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-6)
-    assert server.digest() == before
+    assert server.call(ServerModel.digest) == before
 
 
 @pytest.mark.parametrize("borders", [(1, 17), (9, 300, 640)])
@@ -219,22 +232,22 @@ def test_the_chunks_of_an_upload_change_nothing(borders):
         server, start = segment(model=("cnn", *VGG[1:])), 0
         for chunk, stop in enumerate(stops):
             smashed, labels, ids = (part[start:stop] for part in upload(700))
-            server.cache(0, chunk, smashed, labels, ids)
-            server.cache_test(0, chunk, smashed)
+            server.call(Shards.add, 0, chunk, smashed, labels, ids)
+            server.call(Scoring.add, "test", 0, chunk, smashed)
             start = stop
-        server.train_on_cache(0)
-        found.append((server.digest(), server.outputs(0).tolist()))
+        server.call(Shards.train, 0)
+        found.append((server.call(ServerModel.digest), server.call(Scoring.outputs, 0).tolist()))
     assert found[0] == found[1]
 
 
 def test_state_is_laid_out_as_in_float32_and_copies_of_clients_average():
     server = segment()
-    shapes = {name: one.shape for name, one in segment("float32").state().items()}
-    server.branch([0, 1], epoch=0)
+    shapes = {name: one.shape for name, one in segment("float32").call(ServerModel.state).items()}
+    server.call(ServerModel.branch, [0, 1], epoch=0)
     for client in (0, 1):
-        server.answer(Caller(client, "learn"), batch(8, salt=client), {})
-    server.merge({0: 1.0, 1: 3.0})
-    merged = server.state()
+        server.call(ServerLink.answer, Caller(client, "learn"), batch(8, salt=client), {})
+    server.call(ServerModel.merge, {0: 1.0, 1: 3.0})
+    merged = server.call(ServerModel.state)
 
     alone = []
     for client in (0, 1):
@@ -251,54 +264,62 @@ def test_state_is_laid_out_as_in_float32_and_copies_of_clients_average():
             assert value.dtype == torch.float32
             assert torch.equal(value, expected)
     assert {name: one.shape for name, one in merged.items()} == shapes
-    assert digest(merged) == server.digest()
+    assert digest(merged) == server.call(ServerModel.digest)
     # Which refuses what is not contiguous.
     assert save(merged)
 
 
 def test_a_fresh_segment_has_the_weights_of_float32():
-    assert segment().digest() == segment("float32").digest()
+    assert segment().call(ServerModel.digest) == segment("float32").call(ServerModel.digest)
 
 
 def test_what_a_folder_keeps_is_gone_on_with_as_if_nobody_had_stopped(tmp_path):
     def taken_up(folder):
         server = segment()
-        server.take_up(str(folder))
+        server.call(KeptState.open, str(folder))
         return server
 
     going = segment()
-    going.cache(0, 0, *upload(33))
-    going.train_on_cache(0)
+    going.call(Shards.add, 0, 0, *upload(33))
+    going.call(Shards.train, 0)
 
     server = taken_up(tmp_path / "state")
-    server.stage("first")
-    server.cache(0, 0, *upload(33))
-    server.train_on_cache(0)
-    server.keep_checkpoint(0)
-    server.seal()
-    server.commit("first")
+    server.call(KeptState.begin, "first")
+    server.call(Shards.add, 0, 0, *upload(33))
+    server.call(Shards.train, 0)
+    server.call(ServerModel.keep_checkpoint, 0)
+    server.call(KeptState.seal)
+    server.call(KeptState.commit, "first")
     again = taken_up(tmp_path / "state")
-    assert again.digest() == server.digest() == going.digest()
+    assert (
+        again.call(ServerModel.digest)
+        == server.call(ServerModel.digest)
+        == going.call(ServerModel.digest)
+    )
     # An optimiser is not kept: all begin a stage.
     (stage, *_) = METHODS.get("fine-tune")(UnlearningSettings()).stages()
     for one in (going, again):
-        one.begin(stage)
-        one.train_on_cache(0)
-    assert again.digest() == going.digest() != server.digest()
-    again.restore_checkpoint(0)
-    assert again.digest() == server.digest()
+        one.call(ServerModel.begin, stage)
+        one.call(Shards.train, 0)
+    assert (
+        again.call(ServerModel.digest)
+        == going.call(ServerModel.digest)
+        != server.call(ServerModel.digest)
+    )
+    again.call(ServerModel.restore_checkpoint, 0)
+    assert again.call(ServerModel.digest) == server.call(ServerModel.digest)
 
 
 def test_a_teacher_answers_in_float32_and_is_the_segment_as_it_was():
     server = segment()
-    server.answer(CALLER, batch(8), {})
+    server.call(ServerLink.answer, CALLER, batch(8), {})
     network, _ = plain()
-    network.load_state_dict(server.state())
+    network.load_state_dict(server.call(ServerModel.state))
     (stage, *_) = METHODS.get("distillation")(UnlearningSettings()).stages()
     assert "original" in stage.objective.teachers
-    server.begin(stage)
+    server.call(ServerModel.begin, stage)
     smashed = batch(9, salt=4)["smashed"]
-    reply, _ = server.answer(CALLER, {"smashed": smashed}, {"teacher": "original"})
+    reply, _ = server.call(ServerLink.answer, CALLER, {"smashed": smashed}, {"teacher": "original"})
     with torch.no_grad():
         expected = passed(network.eval(), smashed)
     assert plain_float32(reply["outputs"])

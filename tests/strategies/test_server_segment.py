@@ -15,9 +15,17 @@ from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.models.cnn import cnn
 from split_unlearning.models.devices import device
 from split_unlearning.models.split import build_segment
-from split_unlearning.models.training import TrainingSettings, train_batch
+from split_unlearning.models.training import TrainingSettings
 from split_unlearning.models.vgg import vgg
-from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.strategies.server.clock import Clock
+from split_unlearning.strategies.server.kept_state import KeptState
+from split_unlearning.strategies.server.link import ServerLink
+from split_unlearning.strategies.server.model import ServerModel
+from split_unlearning.strategies.server.precision import forward
+from split_unlearning.strategies.server.scoring import Scoring
+from split_unlearning.strategies.server.segment import LocalSegment
+from split_unlearning.strategies.server.setting import SegmentSetting
+from split_unlearning.strategies.server.shards import Shards
 from split_unlearning.transport.link import Caller
 from split_unlearning.unlearning.exactness import digest, order
 
@@ -28,7 +36,7 @@ CALLER = Caller(client=0, phase="learn")
 
 
 def segment(training=TRAINING, model="cnn", input_shape=(1, 8, 8), part="server"):
-    return ServerSegment(model, input_shape, 10, training, part=part)
+    return LocalSegment(SegmentSetting(model, input_shape, 10, training, part=part))
 
 
 def whole(architecture=cnn, input_shape=(1, 8, 8), seed=TRAINING.seed):
@@ -60,10 +68,10 @@ def test_training_on_the_cache_is_a_plain_loop():
     server = segment()
     uploads = {2: upload(21, salt=2), 0: upload(12, salt=0)}
     for client, parts in uploads.items():
-        server.cache(client, 0, *(part[:9] for part in parts))
-        server.cache(client, 1, *(part[9:] for part in parts))
+        server.call(Shards.add, client, 0, *(part[:9] for part in parts))
+        server.call(Shards.add, client, 1, *(part[9:] for part in parts))
     for epoch in range(3):
-        server.train_on_cache(epoch)
+        server.call(Shards.train, epoch)
 
     network = whole()[1:].train()
     optimiser = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3)
@@ -77,8 +85,8 @@ def test_training_on_the_cache_is_a_plain_loop():
             x, y = (torch.from_numpy(part[rows]).to(device()) for part in (smashed, labels))
             F.cross_entropy(network(x), y).backward()
             optimiser.step()
-    assert states_equal(server.state(), network.state_dict())
-    assert server.digest() == digest(network.state_dict())
+    assert states_equal(server.call(ServerModel.state), network.state_dict())
+    assert server.call(ServerModel.digest) == digest(network.state_dict())
 
 
 def test_the_answer_to_a_batch_is_what_autograd_gives_in_the_unsplit_network():
@@ -100,39 +108,39 @@ def test_the_answer_to_a_batch_is_what_autograd_gives_in_the_unsplit_network():
         optimiser.step()
 
         tensors = {"smashed": smashed.detach().cpu().clone(), "labels": y}
-        reply, fields = server.answer(CALLER, tensors, {})
+        reply, fields = server.call(ServerLink.answer, CALLER, tensors, {})
         assert (set(reply), fields) == ({"gradient"}, {})
         assert reply["gradient"].dtype == torch.float32
         assert torch.equal(reply["gradient"], smashed.grad.cpu())
-        assert states_equal(server.state(), rest.state_dict())
+        assert states_equal(server.call(ServerModel.state), rest.state_dict())
 
 
 def test_initialise_starts_again_from_the_same_bits():
     server = segment()
-    fresh = server.digest()
+    fresh = server.call(ServerModel.digest)
     assert fresh == digest(whole()[1:].state_dict())
-    first = server.answer(CALLER, batch(8), {})[0]["gradient"].clone()
-    trained = server.digest()
+    first = server.call(ServerLink.answer, CALLER, batch(8), {})[0]["gradient"].clone()
+    trained = server.call(ServerModel.digest)
     assert trained != fresh
-    server.answer(CALLER, batch(8, salt=1), {})
-    server.initialise()
-    assert server.digest() == fresh
+    server.call(ServerLink.answer, CALLER, batch(8, salt=1), {})
+    server.call(ServerModel.initialise)
+    assert server.call(ServerModel.digest) == fresh
     # Momentum, too, is gone: the same batches lead to the same weights.
-    assert torch.equal(server.answer(CALLER, batch(8), {})[0]["gradient"], first)
-    assert server.digest() == trained
+    assert torch.equal(server.call(ServerLink.answer, CALLER, batch(8), {})[0]["gradient"], first)
+    assert server.call(ServerModel.digest) == trained
 
 
 def test_weights_follow_from_the_seed_of_the_run():
-    digests = {segment(TrainingSettings(seed=seed)).digest() for seed in (0, 1, 0)}
+    digests = {segment(TrainingSettings(seed=seed)).call(ServerModel.digest) for seed in (0, 1, 0)}
     assert len(digests) == 2
 
 
 def test_what_state_returns_is_a_copy():
     server = segment()
-    before = server.digest()
-    for tensor in server.state().values():
+    before = server.call(ServerModel.digest)
+    for tensor in server.call(ServerModel.state).values():
         tensor.zero_()
-    assert server.digest() == before
+    assert server.call(ServerModel.digest) == before
 
 
 GOOD = batch(4)
@@ -163,81 +171,89 @@ GOOD = batch(4)
 )
 def test_a_batch_that_does_not_fit_is_refused_and_leaves_no_trace(tensors, complaint):
     server = segment()
-    server.answer(CALLER, batch(8), {})
-    before = server.digest()
+    server.call(ServerLink.answer, CALLER, batch(8), {})
+    before = server.call(ServerModel.digest)
     with pytest.raises(ValueError, match=complaint):
-        server.answer(CALLER, tensors, {})
-    assert server.digest() == before
+        server.call(ServerLink.answer, CALLER, tensors, {})
+    assert server.call(ServerModel.digest) == before
     # Nor in what comes after: steps are counted and momentum is kept as if nothing had come.
-    server.answer(CALLER, batch(8, salt=1), {})
+    server.call(ServerLink.answer, CALLER, batch(8, salt=1), {})
     other = segment()
     for salt in (0, 1):
-        other.answer(CALLER, batch(8, salt), {})
-    assert server.digest() == other.digest()
+        other.call(ServerLink.answer, CALLER, batch(8, salt), {})
+    assert server.call(ServerModel.digest) == other.call(ServerModel.digest)
 
 
-@pytest.mark.parametrize("take", ["cache", "cache_test"])
+@pytest.mark.parametrize("what", ["train", "test"])
 @pytest.mark.parametrize("smashed", [np.zeros((3, 8, 4, 4)), np.zeros((3, 8, 4, 5), np.float32)])
-def test_an_upload_that_does_not_fit_is_refused_and_the_shard_stays(take, smashed):
+def test_an_upload_that_does_not_fit_is_refused_and_the_shard_stays(what, smashed):
     server = segment()
-    server.cache(1, 0, *upload(3))
-    server.cache_test(1, 0, upload(3)[0])
-    predicted, size = server.predict(1).tolist(), server.cache_bytes()
-    rest = upload(3)[1:] if take == "cache" else ()
+    server.call(Shards.add, 1, 0, *upload(3))
+    server.call(Scoring.add, "test", 1, 0, upload(3)[0])
+    predicted, size = (
+        server.call(Scoring.predict, 1).tolist(),
+        server.call(KeptState.bytes_of_caches),
+    )
+    method, split, rest = Shards.add, (), upload(3)[1:]
+    if what == "test":
+        method, split, rest = Scoring.add, ("test",), ()
     for chunk in (0, 1):
         with pytest.raises(ValueError, match=r"takes torch\.float32 of shape"):
-            getattr(server, take)(1, chunk, smashed, *rest)
-    assert (server.predict(1).tolist(), server.cache_bytes()) == (predicted, size)
+            server.call(method, *split, 1, chunk, smashed, *rest)
+    assert (server.call(Scoring.predict, 1).tolist(), server.call(KeptState.bytes_of_caches)) == (
+        predicted,
+        size,
+    )
 
 
 @pytest.mark.parametrize("label", [-100, -1, 10])
 def test_an_upload_with_a_label_outside_is_refused(label):
     smashed, labels, ids = upload(4)
     with pytest.raises(ValueError, match="labels"):
-        segment().cache(0, 0, smashed, np.where(labels == labels[0], label, labels), ids)
+        segment().call(Shards.add, 0, 0, smashed, np.where(labels == labels[0], label, labels), ids)
 
 
 def test_what_is_cached_does_not_change_with_the_arrays_it_came_from():
     servers = [segment(), segment()]
     for server in servers:
         parts = upload(12)
-        server.cache(0, 0, *parts)
+        server.call(Shards.add, 0, 0, *parts)
         if server is servers[0]:
             for part in parts:
                 part[:] = 0
-        server.train_on_cache(0)
-    assert servers[0].digest() == servers[1].digest()
+        server.call(Shards.train, 0)
+    assert servers[0].call(ServerModel.digest) == servers[1].call(ServerModel.digest)
 
 
 @pytest.mark.parametrize("samples", [1, 20, 600])
 def test_predictions_are_those_of_an_eval_forward(samples):
     server = segment(model="vgg", input_shape=(1, 16, 16))
-    server.answer(CALLER, batch(8, shape=(8, 8, 8)), {})
+    server.call(ServerLink.answer, CALLER, batch(8, shape=(8, 8, 8)), {})
     smashed = upload(samples, salt=4, shape=(8, 8, 8))[0]
-    server.cache_test(3, 0, smashed[: samples // 2])
-    server.cache_test(3, 1, smashed[samples // 2 :])
-    before = server.digest()
-    predicted = server.predict(3)
+    server.call(Scoring.add, "test", 3, 0, smashed[: samples // 2])
+    server.call(Scoring.add, "test", 3, 1, smashed[samples // 2 :])
+    before = server.call(ServerModel.digest)
+    predicted = server.call(Scoring.predict, 3)
 
     network = vgg((1, 16, 16), 10).whole()[1:].to(device())
-    network.load_state_dict(server.state())
+    network.load_state_dict(server.call(ServerModel.state))
     with torch.no_grad():
         expected = network.eval()(torch.from_numpy(smashed).to(device())).argmax(1)
     assert predicted.dtype == np.int64
     assert predicted.tolist() == expected.tolist()
     # Batch norm saw none of it, and dropout is on again afterwards.
-    assert server.digest() == before
+    assert server.call(ServerModel.digest) == before
     other = segment(model="vgg", input_shape=(1, 16, 16))
-    other.answer(CALLER, batch(8, shape=(8, 8, 8)), {})
+    other.call(ServerLink.answer, CALLER, batch(8, shape=(8, 8, 8)), {})
     for one in (server, other):
-        one.answer(CALLER, batch(8, salt=1, shape=(8, 8, 8)), {})
-    assert server.digest() == other.digest()
+        one.call(ServerLink.answer, CALLER, batch(8, salt=1, shape=(8, 8, 8)), {})
+    assert server.call(ServerModel.digest) == other.call(ServerModel.digest)
 
 
 def test_an_empty_upload_has_an_empty_prediction():
     server = segment()
-    server.cache_test(1, 0, upload(0)[0])
-    predicted = server.predict(1)
+    server.call(Scoring.add, "test", 1, 0, upload(0)[0])
+    predicted = server.call(Scoring.predict, 1)
     assert predicted.shape == (0,)
     assert predicted.dtype == np.int64
 
@@ -249,9 +265,9 @@ def test_dropout_draws_the_same_in_every_process_and_differently_at_every_step()
         for _ in range(steps):
             if disturb:
                 torch.rand(13)
-            reply, _ = server.answer(CALLER, batch(8, shape=(8, 8, 8)), {})
+            reply, _ = server.call(ServerLink.answer, CALLER, batch(8, shape=(8, 8, 8)), {})
             gradients.append(reply["gradient"])
-        return server.digest(), gradients
+        return server.call(ServerModel.digest), gradients
 
     assert trained()[0] == trained(disturb=True)[0]
 
@@ -259,70 +275,75 @@ def test_dropout_draws_the_same_in_every_process_and_differently_at_every_step()
     still = TrainingSettings(learning_rate=1e-30)
     server = segment(still, model="vgg", input_shape=(1, 16, 16))
     first, second = (
-        server.answer(CALLER, batch(8, shape=(8, 8, 8)), {})[0]["gradient"] for _ in range(2)
+        server.call(ServerLink.answer, CALLER, batch(8, shape=(8, 8, 8)), {})[0]["gradient"]
+        for _ in range(2)
     )
     assert not torch.equal(first, second)
-    server.initialise()
-    again, _ = server.answer(CALLER, batch(8, shape=(8, 8, 8)), {})
+    server.call(ServerModel.initialise)
+    again, _ = server.call(ServerLink.answer, CALLER, batch(8, shape=(8, 8, 8)), {})
     assert torch.equal(again["gradient"], first)
 
 
 def test_training_leaves_the_global_generator_as_it_was():
     server = segment(model="vgg", input_shape=(1, 16, 16))
     before = torch.get_rng_state()
-    server.answer(CALLER, batch(4, shape=(8, 8, 8)), {})
-    server.initialise()
+    server.call(ServerLink.answer, CALLER, batch(4, shape=(8, 8, 8)), {})
+    server.call(ServerModel.initialise)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_an_empty_upload_drops_a_shard():
     with_others, alone = segment(), segment()
     for server in (with_others, alone):
-        server.cache(1, 0, *upload(20, salt=1))
-    with_others.cache(0, 0, *upload(10))
-    with_others.cache(0, 1, *upload(10, salt=2))
-    assert with_others.cache_bytes() == 2 * alone.cache_bytes()
-    with_others.cache(0, 0, *upload(0))
-    assert with_others.cache_bytes() == alone.cache_bytes() == 20 * (128 * 4 + 8)
+        server.call(Shards.add, 1, 0, *upload(20, salt=1))
+    with_others.call(Shards.add, 0, 0, *upload(10))
+    with_others.call(Shards.add, 0, 1, *upload(10, salt=2))
+    assert with_others.call(KeptState.bytes_of_caches) == 2 * alone.call(KeptState.bytes_of_caches)
+    with_others.call(Shards.add, 0, 0, *upload(0))
+    assert (
+        with_others.call(KeptState.bytes_of_caches)
+        == alone.call(KeptState.bytes_of_caches)
+        == 20 * (128 * 4 + 8)
+    )
     for server in (with_others, alone):
-        server.train_on_cache(0)
-    assert with_others.digest() == alone.digest()
+        server.call(Shards.train, 0)
+    assert with_others.call(ServerModel.digest) == alone.call(ServerModel.digest)
 
 
 def test_a_cache_without_samples_cannot_be_trained_on():
     server = segment()
-    server.cache(0, 0, *upload(0))
-    before = server.digest()
+    server.call(Shards.add, 0, 0, *upload(0))
+    before = server.call(ServerModel.digest)
     with pytest.raises(ValueError, match="empty"):
-        server.train_on_cache(0)
-    assert server.digest() == before
+        server.call(Shards.train, 0)
+    assert server.call(ServerModel.digest) == before
 
 
 def test_test_activations_are_neither_trained_on_nor_counted():
     server, other = segment(), segment()
     for one in (server, other):
-        one.cache(0, 0, *upload(12))
-    server.cache_test(0, 0, upload(30, salt=3)[0])
-    assert server.cache_bytes() == other.cache_bytes()
+        one.call(Shards.add, 0, 0, *upload(12))
+    server.call(Scoring.add, "test", 0, 0, upload(30, salt=3)[0])
+    assert server.call(KeptState.bytes_of_caches) == other.call(KeptState.bytes_of_caches)
     for one in (server, other):
-        one.train_on_cache(0)
-    assert server.digest() == other.digest()
+        one.call(Shards.train, 0)
+    assert server.call(ServerModel.digest) == other.call(ServerModel.digest)
 
 
 def test_seconds_of_training_add_up_and_are_handed_out_once(monkeypatch):
     server = segment()
     # A clock that a second passes on at each look: training looks twice, prediction never.
     clock = SimpleNamespace(perf_counter=count().__next__)
-    monkeypatch.setattr("split_unlearning.strategies.server_segment.time", clock)
-    assert server.take_seconds() == 0
-    server.answer(CALLER, batch(8), {})
-    server.answer(CALLER, batch(8), {})
-    server.cache(0, 0, *upload(8))
-    server.cache_test(0, 0, upload(8)[0])
-    server.train_on_cache(0)
-    server.predict(0)
-    assert server.take_seconds() == 3
-    assert server.take_seconds() == 0
+    monkeypatch.setattr("split_unlearning.strategies.server.clock.time", clock)
+    assert server.call(Clock.take) == 0
+    server.call(ServerLink.answer, CALLER, batch(8), {})
+    server.call(ServerLink.answer, CALLER, batch(8), {})
+    server.call(Shards.add, 0, 0, *upload(8))
+    server.call(Scoring.add, "test", 0, 0, upload(8)[0])
+    server.call(Shards.train, 0)
+    server.call(Scoring.predict, 0)
+    assert server.call(Clock.take) == 3
+    assert server.call(Clock.take) == 0
 
 
 def test_a_trunk_equals_autograd_through_the_unsplit_network():
@@ -333,35 +354,35 @@ def test_a_trunk_equals_autograd_through_the_unsplit_network():
     steps = TRAINING.optimiser(trunk)
     for salt in range(3):
         smashed = batch(8, salt=salt)["smashed"]
-        reply, _ = server.answer(CALLER, {"smashed": smashed}, {})
+        reply, _ = server.call(ServerLink.answer, CALLER, {"smashed": smashed}, {})
         x = smashed.clone().requires_grad_()
         features = trunk(x)
         assert torch.equal(reply["features"], features)
         gradient = torch.randn(features.shape, generator=torch.Generator().manual_seed(salt))
-        reply, _ = server.answer(CALLER, {"feature-gradient": gradient}, {})
+        reply, _ = server.call(ServerLink.answer, CALLER, {"feature-gradient": gradient}, {})
         steps.zero_grad()
         features.backward(gradient)
         steps.step()
         assert torch.equal(reply["gradient"], x.grad)
-    assert server.digest() == digest(trunk.state_dict())
+    assert server.call(ServerModel.digest) == digest(trunk.state_dict())
 
 
 def test_a_trunk_refuses_what_comes_out_of_turn_or_does_not_fit():
     server = segment(part="trunk")
-    before = server.digest()
+    before = server.call(ServerModel.digest)
     gradient = torch.zeros(4, 128)
     for tensors, complaint in (
         ({"feature-gradient": gradient}, "before any smashed data"),
         (GOOD, r"not \['labels', 'smashed'\]"),
     ):
         with pytest.raises(ValueError, match=complaint):
-            server.answer(CALLER, tensors, {})
-    server.answer(CALLER, {"smashed": GOOD["smashed"]}, {})
+            server.call(ServerLink.answer, CALLER, tensors, {})
+    server.call(ServerLink.answer, CALLER, {"smashed": GOOD["smashed"]}, {})
     with pytest.raises(ValueError, match=r"shape \(4, 7\); the features were .*\(4, 128\)"):
-        server.answer(CALLER, {"feature-gradient": torch.zeros(4, 7)}, {})
+        server.call(ServerLink.answer, CALLER, {"feature-gradient": torch.zeros(4, 7)}, {})
     with pytest.raises(ValueError, match="client 4 sends a gradient before"):
-        server.answer(Caller(4, "learn"), {"feature-gradient": gradient}, {})
-    assert server.digest() == before
+        server.call(ServerLink.answer, Caller(4, "learn"), {"feature-gradient": gradient}, {})
+    assert server.call(ServerModel.digest) == before
 
 
 def answered_at_once(server, monkeypatch, passed):
@@ -369,13 +390,13 @@ def answered_at_once(server, monkeypatch, passed):
 
     def step(*arguments):
         passed()
-        train_batch(*arguments)
+        return forward(*arguments)
 
-    monkeypatch.setattr("split_unlearning.strategies.server_model.train_batch", step)
+    monkeypatch.setattr("split_unlearning.strategies.server.model.forward", step)
     with ThreadPoolExecutor(4) as streams:
         callers = [Caller(client, "learn") for client in range(4)]
         replies = [
-            streams.submit(server.answer, one, batch(8, one.client, (8, 8, 8)), {})
+            streams.submit(server.call, ServerLink.answer, one, batch(8, one.client, (8, 8, 8)), {})
             for one in callers
         ]
         return [reply.result(timeout=60)[0]["gradient"] for reply in replies]
@@ -385,19 +406,21 @@ def test_clients_with_copies_of_their_own_learn_side_by_side_what_they_learn_in_
     # With dropout: the copies draw from one generator.
     side_by_side, in_turn = (segment(model="vgg", input_shape=(3, 16, 16)) for _ in range(2))
     for server in (side_by_side, in_turn):
-        server.branch(range(4), epoch=0)
+        server.call(ServerModel.branch, range(4), epoch=0)
     # Nobody gets past it before all four are there.
     met = threading.Barrier(4, timeout=30)
     together = answered_at_once(side_by_side, monkeypatch, met.wait)
     monkeypatch.undo()
     alone = [
-        in_turn.answer(Caller(client, "learn"), batch(8, client, (8, 8, 8)), {})[0]["gradient"]
+        in_turn.call(ServerLink.answer, Caller(client, "learn"), batch(8, client, (8, 8, 8)), {})[
+            0
+        ]["gradient"]
         for client in range(4)
     ]
     assert all(map(torch.equal, together, alone))
     for server in (side_by_side, in_turn):
-        server.merge(dict.fromkeys(range(4), 1))
-    assert side_by_side.digest() == in_turn.digest()
+        server.call(ServerModel.merge, dict.fromkeys(range(4), 1))
+    assert side_by_side.call(ServerModel.digest) == in_turn.call(ServerModel.digest)
 
 
 def test_one_set_of_weights_learns_from_one_batch_at_a_time(monkeypatch):

@@ -30,6 +30,7 @@ class ProjectionMethod(UnlearningMethod, ABC):
     # A forgotten share that is taken again must be that part of the gradient which was cached: what
     # rounding leaves of it would count as retained, and be projected along.
     any_precision = False
+    carried_out_by: ClassVar = {"vanilla": "gradient-projection"}
     final_rate: ClassVar[float] = 1.0
     """What the learning rate of the fine-tuning falls to, as a part of that of learning."""
 

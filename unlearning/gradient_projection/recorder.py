@@ -13,7 +13,7 @@ from split_unlearning.unlearning.gradient_projection.cache import GradientCache
 from split_unlearning.unlearning.gradient_projection.steps import Step
 
 
-class Recorder:
+class StepRecorder:
     """Puts every step that an optimiser is about to take into a cache.
 
     It sees what the optimiser sees, and changes nothing of it: training gives the same bits.

@@ -10,7 +10,7 @@ from torch import nn
 from split_unlearning.unlearning.gradient_projection import cache as gradient_cache
 from split_unlearning.unlearning.gradient_projection.cache import GradientCache
 from split_unlearning.unlearning.gradient_projection.codec import CODECS, encode
-from split_unlearning.unlearning.gradient_projection.recorder import Recorder
+from split_unlearning.unlearning.gradient_projection.recorder import StepRecorder
 from split_unlearning.unlearning.gradient_projection.sequential import Replay, coefficients
 from split_unlearning.unlearning.gradient_projection.steps import Step
 from split_unlearning.unlearning.state_folder import StateFolder, TemporaryFolder
@@ -176,7 +176,7 @@ def train(segment, cache, steps, learning_rate, momentum, weight_decay, weights_
     optimiser = torch.optim.SGD(
         segment.parameters(), lr=learning_rate, momentum=momentum, weight_decay=weight_decay
     )
-    recorder = Recorder(cache, segment, optimiser, 0, weights_every)
+    recorder = StepRecorder(cache, segment, optimiser, 0, weights_every)
     generator = torch.Generator().manual_seed(7)
     for _ in range(steps):
         x, y = torch.randn(6, 5, generator=generator), torch.randint(3, (6,), generator=generator)

@@ -7,7 +7,7 @@ from torch import nn
 from torch.func import functional_call
 
 from split_unlearning.unlearning.gradient_projection.cache import GradientCache
-from split_unlearning.unlearning.gradient_projection.recorder import Recorder
+from split_unlearning.unlearning.gradient_projection.recorder import StepRecorder
 from split_unlearning.unlearning.gradient_projection.sequential import (
     SequentialProjection,
     coefficients,
@@ -31,7 +31,7 @@ def projected():
         network = nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10))
     cache = GradientCache({}, "digits")
     optimiser = torch.optim.SGD(network.parameters(), lr=RATE)
-    recorder = Recorder(cache, network, optimiser, 0)
+    recorder = StepRecorder(cache, network, optimiser, 0)
     batches = [
         rows
         for epoch in range(EPOCHS)

@@ -10,7 +10,6 @@ would change. Clients compute in float32: what they hold is too small to gain an
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Literal, get_args
 
@@ -19,7 +18,7 @@ from torch import nn
 
 from split_unlearning.foundations.errors import refuse
 from split_unlearning.models.devices import name_of
-from split_unlearning.models.drawing import seeded
+from split_unlearning.models.drawing import computed_seeded, seeded
 from split_unlearning.models.inputs import Shape
 from split_unlearning.models.network import Part
 from split_unlearning.models.split import Model, build_segment, smashed_shape
@@ -38,19 +37,17 @@ def laid_out(segment: nn.Sequential, precision: Precision) -> nn.Sequential:
     return laid
 
 
-def computed(
-    segment: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, precision: Precision
+def forward(
+    segment: nn.Sequential, x: torch.Tensor, precision: Precision, seed: int | None = None
 ) -> torch.Tensor:
-    """Return ``segment(x)``.
+    """Take a batch through a segment from `laid_out`.
 
     Parameters
     ----------
-    segment : callable
-        From `laid_out`, or what takes a batch through such a one.
     x : tensor of float32, shape (n, ...)
         A gradient that comes back to it is float32.
-    precision : "float32" or "bfloat16"
-        What to compute with.
+    seed : int, optional
+        Of what layers draw.
 
     Returns
     -------
@@ -58,14 +55,18 @@ def computed(
         Contiguous, if it was computed in bfloat16.
     """
     if precision == "float32":
-        return segment(x)
+        return _through(segment, x, seed)
     if x.ndim == 4:
         x = x.contiguous(memory_format=torch.channels_last)
     # No cache of weights that were cast: each is used once in a pass, and one pass of a teacher,
     # which needs no gradient, would leave weights behind that have none.
     with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
-        y = segment(x)
+        y = _through(segment, x, seed)
     return y.to(torch.float32, memory_format=torch.contiguous_format)
+
+
+def _through(segment: nn.Sequential, x: torch.Tensor, seed: int | None) -> torch.Tensor:
+    return segment(x) if seed is None else computed_seeded(segment, x, seed)
 
 
 def check_device(precision: Precision, device: torch.device) -> None:
@@ -114,7 +115,7 @@ def check_computes(
         shape = smashed_shape(model, input_shape, num_labels)
         with seeded(0):
             x = torch.rand(2, *shape).requires_grad_()
-            y = computed(segment.train(), x, precision)
+            y = forward(segment.train(), x, precision)
         y.sum().backward()
     except Exception as error:  # a stranger's layers may raise anything
         reason = " ".join(str(error).split())

@@ -5,16 +5,25 @@ from __future__ import annotations
 import logging
 import socket
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, cast
+from dataclasses import replace
+from typing import Any, Concatenate
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from split_unlearning.foundations.errors import UserError, refuse
 from split_unlearning.models.memory import keep_freed_memory
-from split_unlearning.strategies.server_segment import ServerSegment
+from split_unlearning.strategies.server.part import ServerPart
+from split_unlearning.strategies.server.segment import (
+    Arguments,
+    Kind,
+    LocalSegment,
+    Returned,
+    ServerSegment,
+)
+from split_unlearning.strategies.server.setting import SegmentSetting
 
 # Starting a process and importing torch takes seconds; beyond this nothing is coming.
 _START_SECONDS = 60.0
@@ -25,20 +34,24 @@ _ANSWER_SECONDS = 10.0
 class _Host:
     """An actor that has a server segment, and may be given another when that has ended."""
 
-    _segment: ServerSegment
+    _segment: LocalSegment
 
-    def begin(self, **segment: Any) -> None:
+    def begin(self, setting: SegmentSetting, own: Sequence[type[ServerPart]]) -> None:
         """Make a server segment, whose link is bound to the address of the node Ray chose."""
         keep_freed_memory()
-        self._segment = ServerSegment(host=link_host(), **segment)
+        self._segment = LocalSegment(replace(setting, host=link_host()), own)
 
-    def call(self, method: str, *arguments: Any, **named: Any) -> Any:
-        """Call a method of the segment."""
-        return getattr(self._segment, method)(*arguments, **named)
+    def call(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """Call a method of the part that has it."""
+        return self._segment.call(method, *arguments, **named)
+
+    def close(self) -> None:
+        """Close the segment."""
+        self._segment.close()
 
 
-class HostedSegment:
-    """A server segment that runs elsewhere: every method call goes to its actor and waits.
+class HostedSegment(ServerSegment):
+    """A server segment in a Ray actor: every call goes there and waits.
 
     Parameters
     ----------
@@ -51,13 +64,26 @@ class HostedSegment:
     def __init__(self, actor: Any, reserved: tuple[float, float]) -> None:
         self.actor, self.reserved = actor, reserved
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        """Return a function that calls the segment's method of that name."""
+    def call(
+        self,
+        method: Callable[Concatenate[Kind, Arguments], Returned],
+        /,
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
+    ) -> Returned:
+        """Call a method of the part that has it, in the actor.
 
-        def call(*arguments: Any, **named: Any) -> Any:
-            return _answer(self.actor.call.remote(name, *arguments, **named))
+        Raises
+        ------
+        ServerLostError
+            If the actor is gone.
+        """
+        returned: Returned = _answer(self.actor.call.remote(method, *arguments, **named))
+        return returned
 
-        return call
+    def close(self) -> None:
+        """Close the segment; its actor is there still."""
+        _answer(self.actor.close.remote())
 
 
 class ServerLostError(UserError):
@@ -82,8 +108,13 @@ _spare: dict[tuple[float, float], Any] = {}
 """Actors that wait to become another server segment, by the CPUs and GPUs that they hold."""
 
 
-def place(num_cpus: float, num_gpus: float, **segment: Any) -> ServerSegment:
-    """Make a server segment where it is to run.
+def place(
+    num_cpus: float,
+    num_gpus: float,
+    setting: SegmentSetting,
+    own: Sequence[type[ServerPart]] = (),
+) -> ServerSegment:
+    """Make a server segment where it is to run: in this process if there is no Ray.
 
     Call it once Flower's client pool stands, that is, after the first answers: what it then can
     have is what the pool left.
@@ -92,13 +123,8 @@ def place(num_cpus: float, num_gpus: float, **segment: Any) -> ServerSegment:
     ----------
     num_cpus, num_gpus : float
         What Ray reserves for it; fractions are allowed.
-    **segment
-        Parameters of `ServerSegment`.
-
-    Returns
-    -------
-    ServerSegment
-        In this process if there is no Ray, else a stand-in for the actor.
+    own : sequence of subclass of ServerPart
+        The parts that the strategy brings.
 
     Raises
     ------
@@ -111,14 +137,13 @@ def place(num_cpus: float, num_gpus: float, **segment: Any) -> ServerSegment:
                 f"server-num-cpus={num_cpus:g} and server-num-gpus={num_gpus:g} are reserved by "
                 "Ray, and this run has none; allowed: 0"
             )
-        return ServerSegment(**segment)
-    segment["on_gpu"] = num_gpus > 0
+        return LocalSegment(setting, own)
     actor = _spare.pop((num_cpus, num_gpus), None)
     if actor is None:
         _end_spare()
         _check_room(num_cpus, num_gpus)
         actor = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus)(_Host).remote()
-    begun = actor.begin.remote(**segment)
+    begun = actor.begin.remote(replace(setting, on_gpu=num_gpus > 0), own)
     ready, _ = ray.wait([begun], timeout=_START_SECONDS)
     if not ready:
         ray.kill(actor)
@@ -128,7 +153,7 @@ def place(num_cpus: float, num_gpus: float, **segment: Any) -> ServerSegment:
             f"{num_gpus:g} are free on different nodes, or parts of different GPUs, only"
         )
     _answer(begun)
-    return cast(ServerSegment, HostedSegment(actor, (num_cpus, num_gpus)))
+    return HostedSegment(actor, (num_cpus, num_gpus))
 
 
 def release(server: ServerSegment, more: bool = False) -> None:
@@ -142,17 +167,16 @@ def release(server: ServerSegment, more: bool = False) -> None:
         Whether there will be more like it: then its process, and what that holds, wait for the
         next, because to start one takes as long as many a run.
     """
-    hosted: object = server
     try:
         # What is gone has nothing open, and why it is gone has been said.
         with suppress(ServerLostError):
             server.close()
     finally:
-        if isinstance(hosted, HostedSegment):
+        if isinstance(server, HostedSegment):
             if more:
-                _spare[hosted.reserved] = hosted.actor
+                _spare[server.reserved] = server.actor
             else:
-                ray.kill(hosted.actor)
+                ray.kill(server.actor)
 
 
 def _end_spare() -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from split_unlearning.strategies.server_model import ServerModel
+from split_unlearning.strategies.server.model import ServerModel
+from split_unlearning.strategies.server.part import Parts, ServerPart
 from split_unlearning.transport.message import Array
 from split_unlearning.unlearning.activation_cache import ActivationCache
 from split_unlearning.unlearning.state_folder import TemporaryFolder
@@ -18,49 +19,27 @@ Scored = Literal["test", "audit"]
 """What clients upload to be scored: their test samples, or for an audit their training samples."""
 
 
-class ServerScoring:
-    """The part of a server segment that answers how well it does, for the time of a run alone.
+class Scoring(ServerPart):
+    """Holds what is to be scored, for the time of a run, and predicts it."""
 
-    Parameters
-    ----------
-    model : ServerModel
-        What is scored.
-    """
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._model = parts[ServerModel]
+        self._folders: dict[Scored, TemporaryFolder] = {
+            "test": TemporaryFolder(),
+            "audit": TemporaryFolder(),
+        }
+        self._uploads = {split: ActivationCache(folder) for split, folder in self._folders.items()}
 
-    def __init__(self, model: ServerModel) -> None:
-        self._model = model
-        self._folders = {"test": TemporaryFolder(), "audit": TemporaryFolder()}
-        self._scored = {what: ActivationCache(folder) for what, folder in self._folders.items()}
-
-    def cache_test(self, client: int, chunk: int, smashed: Array) -> None:
-        """Take one chunk of a client's test activations; labels stay with the client."""
-        self._take(self._scored["test"], client, chunk, smashed)
-
-    def cache_audit(self, client: int, chunk: int, smashed: Array) -> None:
-        """Take one chunk of the activations of a client's training samples, for an audit alone."""
-        self._take(self._scored["audit"], client, chunk, smashed)
-
-    def _take(self, cache: ActivationCache, client: int, chunk: int, smashed: Array) -> None:
+    def add(self, split: Scored, client: int, chunk: int, smashed: Array) -> None:
+        """Take one chunk of a client's smashed data; the labels stay with the client."""
         tensor = self._model.checked(torch.tensor(smashed))
         nothing = torch.zeros(len(tensor), dtype=torch.int64)
-        cache.add(client, chunk, tensor, nothing, nothing.numpy())
+        self._uploads[split].add(client, chunk, tensor, nothing, nothing.numpy())
 
     def outputs(self, client: int, split: Scored = "test") -> NDArray[np.float32]:
-        """Return what the segment makes of each of a client's samples, in upload order.
-
-        Parameters
-        ----------
-        client : int
-            Whose samples.
-        split : "test" or "audit"
-            Its test samples, or the training samples that it uploaded for an audit.
-
-        Returns
-        -------
-        array of float32, shape (n, ...)
-            As `ServerModel.outputs`.
-        """
-        return self._model.outputs(self._scored[split].smashed(client))
+        """Return what the segment makes of each of a client's samples, as `ServerModel.outputs`."""
+        return self._model.outputs(self._uploads[split].smashed(client))
 
     def predict(self, client: int) -> NDArray[np.int64]:
         """Return the predicted label of each of a client's test samples, in upload order."""
@@ -68,17 +47,9 @@ class ServerScoring:
         return predictions
 
     def probabilities(self, client: int, split: Scored = "test") -> NDArray[np.float32]:
-        """Return how probable each label is for each of a client's samples.
-
-        Parameters as of `outputs`.
-
-        Returns
-        -------
-        array of float32, shape (n, labels)
-        """
-        probabilities: NDArray[np.float32] = torch.softmax(
-            torch.from_numpy(self.outputs(client, split)), dim=1
-        ).numpy()
+        """Return how probable each label is for each of a client's samples, shape (n, labels)."""
+        logits = torch.from_numpy(self.outputs(client, split))
+        probabilities: NDArray[np.float32] = torch.softmax(logits, dim=1).numpy()
         return probabilities
 
     def epochs_to_relearn(
@@ -86,7 +57,7 @@ class ServerScoring:
     ) -> int | None:
         """Return how many epochs a copy of the segment needs to learn forgotten samples again.
 
-        Client segments stay as they are: what is learned from is what was uploaded for an audit.
+        Client segments stay as they are: it learns from what was uploaded for an audit.
 
         Parameters
         ----------
@@ -102,7 +73,7 @@ class ServerScoring:
         int or None
             None if it does not in so many epochs.
         """
-        audited = self._scored["audit"]
+        audited = self._uploads["audit"]
         smashed = [audited.smashed(client)[rows] for client, (rows, _) in forgotten.items()]
         labels = [torch.from_numpy(labels) for _, labels in forgotten.values()]
         return self._model.epochs_to_relearn(torch.cat(smashed), torch.cat(labels), wanted, most)

@@ -4,7 +4,7 @@ Li, Sun, Yang, Gao, Zhang, Xie, Smith and Wang, "Label Leakage and Protection in
 Learning", ICLR 2022. Gradients of label k are taken to be normal, with a mean of their own and the
 same variance in each dimension; how well any observer can tell two labels apart is bounded by the
 sum of the two Kullback-Leibler divergences between the gradients as they are sent. Mathematics
-only; `strategies.gradient_noise` takes it to a batch.
+only; `strategies.server.gradient_noise` takes it to a batch.
 """
 
 from __future__ import annotations

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import numpy as np
 import torch
 from torch import nn
 
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.models.drawing import seeded
-from split_unlearning.models.training import TrainingSettings, train_batch
+from split_unlearning.models.training import TrainingSettings, finite
+from split_unlearning.strategies.server.precision import Precision, forward
 from split_unlearning.unlearning.exactness import batches, order
 from split_unlearning.unlearning.objectives import CrossEntropy
 
 
 def epochs_to_relearn(
-    segment: nn.Module,
-    compute: Callable[[torch.Tensor], torch.Tensor],
+    segment: nn.Sequential,
+    precision: Precision,
     smashed: torch.Tensor,
     labels: torch.Tensor,
     wanted: float,
@@ -29,10 +27,8 @@ def epochs_to_relearn(
 
     Parameters
     ----------
-    segment : nn.Module
+    segment : nn.Sequential
         A copy: it is trained.
-    compute : callable
-        Takes smashed data through it.
     smashed : tensor of float32, shape (n, ...)
         Of the forgotten samples, on the device.
     labels : tensor of int64, shape (n,)
@@ -41,8 +37,6 @@ def epochs_to_relearn(
         The share of them that it is to get right.
     most : int
         Epochs to try.
-    training : TrainingSettings
-        As it was trained before.
 
     Returns
     -------
@@ -53,8 +47,8 @@ def epochs_to_relearn(
     for epoch in range(most + 1):
         segment.eval()
         with torch.no_grad():
-            found = torch.cat([compute(part).argmax(1) for part in smashed.split(512)])
-        if float((found == labels).double().mean()) >= wanted:
+            parts = [forward(segment, part, precision).argmax(1) for part in smashed.split(512)]
+        if float((torch.cat(parts) == labels).double().mean()) >= wanted:
             return epoch
         segment.train()
         seed = derive_seed(training.seed, "relearn", epoch)
@@ -62,6 +56,8 @@ def epochs_to_relearn(
         with seeded(seed):
             for batch in batches(len(visited), training.batch_size):
                 rows = visited[batch]
-                loss = partial(objective.loss, targets={"labels": labels[rows]})
-                train_batch(compute, optimiser, smashed[rows], loss)
+                optimiser.zero_grad(set_to_none=True)
+                logits = forward(segment, smashed[rows], precision)
+                finite(objective.loss(logits, {"labels": labels[rows]})).backward()
+                optimiser.step()
     return None

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from split_unlearning.foundations.errors import refuse
-from split_unlearning.strategies.marvell import TwoLabels, best_noise, shared_noise
+from split_unlearning.strategies.server.marvell import TwoLabels, best_noise, shared_noise
 
 GRADIENT_NOISES = ("max-norm", "marvell")
 
@@ -117,11 +117,11 @@ def marvell(
 ) -> torch.Tensor:
     """Return gradients with the noise that best hides their labels, at a given power.
 
-    With two labels in the batch it is the paper's (`strategies.marvell.best_noise`). With more it
-    is in its style (`strategies.marvell.shared_noise`), and ours; the power is then in units of the
-    mean squared distance over the pairs of labels. Means and variances are those of the batch. With
-    one label, or where no mean differs, there is nothing to hide within the batch: nothing is
-    added, and what differs between batches is not hidden.
+    With two labels in the batch it is the paper's (`marvell.best_noise`). With more it is in its
+    style (`marvell.shared_noise`), and ours; the power is then in units of the mean squared
+    distance over the pairs of labels. Means and variances are those of the batch. With one label,
+    or where no mean differs, there is nothing to hide within the batch: nothing is added, and what
+    differs between batches is not hidden.
 
     Parameters
     ----------
