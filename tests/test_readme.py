@@ -1,11 +1,18 @@
-"""What the README shows is true."""
+"""What the README and the pages that it links to show is true."""
 
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.local_grid import LocalRun
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    name: (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "docs/protocols.md", "docs/later-requests.md")
+}
 
 
 def test_the_strategy_of_the_readme_runs_by_dotted_path(tmp_path, monkeypatch):
@@ -25,11 +32,12 @@ def test_the_strategy_of_the_readme_runs_by_dotted_path(tmp_path, monkeypatch):
     assert asked == ["drop", "count", "count", "count"]
 
 
-def test_the_command_lines_of_the_readme_name_what_there_is():
+@pytest.mark.parametrize("page", PAGES)
+def test_the_command_lines_of_a_page_name_what_there_is(page):
     from split_unlearning.simulations.command_line.arguments import read_config
 
-    commands = re.findall(r"^split-unlearning run (.*)$", README, flags=re.MULTILINE)
-    assert len(commands) >= 3
+    commands = re.findall(r"^split-unlearning run (.*)$", PAGES[page], flags=re.MULTILINE)
+    assert commands
     for command in commands:
         words = re.findall(r"--set (?:\"([^\"]*)\"|(\S+))", command)
         strategy = re.search(r"--strategy (\S+)", command)
@@ -37,15 +45,20 @@ def test_the_command_lines_of_the_readme_name_what_there_is():
         read_config([quoted or plain for quoted, plain in words], named, "results").check()
 
 
-def test_the_requests_of_the_readme_name_what_those_clients_hold():
+@pytest.mark.parametrize("page", ["README.md", "docs/later-requests.md"])
+def test_the_requests_of_a_page_name_what_those_clients_hold(page):
     from split_unlearning.simulations.command_line.arguments import pair_requests, read_config
     from split_unlearning.simulations.preparation import deal, resolve
     from split_unlearning.unlearning.request import parse_requests
 
-    (learned,) = re.findall(r"^split-unlearning run (.*state-dir=.*)$", README, flags=re.MULTILINE)
+    (learned,) = re.findall(
+        r"^split-unlearning run (.*state-dir=.*)$", PAGES[page], flags=re.MULTILINE
+    )
     words = re.findall(r"--set (\S+)", learned)
     dataset, plan = deal(read_config(words, None, "results"), 5)
-    commands = re.findall(r"^split-unlearning unlearn kept ([^#\n]*)", README, flags=re.MULTILINE)
+    commands = re.findall(
+        r"^split-unlearning unlearn kept ([^#\n]*)", PAGES[page], flags=re.MULTILINE
+    )
     assert len(commands) >= 3
     for command in commands:
         forget = re.findall(r"--forget (\S+)", command)
@@ -53,3 +66,14 @@ def test_the_requests_of_the_readme_name_what_those_clients_hold():
         for text, client in pair_requests(forget, clients, "--drop-client" in command, 0):
             (request,) = parse_requests(text, client)
             assert resolve(request, dict(enumerate(plan.train)), dataset, 0).samples
+
+
+def test_every_link_of_the_documentation_leads_somewhere():
+    pages = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *(ROOT / "docs").glob("*.md")]
+    links = [
+        (page, target)
+        for page in pages
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    ]
+    assert len(links) > 30
+    assert [(page.name, to) for page, to in links if not (page.parent / to).exists()] == []
