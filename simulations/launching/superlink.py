@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -110,6 +111,8 @@ def environment_of(folder: Path) -> dict[str, str]:
     }
     if not environment.get("RAY_ADDRESS"):
         environment["RAY_TMPDIR"] = str(folder)
+        # Ray listens on every address of the machine, and runs the code of whoever connects.
+        environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         # What the server keeps for the run alone: it ends with the folder, whatever happens.
         environment["TMPDIR"] = str(folder)
     return environment

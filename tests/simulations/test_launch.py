@@ -55,6 +55,19 @@ def main(grid, context):
         if reply.has_error():
             raise RuntimeError("a client failed")
         print("worker", reply.content["config"]["pid"], flush=True)
+    if ending == "attacked":
+        import os, subprocess
+        import ray
+        strangers = {{key: os.environ[key] for key in os.environ if not key.startswith("RAY_")}}
+        attack = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False)"
+        address = ray.get_runtime_context().gcs_address
+        own = {{key: os.environ.get(key, "") for key in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}}
+        for token in ({{}}, {{"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}}, own):
+            done = subprocess.run(
+                [sys.executable, "-c", attack, address], env={{**strangers, **token}},
+                capture_output=True, text=True, timeout=90,
+            )
+            print("joined" if done.returncode == 0 else "refused", flush=True)
     if ending == "told":
         print("{FAILURE}told by the app", flush=True)
         sys.exit(1)
@@ -258,6 +271,16 @@ def test_a_process_without_the_mark_ends_after_its_parent(tmp_path: Path) -> Non
     processes.end_processes(tmp_path)
     assert not lives(pid)
     assert process.wait() == -signal.SIGTERM
+
+
+@pytest.mark.flower
+def test_another_user_of_the_machine_cannot_join_the_ray_of_a_run(
+    tiny: Path, left_behind: None
+) -> None:
+    outcome, lines = _run(tiny, "attacked")
+    assert outcome.succeeded, outcome.error
+    # Without a token, with another one, and with that of the run.
+    assert [one for one in lines if one in ("joined", "refused")] == ["refused"] * 2 + ["joined"]
 
 
 @pytest.mark.flower
