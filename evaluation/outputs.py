@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from split_unlearning.foundations.files import write_whole
+
 FILE = "outputs.safetensors"
 """Its name, beside ``result.json``."""
 
@@ -120,11 +122,8 @@ def write_outputs(path: Path, by_task: Mapping[int, Outputs]) -> None:
         for one in fields(outputs)
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    beside.write_bytes(
-        save(tensors, {"split": "0 train, 1 test, 2 triggered test", "forgotten_by": "-1 none"})
-    )
-    beside.replace(path)
+    meanings = {"split": "0 train, 1 test, 2 triggered test", "forgotten_by": "-1 none"}
+    write_whole(path, save(tensors, meanings))
 
 
 def read_outputs(path: Path) -> dict[int, Outputs]:

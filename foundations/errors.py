@@ -9,6 +9,10 @@ class UserError(ValueError):
     """
 
 
+class StateError(UserError):
+    """What was kept on disk cannot be read, or cannot be written; it is as it was before."""
+
+
 def refuse(key: str, value: object, allowed: str) -> UserError:
     """Word a refusal.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from split_unlearning.foundations.files import write_whole
 from split_unlearning.reporting.benchmark import read_benchmark
 from split_unlearning.reporting.content import Content, make_content
 from split_unlearning.reporting.formats.csv_table import to_csv
@@ -73,8 +74,5 @@ def _remove_former(tables: Path, kept: Mapping[str, str]) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    beside = path.with_name(f"{path.name}.part")
-    # What stands in a file that is no text cannot be written as one.
-    beside.write_bytes(text.encode("utf-8", errors="replace"))
-    beside.replace(path)
+    # A report may quote bytes that are no text.
+    write_whole(path, text.encode("utf-8", errors="replace"))

@@ -5,8 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from split_unlearning.foundations.errors import UserError
-from split_unlearning.unlearning.state_folder import StateError
+from split_unlearning.foundations.errors import StateError, UserError
 
 
 def refusal(call, *arguments, error=StateError, **named):

@@ -15,14 +15,11 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
+from split_unlearning.foundations.errors import StateError
+from split_unlearning.foundations.files import explained
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.unlearning.exactness import Ids, order
-from split_unlearning.unlearning.state_folder import (
-    StateError,
-    StateFolder,
-    TemporaryFolder,
-    explained,
-)
+from split_unlearning.unlearning.state_folder import StateFolder, TemporaryFolder
 
 # Sample ids of one client stay below this, so that a client and an id make one number.
 _IDS_PER_CLIENT = 1 << 40

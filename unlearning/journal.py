@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from split_unlearning.unlearning.state_folder import StateError, explained
+from split_unlearning.foundations.errors import StateError
+from split_unlearning.foundations.files import explained
 
 
 class Journal:

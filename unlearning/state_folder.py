@@ -9,27 +9,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import tempfile
 from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from split_unlearning.foundations.errors import UserError
+from split_unlearning.foundations.errors import StateError
+from split_unlearning.foundations.files import (
+    explained,
+    make_for_owner,
+    sha256_of,
+    sync,
+    write_durably,
+    write_for_owner,
+)
 
 FORMAT = 2
 """Of everything under a state-dir; another one is not read."""
 
 _CURRENT, _STAGED = "current.json", "staged.json"
-_BLOCK_BYTES = 1 << 20
-
-
-class StateError(UserError):
-    """What was kept cannot be read, or cannot be written; it is as it was before."""
 
 
 @dataclass(frozen=True)
@@ -63,21 +65,22 @@ class _Manifest:
         StateError
             If it is of another format, or is not as it was written.
         """
+        with explained(path):
+            try:
+                text = path.read_bytes()
+            except FileNotFoundError:
+                return None
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(text)
             written = content.pop("sha256")
             check_format(content, path)
             if written != checksum(content):
                 raise damaged(path)
             files = {name: _File(**file) for name, file in content["files"].items()}
             return cls(content["attempt"], files)
-        except FileNotFoundError:
-            return None
         except StateError:
-            # It has said what is wrong.
+            # A subclass of ValueError, which already says what is wrong.
             raise
-        except OSError as error:
-            raise _unusable(path, error) from error
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise damaged(path) from error
 
@@ -144,7 +147,7 @@ class StateFolder(MutableMapping[str, bytes]):
         if ahead := self._ahead.pop(file.file, None):
             ahead.join()
         if file.file not in self._verified:
-            if _sha256(path) != file.sha256:
+            if sha256_of(path) != file.sha256:
                 raise damaged(path)
             self._verified.add(file.file)
         return path
@@ -159,7 +162,7 @@ class StateFolder(MutableMapping[str, bytes]):
     def _compare(self, file: _File) -> None:
         # What is wrong with it is said to who asks for it.
         with suppress(StateError):
-            if _sha256(self._path / file.file) == file.sha256:
+            if sha256_of(self._path / file.file) == file.sha256:
                 self._verified.add(file.file)
 
     def bytes_of(self, name: str) -> int:
@@ -230,10 +233,7 @@ class StateFolder(MutableMapping[str, bytes]):
         staged = self._staging()
         path = self._path / _file_name(name, staged.attempt)
         with explained(path):
-            beside = path.with_name(path.name + ".part")
-            with open_for_owner(beside) as file:
-                file.write(data)
-            beside.replace(path)
+            write_for_owner(path, data)
         staged.files[name] = _File(path.name, hashlib.sha256(data).hexdigest(), len(data))
         self._unsynced.add(path)
         # These are the bytes that were just written.
@@ -261,7 +261,7 @@ class StateFolder(MutableMapping[str, bytes]):
         with explained(self._path):
             for path in self._unsynced:
                 if path.exists():
-                    _sync(path)
+                    sync(path)
             self._staged.write(self._path / _STAGED)
         self._unsynced.clear()
         self._changed = False
@@ -280,7 +280,7 @@ class StateFolder(MutableMapping[str, bytes]):
                 raise StateError(f"{self._path} holds nothing of the change that is to be made")
             with explained(self._path):
                 (self._path / _STAGED).replace(self._path / _CURRENT)
-                _sync(self._path)
+                sync(self._path)
             self._current = staged
         self._staged = None
         self._sweep()
@@ -293,7 +293,7 @@ class StateFolder(MutableMapping[str, bytes]):
             for path in swept:
                 path.unlink()
             if swept:
-                _sync(self._path)
+                sync(self._path)
 
 
 class TemporaryFolder(StateFolder):
@@ -330,54 +330,6 @@ def check_format(content: dict[str, Any], path: Path) -> None:
         )
 
 
-def _sha256(path: Path) -> str:
-    """Return what a file holds, as one number; raises `StateError` if it cannot be read."""
-    sha = hashlib.sha256()
-    with explained(path), path.open("rb") as opened:
-        while block := opened.read(_BLOCK_BYTES):
-            sha.update(block)
-    return sha.hexdigest()
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a file for its owner only, whole or not at all, and wait until it is on disk."""
-    beside = path.with_name(path.name + ".part")
-    with open_for_owner(beside) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    _sync(path.parent)
-
-
-def make_for_owner(path: Path) -> None:
-    """Make a folder, and those that it lies in, for their owner only; none that is there."""
-    missing = [one for one in (path, *path.parents) if not one.exists()]
-    for one in reversed(missing):
-        one.mkdir(mode=0o700, exist_ok=True)
-        # Else a power cut may take the name of the folder, and with it all that is in it.
-        _sync(one.parent)
-
-
-def open_for_owner(path: Path) -> Any:
-    """Open a new file that only its owner can read, for writing bytes."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    return open(os.open(path, flags, 0o600), "wb")
-
-
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Say in one line which file the system could not read or write, and why."""
-    try:
-        yield
-    except OSError as error:
-        raise _unusable(Path(error.filename or path), error) from error
-
-
-def _unusable(path: Path, error: OSError) -> StateError:
-    return StateError(f"{path}: {error.strerror or error}; what was kept is as it was before")
-
-
 def damaged(path: Path) -> StateError:
     """Return the error that says that a file is not as it was written."""
     return StateError(f"{path} was edited, or cut short, since it was written")
@@ -386,12 +338,3 @@ def damaged(path: Path) -> StateError:
 def checksum(content: dict[str, Any]) -> str:
     """Return the SHA-256 of what JSON can hold."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on disk."""
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

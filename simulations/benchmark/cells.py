@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from split_unlearning.foundations.errors import UserError
+from split_unlearning.foundations.files import locked
 from split_unlearning.simulations import console
 from split_unlearning.simulations.benchmark.cell import Cell, read_cell
 from split_unlearning.simulations.config import RunConfig
-from split_unlearning.simulations.lock import locked
 from split_unlearning.simulations.session.envelope import Envelope
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from split_unlearning.foundations.errors import refuse
+from split_unlearning.foundations.files import locked
 from split_unlearning.simulations.benchmark.cell import SCHEMA_VERSION, Cell, Status
 from split_unlearning.simulations.benchmark.cells import planned_cells
 from split_unlearning.simulations.benchmark.spec import Spec
 from split_unlearning.simulations.console import PROGRESS
 from split_unlearning.simulations.launching.launch import run_app
-from split_unlearning.simulations.lock import locked
 from split_unlearning.simulations.session.result import write_json
 
 # What a command that was killed has started ends a little later than it.

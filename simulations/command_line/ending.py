@@ -8,8 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from split_unlearning.foundations.errors import UserError
-from split_unlearning.unlearning.state_folder import StateError
+from split_unlearning.foundations.errors import StateError, UserError
 
 RUN_FAILED, BAD_ARGUMENTS, DOES_NOT_HOLD, INTERRUPTED = 1, 2, 3, 130
 

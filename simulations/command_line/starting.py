@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from split_unlearning.foundations.files import write_durably
 from split_unlearning.simulations.command_line.ending import RUN_FAILED, end
 from split_unlearning.simulations.command_line.progress import shown
 from split_unlearning.simulations.launching import launch
-from split_unlearning.unlearning.state_folder import write_durably
 
 if TYPE_CHECKING:
     from split_unlearning.simulations.config import RunConfig

@@ -7,20 +7,22 @@ them has read. The files lie in a folder for their owner only, ``split-unlearnin
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from split_unlearning.foundations.files import locked
 
 _FORMAT = 1
 _FACTS = "facts.json"
@@ -60,7 +62,7 @@ def kept(
         found = _open(folder / name)
         if found is not None:
             return found
-        with _locked(folder):
+        with locked(folder, patience=math.inf):
             # Another process may have made it while this one waited.
             found = _open(folder / name)
             if found is not None:
@@ -138,16 +140,6 @@ def _folder() -> Path:
     if folder.stat().st_uid != os.getuid():
         raise OSError(f"{folder} belongs to another user")
     return folder
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(file)
 
 
 def _open(folder: Path) -> tuple[dict[str, np.ndarray], Facts] | None:

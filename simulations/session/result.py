@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from split_unlearning.foundations.files import write_whole
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.preparation import Preparation
 from split_unlearning.simulations.session.conversation import Conversation
@@ -366,7 +367,5 @@ def write_result(result: dict[str, Any], folder: str) -> Path:
 def write_json(value: dict[str, Any], path: Path) -> Path:
     """Write a JSON file, whole or not at all, and return where it is."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.part")
-    beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    beside.replace(path)
+    write_whole(path, (json.dumps(value, indent=2) + "\n").encode())
     return path

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
+from split_unlearning.foundations.errors import StateError
+from split_unlearning.foundations.files import explained, write_durably
 from split_unlearning.simulations.preparation import Preparation
 from split_unlearning.simulations.session.conversation import Conversation
 from split_unlearning.simulations.session.result import environment
@@ -20,12 +22,7 @@ from split_unlearning.strategies.server.model import ServerModel
 from split_unlearning.strategies.server.segment import ServerSegment
 from split_unlearning.unlearning.certificate import fingerprint, sign
 from split_unlearning.unlearning.exactness import digest
-from split_unlearning.unlearning.state_folder import (
-    StateError,
-    StateFolder,
-    explained,
-    write_durably,
-)
+from split_unlearning.unlearning.state_folder import StateFolder
 from split_unlearning.unlearning.tensor_store import TensorStore
 
 _VERSION = 1

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from split_unlearning.foundations.errors import StateError
 from split_unlearning.simulations.data.distributions.plan import Plan
 from split_unlearning.simulations.preparation import Forgetting
 from split_unlearning.unlearning.journal import Journal
 from split_unlearning.unlearning.request import Request, parse_requests
-from split_unlearning.unlearning.state_folder import StateError
 
 
 @dataclass(frozen=True)

@@ -22,23 +22,14 @@ from typing import Any
 
 import tomli_w
 
-from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.foundations.errors import StateError, UserError, refuse
+from split_unlearning.foundations.files import explained, locked, make_for_owner, write_durably
 from split_unlearning.simulations.config import RunConfig
-from split_unlearning.simulations.lock import locked
 from split_unlearning.simulations.preparation import Preparation, deal, fingerprint
 from split_unlearning.simulations.pretrained import pretrained_digest
 from split_unlearning.unlearning.certificate import new_key
 from split_unlearning.unlearning.journal import Journal
-from split_unlearning.unlearning.state_folder import (
-    FORMAT,
-    StateError,
-    check_format,
-    checksum,
-    damaged,
-    explained,
-    make_for_owner,
-    write_durably,
-)
+from split_unlearning.unlearning.state_folder import FORMAT, check_format, checksum, damaged
 
 # What may differ from one run to the next: where things are, and how long and at what cost.
 _MAY_DIFFER = {

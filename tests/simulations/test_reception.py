@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from split_unlearning.clients.forgotten import FORGOTTEN, Forgotten
-from split_unlearning.foundations.errors import UserError
+from split_unlearning.foundations.errors import StateError, UserError
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.preparation import deal, prepare
 from split_unlearning.simulations.state.agenda import first_events, tasks_of
 from split_unlearning.simulations.state.reception import AlreadyForgottenError, receive, withdraw
 from split_unlearning.simulations.state.state_dir import StateDir
 from split_unlearning.unlearning.salted import new_salt, salted
-from split_unlearning.unlearning.state_folder import StateError, StateFolder
+from split_unlearning.unlearning.state_folder import StateFolder
 from split_unlearning.unlearning.tensor_store import TensorStore
 
 CLIENTS = 4

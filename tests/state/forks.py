@@ -103,9 +103,9 @@ class Steps:
 
     def patches(self):
         """Patch all with which the product changes a disk."""
-        from split_unlearning.unlearning import state_folder
+        from split_unlearning.foundations.files import open_for_owner
 
-        open_for_owner, write = state_folder.open_for_owner, os.write
+        write = os.write
 
         def open_counted(path):
             return _Written(open_for_owner(path), lambda: self._is_fatal(path))
@@ -120,7 +120,7 @@ class Steps:
             return bool(flags & os.O_CREAT) and not os.path.exists(path)
 
         yield patch.object(os, "fsync", lambda _: None)
-        yield patch.object(state_folder, "open_for_owner", open_counted)
+        yield patch("split_unlearning.foundations.files.open_for_owner", open_counted)
         yield patch.object(os, "write", write_counted)
         yield patch.object(os, "open", self._before(os.open, creates))
         for name in ("replace", "unlink", "mkdir"):

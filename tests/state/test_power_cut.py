@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-from split_unlearning.unlearning import state_folder
+from split_unlearning.foundations.files import open_for_owner
 from split_unlearning.unlearning.journal import Journal
 from tests.state.bench import learn, unlearn
 
@@ -79,7 +79,7 @@ class Disk:
             patch.object(os, "replace", self._replace(os.replace)),
             patch.object(os, "mkdir", self._noting(os.mkdir, 0)),
             patch.object(os, "unlink", self._noting(os.unlink, 0)),
-            patch.object(state_folder, "open_for_owner", self._open(state_folder.open_for_owner)),
+            patch("split_unlearning.foundations.files.open_for_owner", self._open(open_for_owner)),
             patch.object(Journal, "append", self._append(Journal.append)),
         ]
         with ExitStack() as stack:

@@ -1,6 +1,7 @@
 """Requests to a state that an earlier process left: who is needed, how exact, what is refused."""
 
 import errno
+import hashlib
 import json
 import os
 import random
@@ -16,7 +17,8 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from split_unlearning.foundations.errors import UserError
+from split_unlearning.foundations.errors import StateError, UserError
+from split_unlearning.foundations.files import open_for_owner
 from split_unlearning.simulations.data.distributions.plan import Plan
 from split_unlearning.simulations.data.loading import load as load_data
 from split_unlearning.simulations.preparation import deal
@@ -24,8 +26,7 @@ from split_unlearning.simulations.state.reception import AlreadyForgottenError
 from split_unlearning.simulations.state.state_dir import StateDir, held
 from split_unlearning.strategies.heard import ClientFailureError
 from split_unlearning.strategies.server.shards import Shards
-from split_unlearning.unlearning import state_folder
-from split_unlearning.unlearning.state_folder import FORMAT, StateError, StateFolder, checksum
+from split_unlearning.unlearning.state_folder import FORMAT, StateFolder, checksum
 from tests.local_grid import LocalRun, dealt
 from tests.state.bench import (
     NUM_CLIENTS,
@@ -261,7 +262,7 @@ def sign_again(folder, name, data):
     content.pop("sha256")
     file = content["files"][name]
     (folder / file["file"]).write_bytes(data)
-    file["sha256"] = state_folder.hashlib.sha256(data).hexdigest()
+    file["sha256"] = hashlib.sha256(data).hexdigest()
     manifest.write_text(json.dumps({**content, "sha256": checksum(content)}), encoding="utf-8")
 
 
@@ -401,7 +402,7 @@ def test_a_folder_that_cannot_be_written_to_stays_as_it_is(state, sliced):
 @contextmanager
 def full_after(writes, folder):
     """A disk with room for so many more writes below a folder; tells what was refused."""
-    open_for_owner, write, refused = state_folder.open_for_owner, os.write, []
+    write, refused = os.write, []
     seen = count()
 
     def has_room(path):
@@ -433,7 +434,10 @@ def full_after(writes, folder):
         return write(file, data if has else data[: len(data) // 2])
 
     with (
-        patch.object(state_folder, "open_for_owner", lambda path: Full(open_for_owner(path), path)),
+        patch(
+            "split_unlearning.foundations.files.open_for_owner",
+            lambda path: Full(open_for_owner(path), path),
+        ),
         patch.object(os, "write", write_to_full),
     ):
         yield refused

@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from split_unlearning.foundations.errors import StateError
 from split_unlearning.unlearning.activation_cache import ActivationCache, epoch_order
 from split_unlearning.unlearning.exactness import batches
-from split_unlearning.unlearning.state_folder import StateError, StateFolder
+from split_unlearning.unlearning.state_folder import StateFolder
 from split_unlearning.unlearning.tensor_store import TensorStore
 
 

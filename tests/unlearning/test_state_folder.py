@@ -14,12 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from split_unlearning.unlearning.state_folder import (
-    FORMAT,
-    StateError,
-    StateFolder,
-    TemporaryFolder,
-)
+from split_unlearning.foundations.errors import StateError
+from split_unlearning.unlearning.state_folder import FORMAT, StateFolder, TemporaryFolder
 from tests.refusals import files_no_larger_than, refusal
 
 OLD = {"segment": b"old segment" * 50, "cache": b"old cache" * 50}
