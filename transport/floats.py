@@ -1,13 +1,12 @@
-"""How floating-point numbers cross the cut: as they are, or in half the bytes.
+"""Floating-point numbers across the cut: as float32, or in half the bytes.
 
-Numbers are rounded where they leave and are float32 again where they arrive: both sides compute as
-ever, with what has arrived. A rounded row depends on nothing but itself, so that chunks and batches
-of any size carry the same.
+Numbers are rounded by the sender and are float32 again at the receiver. A rounded row depends on
+nothing else, so that chunks and batches of any size carry the same numbers.
 
 ``bfloat16`` keeps float32's range and 8 significant bits. ``float16`` keeps 11, but its range ends
-at 65,504 and its last bits go below 6e-5, where the gradients of a mean over a batch are: so each
-row travels multiplied by the power of two that puts its largest number between a half and one, and
-that power beside it, a byte a row.
+at 65,504 and it loses bits below 6e-5, where the gradients of a mean over a batch are. So each row
+is multiplied by the power of two that puts its largest number between a half and one; the exponent
+travels with the row, in one byte.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import torch
 from split_unlearning.transport.message import Array
 
 FloatCodec = Literal["float32", "float16", "bfloat16"]
-"""What a floating-point number is while it crosses."""
+"""The type of a floating-point number while it crosses the cut."""
 
 FLOAT_CODECS: tuple[str, ...] = get_args(FloatCodec)
 
@@ -28,25 +27,15 @@ _BFLOAT16 = "/bfloat16"
 _FLOAT16 = "/float16"
 _EXPONENTS = "/exponents"
 
-# Two to any power from minus this to this is a normal float32.
+# Powers of two with exponents from minus this to this are normal float32 numbers.
 _MOST = 126
 _BIAS, _FRACTION_BITS = 127, 23
 
 
 def pack(tensors: Mapping[str, torch.Tensor], codec: FloatCodec) -> dict[str, torch.Tensor]:
-    """Return tensors as they travel.
+    """Return tensors as they cross the cut, rounded ones under other names; `unpack` reads them.
 
-    Parameters
-    ----------
-    tensors : mapping of str to tensor
-        Those of float32 with rows, of two dimensions or more, are rounded; others stay.
-    codec : "float32", "float16" or "bfloat16"
-        What to.
-
-    Returns
-    -------
-    dict of str to tensor
-        Under other names, where something was rounded; `unpack` reads them.
+    Float32 tensors of two dimensions or more are rounded; others stay.
     """
     if codec == "float32":
         return dict(tensors)
@@ -64,7 +53,7 @@ def pack(tensors: Mapping[str, torch.Tensor], codec: FloatCodec) -> dict[str, to
 
 
 def unpack(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Read what `pack` returned, whatever the codec; what was rounded is float32 again.
+    """Read the tensors of `pack`, whatever the codec; rounded ones are float32 again.
 
     Raises
     ------
@@ -92,7 +81,7 @@ def unpack(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def pack_arrays(arrays: Mapping[str, Array], codec: FloatCodec) -> dict[str, Array]:
-    """Return arrays as they travel in a message; as `pack`.
+    """Return arrays as they travel in a message, see `pack`.
 
     NumPy has no bfloat16: its bits travel as int16.
     """
@@ -106,7 +95,13 @@ def pack_arrays(arrays: Mapping[str, Array], codec: FloatCodec) -> dict[str, Arr
 
 
 def unpack_arrays(arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Read what `pack_arrays` returned, whatever the codec; raises as `unpack`."""
+    """Read the arrays of `pack_arrays`, whatever the codec.
+
+    Raises
+    ------
+    ValueError
+        As `unpack`.
+    """
     if not any(name.endswith((_BFLOAT16, _FLOAT16)) for name in arrays):
         return dict(arrays)
     tensors = {name: torch.tensor(array) for name, array in arrays.items()}
@@ -118,9 +113,9 @@ def unpack_arrays(arrays: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def _exponents(tensor: torch.Tensor) -> torch.Tensor:
-    """Return, for each row, the power of two that its largest number is below; int32, shape (n,).
+    """Return, for each row, the smallest power of two above its largest number: int32, shape (n,).
 
-    0 for a row of zeros, and for one that is not finite, which stays so.
+    0 for a row of zeros, and for a row that is not finite, which stays as it is.
     """
     rows = tensor.flatten(1)
     largest = rows.abs().amax(dim=1) if rows.shape[1] else rows.new_zeros(len(rows))
@@ -129,8 +124,8 @@ def _exponents(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _scaled(tensor: torch.Tensor, exponents: torch.Tensor) -> torch.Tensor:
-    """Return a tensor whose rows are multiplied by two to some powers."""
-    # Put together from bits: a power function need not be exact, which torch.ldexp relies on.
+    """Return a tensor with rows multiplied by powers of two."""
+    # Made of bits: torch.ldexp uses a power function, which need not be exact.
     powers = ((exponents + _BIAS) << _FRACTION_BITS).view(torch.float32)
     return tensor * powers.view(-1, *[1] * (tensor.ndim - 1))
 

@@ -1,4 +1,4 @@
-"""The ledger: what crossed the cut and who computed for how long, by client and phase."""
+"""The ledger: bytes across the cut and seconds of computing, by client and phase."""
 
 import threading
 from collections.abc import Iterable
@@ -13,22 +13,18 @@ _MILLISECONDS_PER_SECOND = 1e3
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What one client cost in one phase; accounts add up.
+    """The cost of one client in one phase; accounts add up.
 
     Attributes
     ----------
-    bytes_up : int
-        Bytes from the client to the server.
-    bytes_down : int
-        Bytes from the server to the client.
+    bytes_up, bytes_down : int
+        Bytes from the client to the server, and from the server to the client.
     messages : int
-        Exchanges: one is a request and its reply.
-    client_seconds : float
-        Seconds the client computed.
-    server_seconds : float
-        Seconds the server computed for this client.
+        Exchanges, each a request and its reply.
+    client_seconds, server_seconds : float
+        Seconds that the client computed, and that the server computed for the client.
     pretrain_seconds : float
-        Of the client's seconds, those of training alone, before anything is split.
+        The part of the client's seconds in which it trained alone.
     """
 
     bytes_up: int = 0
@@ -52,11 +48,11 @@ class Account:
 _NOTHING = Account()
 
 Row = tuple[int, str, Account]
-"""One line of a ledger, fit to be pickled: client, phase, account."""
+"""One line of a ledger, which can be pickled: client, phase, account."""
 
 
 class Ledger:
-    """One account for each client and phase. Safe to use from several threads."""
+    """One account for each client and phase; threads may share it."""
 
     def __init__(self) -> None:
         self._accounts: dict[tuple[int, str], Account] = {}
@@ -74,22 +70,7 @@ class Ledger:
         server_seconds: float = 0.0,
         pretrain_seconds: float = 0.0,
     ) -> None:
-        """Add to the account of a client in a phase.
-
-        Parameters
-        ----------
-        client : int
-            The client's id.
-        phase : str
-            One of `PHASES`.
-        up, down : int
-            Bytes from the client to the server, and back.
-        messages : int
-            Exchanges, each a request and its reply.
-        client_seconds, server_seconds : float
-            Seconds computed on either side.
-        pretrain_seconds : float
-            Of the client's, those of training alone.
+        """Add to the account of a client in a phase; amounts as in `Account`.
 
         Raises
         ------
@@ -115,7 +96,7 @@ class Ledger:
             return self._accounts.get((client, phase), _NOTHING)
 
     def clients(self, phase: str) -> list[int]:
-        """Return, in ascending order, the clients whose account in a phase is not all zeros.
+        """Return, in ascending order, the clients with costs in a phase.
 
         Raises
         ------
@@ -126,22 +107,22 @@ class Ledger:
         return sorted(client for client, recorded, _ in self.rows() if recorded == phase)
 
     def rows(self) -> list[Row]:
-        """Return every account as plain rows, in the order of first record."""
+        """Return every account as a row, in the order of first record."""
         with self._lock:
             return [(client, phase, account) for (client, phase), account in self._accounts.items()]
 
     def take(self) -> list[Row]:
-        """Return every account and start again from nothing, in one step.
+        """Return every account as a row and start again from nothing, in one step.
 
         What another thread records meanwhile is in this answer or in the next, never in both: a
-        ledger in another process is merged by sending its taken rows.
+        ledger in another process is merged by sending the rows taken from it.
         """
         with self._lock:
             taken, self._accounts = self._accounts, {}
         return [(client, phase, account) for (client, phase), account in taken.items()]
 
     def merge(self, other: "Ledger | Iterable[Row]") -> None:
-        """Add another ledger's accounts, or rows taken from one, to this one.
+        """Add another ledger's accounts, or rows of a ledger, to this one.
 
         Raises
         ------
@@ -153,8 +134,7 @@ class Ledger:
             _require_phase(phase)
         with self._lock:
             for client, phase, account in rows:
-                # A client that cost nothing is not listed: "no message to the others" shows as
-                # their absence.
+                # A client without costs is not listed: its absence shows that it got no message.
                 if account != _NOTHING:
                     present = self._accounts.get((client, phase), _NOTHING)
                     self._accounts[client, phase] = present + account
@@ -163,18 +143,18 @@ class Ledger:
 def transmission_seconds(
     bytes: int, messages: int, bandwidth_mbps: float = 100.0, latency_ms: float = 0.0
 ) -> float:
-    """Compute how long traffic takes on a stated network; nothing is slept.
+    """Compute how long traffic takes on a given network, without waiting for that time.
 
     Parameters
     ----------
     bytes : int
-        Bytes sent, both ways or one, as the caller wants them charged.
+        Bytes to be charged, in both directions or in one.
     messages : int
         Exchanges, each of which waits for one round trip.
     bandwidth_mbps : float
-        Bandwidth in megabits (1e6 bits) a second.
+        Megabits (1e6 bits) a second.
     latency_ms : float
-        Round-trip latency in milliseconds.
+        Milliseconds of a round trip.
 
     Returns
     -------

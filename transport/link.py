@@ -15,16 +15,16 @@ from typing import NoReturn, Self, cast
 
 from torch import Tensor
 
-from split_unlearning.transport.codec import (
+from split_unlearning.transport.floats import FLOAT_CODECS, FloatCodec, pack, unpack
+from split_unlearning.transport.frame import (
     Frame,
     FrameError,
-    Received,
+    ReceivedFrame,
     Stream,
     decode,
     encode,
     read,
 )
-from split_unlearning.transport.floats import FLOAT_CODECS, FloatCodec, pack, unpack
 from split_unlearning.transport.ledger import Ledger
 
 MAX_FRAME_BYTES = 256 * 2**20
@@ -102,14 +102,14 @@ class Link(ABC):
         Parameters
         ----------
         tensors : Mapping[str, torch.Tensor]
-            What to send, see `transport.codec.encode`.
+            What to send, see `transport.frame.encode`.
         fields : Mapping[str, str], optional
             Text to send with it.
 
         Returns
         -------
         tuple[dict[str, torch.Tensor], dict[str, str]]
-            The reply's tensors and fields, see `transport.codec.Received`.
+            The reply's tensors and fields, see `transport.frame.ReceivedFrame`.
 
         Raises
         ------
@@ -153,7 +153,7 @@ class Link(ABC):
         self.close()
 
     @abstractmethod
-    def _send(self, request: Frame) -> Received:
+    def _send(self, request: Frame) -> ReceivedFrame:
         """Return what is answered to a frame; raise LinkError, or FrameError of the answer."""
 
 
@@ -269,7 +269,7 @@ def refused(reason: object) -> RefusalError:
     return RefusalError(f"the server refused: {reason}")
 
 
-def _unpacked(reply: Received) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _unpacked(reply: ReceivedFrame) -> tuple[dict[str, Tensor], dict[str, str]]:
     if _REFUSAL in reply.fields:
         raise link_failed(reply.fields[_REFUSAL])
     return unpack(reply.tensors), reply.fields
@@ -309,7 +309,7 @@ class LoopbackLink(Link):
         self._caller = Caller(client, phase)
         self._max_frame_bytes = max_frame_bytes
 
-    def _send(self, request: Frame) -> Received:
+    def _send(self, request: Frame) -> ReceivedFrame:
         stream = io.BytesIO(bytes(request))
         try:
             reply = answer(self._handler, self._ledger, self._caller, stream, self._max_frame_bytes)

@@ -1,4 +1,4 @@
-"""What a strategy and a client say to each other in Flower's messages."""
+"""Messages between a strategy and a client, inside Flower's messages."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class Message:
     Parameters
     ----------
     action : str
-        What the client is asked to do; in an answer, what it did.
+        The action that the client is asked to do, or, in an answer, did.
     fields : dict of str to scalar
-        Settings of the action; in an answer, what was measured.
+        Settings of the action; in an answer, measurements.
     tensors : dict of str to array
         Smashed data, labels, predictions, weights.
 
     Notes
     -----
-    Names that every protocol uses: ``client`` (who is addressed), ``phase`` (setup, learn, unlearn
-    or evaluate), ``seconds`` (that the client computed), ``digest`` (of its segment after the
-    action), ``chunk`` and ``chunks`` (which part of an upload this is, and of how many).
+    Fields of every protocol: ``client`` (the addressed client), ``phase`` (setup, learn, unlearn or
+    evaluate), ``seconds`` (of the client's computing), ``digest`` (of its segment after the
+    action), ``chunk`` and ``chunks`` (number of this part of an upload, and number of parts).
     """
 
     action: str
@@ -40,7 +40,7 @@ class Message:
     tensors: dict[str, Array] = field(default_factory=dict)
 
     def pack(self) -> tuple[list[Array], dict[str, Scalar]]:
-        """Return the message as a NumPyClient takes and gives it: arrays without names, scalars.
+        """Return the message in a NumPyClient's form: arrays without names, and scalars.
 
         Raises
         ------
@@ -57,7 +57,7 @@ class Message:
 
     @classmethod
     def unpack(cls, arrays: list[Array], scalars: Mapping[str, Scalar]) -> Message:
-        """Read what `pack` wrote.
+        """Read the result of `pack`.
 
         Raises
         ------
@@ -75,7 +75,7 @@ class Message:
         Raises
         ------
         KeyError
-            If there is none of that name.
+            If there is no such field.
         TypeError
             If it is not an integer.
         """

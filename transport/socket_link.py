@@ -18,9 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import NoReturn, Self, cast
 
-from split_unlearning.transport.certificate import client_context, resolve, server_context
-from split_unlearning.transport.codec import Frame, FrameError, Received, Stream, encode, read
 from split_unlearning.transport.floats import FloatCodec
+from split_unlearning.transport.frame import Frame, FrameError, ReceivedFrame, Stream, encode, read
 from split_unlearning.transport.ledger import Ledger
 from split_unlearning.transport.link import (
     MAX_FRAME_BYTES,
@@ -35,6 +34,7 @@ from split_unlearning.transport.link import (
     one_line,
     refused,
 )
+from split_unlearning.transport.tls import client_context, resolve, server_context
 
 MAX_LINKS = 1024
 
@@ -77,7 +77,7 @@ class LinkServer:
         The largest frame, in bytes, to accept or to send.
     tls : bool, optional
         Whether to encrypt; by default exactly when `host` is not this machine's loopback. The
-        certificate is made here, see `transport.certificate.server_context`.
+        certificate is made here, see `transport.tls.server_context`.
     max_links : int
         Links served at once, each by one thread. Further ones wait until one of these ends.
 
@@ -258,7 +258,7 @@ class _SocketLink(Link):
         super().close()
         self._resources.close()
 
-    def _send(self, request: Frame) -> Received:
+    def _send(self, request: Frame) -> ReceivedFrame:
         try:
             if self._connection is None:
                 self._connection = self._resources.enter_context(self._opened())

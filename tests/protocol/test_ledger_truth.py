@@ -7,7 +7,7 @@ import pytest
 from flwr.common.serde import recorddict_to_proto
 
 from split_unlearning.clients import base
-from split_unlearning.transport.codec import encode
+from split_unlearning.transport.frame import encode
 from split_unlearning.transport.ledger import transmission_seconds
 from tests.local_grid import LocalRun, client_of
 

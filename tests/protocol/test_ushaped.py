@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from split_unlearning.foundations.seeds import derive_seed
-from split_unlearning.transport.codec import encode
+from split_unlearning.transport.frame import encode
 from split_unlearning.transport.link import Link
 from split_unlearning.unlearning.exactness import order
 from tests.local_grid import LocalRun

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from split_unlearning.transport.codec import FrameError, decode, encode, read
+from split_unlearning.transport.frame import FrameError, decode, encode, read
 
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn]
 INTEGERS = [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8]

@@ -1,8 +1,8 @@
 """Frames: named tensors and text fields, in the format of safetensors.
 
-Any language with a safetensors reader can join. The package itself reads files, and strings of
-bytes that are there as a whole; a link reads from a stream, each tensor into its own memory, and
-writes from the memory where each tensor is.
+Any language with a safetensors reader can join. The safetensors package reads files and whole byte
+strings; a link reads from a stream, each tensor into memory of its own, and writes from the memory
+of each tensor.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ALIGNMENT = 8
 _MAX_HEADER_BYTES = 2**20
 _MAX_DIMENSIONS = 64
 
-# As the format names them, and in its order: who writes begins with those listed last.
+# Names of the format, in its order: a writer begins with the dtypes listed last.
 _DTYPES = {
     "BOOL": torch.bool,
     "U8": torch.uint8,
@@ -46,14 +46,14 @@ _DTYPES = {
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _RANKS = {dtype: -rank for rank, dtype in enumerate(_DTYPES.values())}
 
-# What NumPy has not, as it can look at it.
+# NumPy views of dtypes that NumPy lacks.
 _BITS = {
     torch.bfloat16: torch.int16,
     torch.float8_e4m3fn: torch.uint8,
     torch.float8_e5m2: torch.uint8,
 }
 
-# Batches are alike, and so are their headers; this many are known at a time.
+# Batches are alike, so their headers are cached: this many.
 _KNOWN_HEADERS = 64
 
 _Entries = tuple[tuple[str, torch.dtype, tuple[int, ...]], ...]
@@ -64,13 +64,13 @@ class FrameError(ValueError):
 
 
 class Stream(Protocol):
-    """What frames are read from: a buffered binary stream, which returns less only at its end."""
+    """A buffered binary stream; it returns fewer bytes than asked only at its end."""
 
     def read(self, size: int, /) -> bytes:
         """Return the next `size` bytes."""
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """Fill a buffer with the next bytes; return how many they are."""
+        """Fill a buffer with the next bytes; return their number."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class Frame:
     Attributes
     ----------
     parts : tuple of bytes and memoryview
-        What to write, in turn: the header, and the bytes of each tensor, which are not copied. So
-        no tensor may change before its frame is written.
+        In the order of writing: the header and the bytes of each tensor. Tensors are not copied:
+        they must not change before the frame is written.
     """
 
     parts: tuple[bytes | memoryview, ...]
@@ -96,17 +96,17 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Received:
-    """What was read of one frame.
+class ReceivedFrame:
+    """The content of a frame.
 
     Attributes
     ----------
     tensors : dict of str to tensor
-        On the CPU, with memory of their own, writable, each starting at a multiple of 64 bytes.
-        Vectorised kernels treat an unaligned head apart, which changes the order of sums and so
-        their last bits: results do not depend on where a tensor was put.
+        Writable tensors on the CPU, each with memory of its own that starts at a multiple of 64
+        bytes: vectorised kernels treat an unaligned head apart, which changes the order of sums and
+        so their last bits.
     fields : dict of str to str
-        The text that travelled in the header; empty if there was none.
+        Text from the header; empty if there was none.
     size : int
         Bytes of the frame.
     """
@@ -117,24 +117,21 @@ class Received:
 
 
 def encode(tensors: Mapping[str, torch.Tensor], fields: Mapping[str, str] | None = None) -> Frame:
-    """Make one frame of tensors and fields, the same bytes as the safetensors package.
+    """Make a frame of tensors and fields, the same bytes as the safetensors package.
+
+    Tensors do not keep their order in it.
 
     Parameters
     ----------
-    tensors : Mapping[str, torch.Tensor]
+    tensors : mapping of str to tensor
         Dense CPU tensors, contiguous or not, of any dtype that safetensors has a name for.
-    fields : Mapping[str, str], optional
-        Text that travels in the frame's header.
-
-    Returns
-    -------
-    Frame
-        The frame. Tensors do not keep their order in it.
+    fields : mapping of str to str, optional
+        Text for the frame's header.
 
     Raises
     ------
     FrameError
-        If a tensor or a field cannot be put into a frame.
+        If a tensor or a field does not fit into a frame.
     """
     dense = {name: _dense(name, tensor) for name, tensor in tensors.items()}
     in_turn = sorted(dense.items(), key=lambda item: (_RANKS[item[1].dtype], item[0]))
@@ -143,20 +140,13 @@ def encode(tensors: Mapping[str, torch.Tensor], fields: Mapping[str, str] | None
     return Frame((header, *(_bytes_of(tensor) for _, tensor in in_turn)))
 
 
-def read(stream: Stream, max_bytes: int | None = None) -> Received:
-    """Read one frame from a stream.
-
-    Parameters
-    ----------
-    stream : Stream
-        Where the frame begins.
-    max_bytes : int, optional
-        The largest frame to accept, in bytes; what is larger is not read.
+def read(stream: Stream, max_bytes: int | None = None) -> ReceivedFrame:
+    """Read one frame from a stream; a frame of more than `max_bytes` is not read.
 
     Raises
     ------
     EOFError
-        If the stream has ended and there is no frame.
+        If the stream ends where a frame would begin.
     FrameError
         If the frame is larger than `max_bytes`, or malformed in any way.
     """
@@ -175,18 +165,11 @@ def read(stream: Stream, max_bytes: int | None = None) -> Received:
     size += payload
     _require_size(size, max_bytes)
     tensors = {name: _filled(stream, name, dtype, shape) for name, dtype, shape in entries}
-    return Received(tensors, dict(fields), size)
+    return ReceivedFrame(tensors, dict(fields), size)
 
 
-def decode(data: bytes, max_bytes: int | None = None) -> Received:
-    """Read a frame that is there in one piece.
-
-    Parameters
-    ----------
-    data : bytes
-        The frame and nothing else.
-    max_bytes : int, optional
-        The largest frame to accept, in bytes.
+def decode(data: bytes, max_bytes: int | None = None) -> ReceivedFrame:
+    """Read a frame from bytes that hold nothing else.
 
     Raises
     ------
@@ -205,7 +188,7 @@ def decode(data: bytes, max_bytes: int | None = None) -> Received:
 
 
 def _dense(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor as its bytes in a row; a copy only where they do not lie so."""
+    """Return a contiguous tensor; a copy only where it is not contiguous."""
     if not isinstance(name, str) or name == _FIELDS:
         raise FrameError(f"{name!r} cannot name a tensor")
     if not isinstance(tensor, torch.Tensor) or tensor.device.type != "cpu":
@@ -216,14 +199,14 @@ def _dense(name: str, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
-    """Return the memory of a dense tensor; it lives as long as the view."""
+    """Return the memory of a dense tensor, which lives as long as the view."""
     known = tensor.view(_BITS[tensor.dtype]) if tensor.dtype in _BITS else tensor
     return known.numpy().reshape(-1).view(np.uint8).data
 
 
 @lru_cache(_KNOWN_HEADERS)
 def _header(entries: _Entries, fields: tuple[tuple[str, str], ...]) -> bytes:
-    """Return the header of a frame, its length before it."""
+    """Return the header of a frame, preceded by its length."""
     header: dict[str, Any] = {}
     if not all(isinstance(text, str) for field in fields for text in field):
         raise FrameError("the fields of a frame are text, by names that are text")
@@ -245,12 +228,12 @@ def _header(entries: _Entries, fields: tuple[tuple[str, str], ...]) -> bytes:
 
 @lru_cache(_KNOWN_HEADERS)
 def _layout(header: bytes) -> tuple[_Entries, tuple[tuple[str, str], ...], int]:
-    """Return what a header announces: tensors in the order of their bytes, fields, bytes."""
+    """Return a header's tensors in the order of their bytes, fields, bytes of the payload."""
     try:
         read = json.loads(
             header.decode(), object_pairs_hook=_without_repetition, parse_constant=_refuse
         )
-        # Names and texts that could not be sent back.
+        # Refuse names and texts that could not be sent back.
         json.dumps(read, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise _malformed(f"its header is no JSON: {' '.join(str(error).split())}") from error
@@ -258,7 +241,7 @@ def _layout(header: bytes) -> tuple[_Entries, tuple[tuple[str, str], ...], int]:
     if not isinstance(read, dict) or not (fields is None or _is_text(fields)):
         raise _malformed("its header is no object, or its fields are no text")
     announced = sorted(
-        (_announced(name, entry) for name, entry in read.items()), key=lambda one: one[1:3]
+        (_announced(name, entry) for name, entry in read.items()), key=lambda tensor: tensor[1:3]
     )
     end = 0
     for name, start, stop, _, _ in announced:
@@ -285,11 +268,11 @@ def _is_text(fields: object) -> bool:
 
 
 def _announced(name: str, entry: object) -> tuple[str, int, int, torch.dtype, tuple[int, ...]]:
-    """Return name, start, end, dtype and shape of a tensor, as its entry in a header has them."""
+    """Return name, start, end, dtype and shape of a tensor from its entry in a header."""
     match entry:
         case {"dtype": str(known), "shape": list(shape), "data_offsets": [start, stop], **more}:
             numbers = (*shape, start, stop)
-            # A bool is an int to Python.
+            # type(), since a bool is an int to isinstance.
             if not more and known in _DTYPES and all(type(n) is int and n >= 0 for n in numbers):
                 dtype = _DTYPES[known]
                 if stop - start == dtype.itemsize * math.prod(shape) and _possible(shape, dtype):
@@ -298,7 +281,7 @@ def _announced(name: str, entry: object) -> tuple[str, int, int, torch.dtype, tu
 
 
 def _possible(shape: list[int], dtype: torch.dtype) -> bool:
-    """Return whether torch has such tensors, which it finds out without the memory for one."""
+    """Return whether torch has such tensors, without allocating memory for one."""
     if len(shape) > _MAX_DIMENSIONS:
         return False
     try:
@@ -309,7 +292,7 @@ def _possible(shape: list[int], dtype: torch.dtype) -> bool:
 
 
 def _filled(stream: Stream, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
-    """Return a tensor whose bytes come next."""
+    """Read the next bytes into a tensor."""
     try:
         tensor = torch.empty(shape, dtype=dtype)
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""What TLS needs on a link: its server's certificate, the address it is for, and who trusts it."""
+"""TLS on a link: the server's certificate, the address it is for, and the clients' trust in it."""
 
 import ipaddress
 import secrets
@@ -19,7 +19,7 @@ _CLOCK_SKEW = timedelta(days=1)
 
 
 def resolve(host: str) -> Address:
-    """Return the one numeric address that a host means, so that nobody resolves it differently.
+    """Return the numeric address of a host, so that every process uses the same address.
 
     Raises
     ------
@@ -40,10 +40,10 @@ def resolve(host: str) -> Address:
 
 
 def server_context(address: Address) -> tuple[ssl.SSLContext, str]:
-    """Return what a server at an address speaks TLS with, and the certificate made for it, in PEM.
+    """Return the TLS context of a server at an address, and its new certificate in PEM.
 
-    The key is made here too. The ssl module reads keys from files only: for that moment it lies in
-    one, encrypted under a password that no file holds.
+    The key is new too. The ssl module reads keys from files only: for that moment the key lies in a
+    file, encrypted under a password that is in no file.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = _self_signed(key, address)
@@ -62,7 +62,7 @@ def server_context(address: Address) -> tuple[ssl.SSLContext, str]:
 
 
 def client_context(certificate: str) -> ssl.SSLContext:
-    """Return what a client speaks TLS with that trusts one certificate, in PEM, and no other.
+    """Return the TLS context of a client that trusts this certificate (PEM) and no other.
 
     Raises
     ------
