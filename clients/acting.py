@@ -1,7 +1,7 @@
-"""A NumPyClient that acts on instructions: an instruction's action is the name of a method.
+"""A NumPyClient that acts on instructions: an instruction's action names a method.
 
-Flower makes a client anew for each message. Here a message is read, what the client holds and keeps
-is at hand for the method that it names, and the answer says what acting on it cost.
+Flower makes a new client for each message. Here the message is read, the client's samples and state
+are loaded for the method that it names, and the answer is completed with the cost.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ Method = TypeVar("Method", bound=Callable[..., Message])
 
 
 def action(method: Method) -> Method:
-    """Mark a client's method as one that an instruction may call by name."""
+    """Mark a client's method that an instruction may call by name."""
     method.is_action = True  # type: ignore[attr-defined]
     return method
 
 
 class ActingClient(NumPyClient):
-    """Acts on one message; the method that an action names is marked with `action`.
+    """Acts on one message by calling the method that its action names.
 
-    The action's dashes stand for the underscores of the method's name; the method takes the
-    `Message` and returns the answer.
+    The method is marked with `action`; dashes in the action stand for underscores. The method takes
+    the `Message` and returns the answer.
     """
 
     def __init__(self, setting: ClientSetting) -> None:
@@ -50,16 +50,16 @@ class ActingClient(NumPyClient):
         self.left_out: int | None = None
         self.number = NO_REQUEST
         self.asked_again = False
-        """Whether the request of this message was acted upon before."""
+        """Whether this message's request was acted upon before."""
         self.waited = 0.0
-        """Seconds of this message spent waiting for the server, which are not the client's."""
+        """Seconds of this message in which the client waited for the server."""
         self.pretraining = 0.0
-        """Seconds of this message spent training alone, before anything is split."""
+        """Seconds of this message in which the client trained alone."""
 
     def get_properties(self, config: dict[str, Scalar]) -> dict[str, Scalar]:
-        """Say who this node is: the first that it is asked, while the server has yet to start."""
+        """Return this node's partition; the first question, asked while the server still starts."""
         warm_up()
-        # Not all of what the operator told the node: that may be anything.
+        # Not all properties: the operator may have put anything among them.
         return {key: self.setting.properties[key] for key in ("partition-id", "num-partitions")}
 
     def fit(
@@ -73,7 +73,7 @@ class ActingClient(NumPyClient):
     def evaluate(
         self, parameters: list[Array], config: dict[str, Scalar]
     ) -> tuple[float, int, dict[str, Scalar]]:
-        """Act on an instruction whose answer is scalars only."""
+        """Act on an instruction whose answer has scalars only."""
         answer, samples = self._act(Message.unpack(parameters, config))
         _, fields = answer.pack()
         return 0.0, samples, fields
@@ -101,7 +101,7 @@ class ActingClient(NumPyClient):
         except (UserError, ValueError, LinkError, TimeoutError):
             raise
         except Exception as error:
-            # Flower passes on the text of an exception alone; that of many is nothing without type.
+            # Flower passes on the text of an exception without its type, which many texts need.
             raise RuntimeError(f"{type(error).__name__}: {error}") from error
         answer.fields["seconds"] = time.perf_counter() - started - self.waited
         answer.fields["device"] = name_of(device())
@@ -117,7 +117,7 @@ class ActingClient(NumPyClient):
         return answer, len(self.holding.ids)
 
     def prepare(self, message: Message) -> None:
-        """Do what has to be done before any action; nothing, but for some protocols."""
+        """Prepare for any action; by default nothing."""
 
     def _method(self, name: str) -> Callable[[Message], Message]:
         method = getattr(self, name.replace("-", "_"), None)

@@ -1,4 +1,4 @@
-"""What a client trains alone: its segment, against a local head, without the server."""
+"""Training without the server: a client segment against a local head."""
 
 from __future__ import annotations
 
@@ -26,26 +26,20 @@ from split_unlearning.unlearning.stages import NO_REQUEST, Stage, pretraining
 
 
 def pretrain(client: SplitClient, segment: nn.Module, first: int = 0) -> nn.Module:
-    """Train a client segment alone, for N epochs, against a local head.
+    """Train a client segment alone for N epochs against a local head; return the head.
 
     The paper does not say against what a client trains its first layers; we pool the smashed data
-    and put one linear layer on it. The head has an output for every label of the data set, so that
-    its size does not tell which were forgotten.
+    and add one linear layer. The head has an output for every label of the data set, so that its
+    size does not tell which labels were forgotten. It is no part of the network.
 
     Parameters
     ----------
     client : SplitClient
-        Whose samples and whose draws these are.
+        Its samples and its draws are used.
     segment : nn.Module
-        What images enter and smashed data leave; freshly initialised, trained in place. On a client
-        without samples it stays as it is.
+        Freshly initialised; trained in place. Without samples it stays as it is.
     first : int
-        The slice to start from; what the step before it left is taken from the client's state.
-
-    Returns
-    -------
-    nn.Module
-        The head, trained along; no part of the network that is learned.
+        The slice to start from; the client's state has the weights of the step before.
     """
     started = time.perf_counter()
     head = local_head(client, segment)
@@ -66,7 +60,7 @@ def pretrain(client: SplitClient, segment: nn.Module, first: int = 0) -> nn.Modu
 
 
 def slices_of(client: SplitClient, ids: Ids) -> Ids:
-    """Return in which of a client's slices each of its samples is, from 0."""
+    """Return the slice of each of a client's samples, from 0."""
     seed = derive_seed(client.training.seed, "slices", client.client)
     return slice_of(ids, client.training.slices, seed)
 
@@ -80,7 +74,7 @@ def _joined(segment: nn.Module, head: nn.Module) -> nn.Sequential:
 
 
 def local_head(client: SplitClient, segment: nn.Module, owner: str = "") -> nn.Sequential:
-    """Return a fresh local head for a segment; by default with the client's own weights."""
+    """Return a fresh local head for a segment, by default with the client's own weights."""
     with torch.no_grad():
         smashed = segment(blank(client.input_shape, 1).to(device()))
     pool: nn.Module
@@ -104,22 +98,22 @@ def train_alone(
     teachers: Mapping[str, nn.Module] | None = None,
     holding: Holding | None = None,
 ) -> None:
-    """Go through one stage on the client's own samples.
+    """Train for one stage on the client's own samples.
 
     Parameters
     ----------
     client : SplitClient
-        Whose samples.
+        Its samples are visited.
     segment, head : nn.Module
         Trained in place, as one network.
     stage : Stage
-        Which samples, how often, towards what.
+        Samples, epochs and objective.
     about : int
-        The number of the request whose samples are the forgotten ones.
+        Number of the request whose samples are the forgotten ones.
     teachers : mapping, optional
-        Networks by the names under which the objective asks them.
+        Networks by the names that the objective uses.
     holding : Holding, optional
-        What to visit instead of the samples that the stage names.
+        Samples to visit instead of those that the stage names.
     """
     network = _joined(segment, head)
     optimiser = client.training.optimiser(network)

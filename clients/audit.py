@@ -1,4 +1,4 @@
-"""What a client answers an audit: outputs, labels and fate of every sample that it has."""
+"""A client's answer to an audit: outputs, labels and fate of all its samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from split_unlearning.clients.holding import Holding
 from split_unlearning.transport.message import Array
 
 TRAIN, TEST, TRIGGERED = 0, 1, 2
-"""Which split a sample is of: training, test, or test with the trigger of a backdoor."""
+"""The split of a sample: training, test, or test with the trigger of a backdoor."""
 
 
 def audited(
@@ -21,33 +21,33 @@ def audited(
     received: Mapping[str, Array],
     probabilities: Callable[[Mapping[str, Array]], Array],
 ) -> dict[str, Array]:
-    """Return what the model makes of each sample, and what there is to know of it.
+    """Return the model's outputs on each sample, and the facts about it.
 
     Parameters
     ----------
     whole : Holding
-        All that the client ever held.
+        All samples that the client ever held.
     forgotten : Forgotten
-        What of it is forgotten.
+        The forgotten samples.
     received : mapping of str to array
-        From the server, ``test/<name>`` of the test samples and ``audit/<name>`` of what
-        `Holding.audited_x` holds.
+        From the server: ``test/<name>`` for the test samples, ``audit/<name>`` for those of
+        `Holding.audited_x`.
     probabilities : callable
-        Makes probabilities of the labels of either.
+        Turns either into probabilities of the labels.
 
     Returns
     -------
     dict of str to array
         ``probabilities``, float32, shape (n, labels); and int64, shape (n,): ``ids``, ``labels``,
-        ``split``, and ``forgotten-by``, the number of the request that forgot it, or -1. Test
-        samples come first, those with a trigger last.
+        ``split``, and ``forgotten-by``, the number of the request that forgot the sample, or -1.
+        Test samples come first, triggered ones last.
     """
-    found = []
+    outputs = []
     for part in ("test/", "audit/"):
-        outputs = {
+        received_part = {
             name.removeprefix(part): received[name] for name in received if name.startswith(part)
         }
-        found.append(probabilities(outputs).astype(np.float32))
+        outputs.append(probabilities(received_part).astype(np.float32))
     none = np.full(len(whole.test_ids), -1)
     test = (whole.test_ids, whole.test_y, none)
     parts = [(TEST, *test), (TRAIN, whole.ids, whole.y, forgotten.request_of(whole.ids))]
@@ -55,7 +55,7 @@ def audited(
         parts.append((TRIGGERED, *test))
     splits, ids, labels, by = zip(*parts, strict=True)
     return {
-        "probabilities": np.concatenate(found),
+        "probabilities": np.concatenate(outputs),
         "ids": np.concatenate(ids),
         "labels": torch.cat(labels).numpy(),
         "split": np.repeat(splits, list(map(len, ids))),

@@ -1,4 +1,4 @@
-"""What every client does, whatever the protocol: keep a segment, leave samples out, be scored."""
+"""The base of every protocol's client: keeps a segment, leaves samples out, is scored."""
 
 from __future__ import annotations
 
@@ -34,20 +34,19 @@ from split_unlearning.unlearning.request import Request
 from split_unlearning.unlearning.stages import Stage, learning
 from split_unlearning.unlearning.state_folder import StateFolder
 
-# Activations are computed in groups of this many samples, counted from the first, so that a chunk
-# of an upload holds the same bits as the whole.
+# Smashed data are computed in groups of this many samples, counted from the first, so that a
+# chunk of an upload holds the same bits as the whole.
 _GROUP = 64
 
-# Under what a client keeps its segment, and, while it trains again to verify that, the one that it
-# kept.
+# Names in the state: the segment, and the kept segment while the client trains again to verify it.
 SEGMENT, KEPT = "segment", "kept"
 
 
 class SplitClient(ActingClient):
     """Base of every protocol's client.
 
-    `recalled` is what it needs of what it kept, and under what name, when it trains again to verify
-    that.
+    `recalled` names the kept state that a client needs when it trains again for verification, and
+    the name under which the state-dir has it.
     """
 
     recalled: ClassVar[Mapping[str, str]] = {FORGOTTEN: FORGOTTEN, KEPT: SEGMENT}
@@ -55,29 +54,26 @@ class SplitClient(ActingClient):
     # The client segment.
 
     def fresh_segment(self, owner: int | str | None = None) -> nn.Module:
-        """Return what the client holds of the network, freshly initialised, on the device.
+        """Return the client's part of the network, freshly initialised, on the device.
 
-        Parameters
-        ----------
-        owner : int or str, optional
-            Whose weights: each owner has its own; by default the client's.
+        Each owner has weights of its own; by default the owner is the client.
         """
         return self.fresh_part("client", owner).to(device())
 
     def segment_of(self, weights: Mapping[str, torch.Tensor]) -> nn.Module:
-        """Return what the client holds of the network, with these weights, on the device."""
+        """Return the client's part of the network, with these weights, on the device."""
         return self.part_with("client", weights).to(device())
 
     def kept_segment(self) -> nn.Module:
-        """Return what the client holds of the network as it last kept it."""
+        """Return the client's part of the network as it was kept last."""
         return self.segment_of(self.kept_weights())
 
     def bottom(self, segment: nn.Module) -> nn.Module:
-        """Return the part of a segment that images enter and smashed data leave."""
+        """Return the part of a segment that turns samples into smashed data."""
         return segment
 
     def fresh_part(self, part: Part, owner: int | str | None = None) -> nn.Sequential:
-        """Return a freshly initialised stretch of the network; weights as in `fresh_segment`."""
+        """Return a freshly initialised stretch of the network; owners as in `fresh_segment`."""
         owner = self.client if owner is None else owner
         seed = derive_seed(self.training.seed, f"{part}-segment", owner)
         return build_segment(part, *self._network, seed)
@@ -87,7 +83,7 @@ class SplitClient(ActingClient):
         return segment_with(part, *self._network, weights)
 
     def kept_weights(self) -> dict[str, torch.Tensor]:
-        """Return the weights that the client last kept, by name."""
+        """Return the weights that were kept last, by name."""
         weights = self.state.load(SEGMENT)
         if weights is None:
             raise ValueError(f"client {self.client} has no segment yet")
@@ -98,36 +94,31 @@ class SplitClient(ActingClient):
         return self.setting.model, self.input_shape, self.num_labels
 
     def keep_segment(self, segment: nn.Module) -> None:
-        """Keep the client segment for the messages to come; the answer says its digest."""
+        """Keep the client segment for later messages; the answer carries its digest."""
         self.keep_weights(segment.state_dict())
 
     def keep_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Keep the client segment of these weights, as `keep_segment`."""
+        """Keep the weights of the client segment, see `keep_segment`."""
         self.state.save(SEGMENT, weights)
         self.kept = digest(weights)
 
     @property
     def input_shape(self) -> Shape:
-        """Channels, height and width of this client's images, or tokens of its texts."""
+        """Channels, height and width of this client's images, or number of tokens of its texts."""
         return tuple(self.whole.x.shape[1:])
 
     @property
     def num_labels(self) -> int:
-        """Number of labels of the data set, also of those this client does not hold."""
+        """Number of labels of the data set, with those that this client does not hold."""
         return len(self.whole.class_names)
 
     # Forgetting, on the client's own data.
 
     def forget_samples(self, message: Message) -> Request:
-        """Leave out, from now on, what the message's request means; this client selects it.
+        """Select the samples of the message's request, and leave them out from now on.
 
-        A request that arrives again is not selected again: its share would be drawn from what is
-        left. The answer says how many samples it was.
-
-        Returns
-        -------
-        Request
-            As it was read from the message.
+        A request that arrives again is not selected again: its share would be drawn from the
+        samples that are left. The answer carries the number of samples.
         """
         request = Request.from_field(str(message.fields["request"]))
         self.number = request.number
@@ -147,30 +138,30 @@ class SplitClient(ActingClient):
 
     @action
     def tell_kept(self, message: Message) -> Message:
-        """Say the digest of the segment that it kept before it trained again to verify that."""
+        """Return the digest of the segment that was kept before training again to verify."""
         weights = self.state.load(KEPT)
         return Message("tell-kept", {"kept": digest(weights) if weights else ""})
 
     @action
     def commit(self, message: Message) -> Message:
-        """Make what an attempt changed the state, and delete what it replaced."""
+        """Make an attempt's changes the state, and delete what they replaced."""
         if isinstance(self._store, StateFolder):
             self._store.commit(str(message.fields["commit"]))
         return Message("commit")
 
     @action
     def leave_out(self, message: Message) -> Message:
-        """Remove the forgotten samples, and do nothing else yet."""
+        """Remove the forgotten samples without training."""
         self.forget_samples(message)
         return Message("leave-out")
 
     def stage(self, message: Message) -> Stage:
-        """Return the stage that a message is about: learning, or one of the unlearning method's.
+        """Return the stage that a message names: learning, or a stage of the unlearning method.
 
         Raises
         ------
         ValueError
-            If there is none of that name.
+            If there is no stage of that name.
         """
         named, method = str(message.fields["stage"]), self.setting.method
         train = learning(self.training.server_epochs)
@@ -181,23 +172,23 @@ class SplitClient(ActingClient):
     def visit(
         self, stage: Stage, epoch: int, about: int, holding: Holding | None = None
     ) -> Iterator[tuple[torch.Tensor, Batch]]:
-        """Yield the batches of one epoch of a stage, in their seeded order.
+        """Yield the batches of one epoch (from 0) of a stage, in their seeded order.
 
         Parameters
         ----------
         stage : Stage
-            Which samples it visits.
+            Names the samples to visit.
         epoch : int
             From 0.
         about : int
-            The number of the request whose samples are the forgotten ones.
+            Number of the request whose samples are the forgotten ones.
         holding : Holding, optional
-            What to visit instead of the samples that the stage names.
+            Samples to visit instead of those that the stage names.
 
         Yields
         ------
         tensor, shape (n, ...); Batch
-            The samples, as `Holding` has them, on the device, and what is known of them.
+            The samples on the device, and the client's knowledge of them.
         """
         forgotten = self.meant_by(about)
         if holding is not None:
@@ -217,7 +208,7 @@ class SplitClient(ActingClient):
             yield moved(visited.x[places], device()), known
 
     def meant_by(self, request: int) -> Ids:
-        """Return the ids of this client's samples that a request meant, by its number."""
+        """Return the ids of this client's samples that a request, given by its number, meant."""
         return self.forgotten.meant_by(request, self.whole.ids)
 
     # What crosses the cut.
@@ -239,15 +230,8 @@ class SplitClient(ActingClient):
     ) -> torch.Tensor:
         """Return the smashed data of samples `start` to `stop` of `x`, on the CPU.
 
-        Parameters
-        ----------
-        rows : tensor of int64, optional
-            The order in which the samples are counted; by default as they are.
-
-        Returns
-        -------
-        tensor of float32, shape (stop - start, ...)
-            The same bits whatever the borders.
+        `rows` gives the order in which samples are counted. The result is float32, shape (stop -
+        start, ...), with the same bits whatever the borders.
         """
         first = start - start % _GROUP
         with torch.no_grad():
@@ -259,10 +243,10 @@ class SplitClient(ActingClient):
         return torch.cat(groups)[start - first : stop - first]
 
     def to_upload(self, segment: nn.Module, what: str) -> Upload:
-        """Return what the server caches of a split: ``train``, ``test`` or ``audit``.
+        """Return the data of a split for the server's cache: ``train``, ``test`` or ``audit``.
 
-        For an audit that is every training sample, forgotten ones too, and with a backdoor the
-        test samples with its trigger.
+        An audit has every training sample, also forgotten ones, and with a backdoor the test
+        samples with its trigger.
         """
         x = {"test": self.holding.test_x, "audit": self.whole.audited_x}.get(what, self.holding.x)
         known = {}
@@ -271,20 +255,13 @@ class SplitClient(ActingClient):
         return Upload(len(x), partial(self.smashed, self.bottom(segment), x), known)
 
     def upload_chunk(self, segment: nn.Module, what: str, chunk: int) -> Message:
-        """Return one chunk of what the server caches.
+        """Return one chunk, counted from 0, of a split for the server's cache.
 
-        Parameters
-        ----------
-        segment : nn.Module
-            The frozen client segment.
-        what : "train", "test" or "audit"
-            Which split; labels and ids go along with the training split only.
-        chunk : int
-            Number of the chunk, from 0.
+        The segment is frozen. Labels and ids go along with the training split only.
         """
         upload = self.to_upload(segment, what)
-        one = self._packed(self.smashed(self.bottom(segment), blank(self.input_shape, 1), 0, 1))
-        held = [*one.values(), *(known[:1] for known in upload.known.values())]
+        row = self._packed(self.smashed(self.bottom(segment), blank(self.input_shape, 1), 0, 1))
+        held = [*row.values(), *(known[:1] for known in upload.known.values())]
         sample_bytes = sum(array.nbytes for array in held)
         samples = max(1, self.setting.upload_chunk_bytes // sample_bytes)
         start, stop = chunk * samples, min((chunk + 1) * samples, upload.samples)
@@ -294,7 +271,7 @@ class SplitClient(ActingClient):
         return Message("upload", {"upload": what, "chunk": chunk, "chunks": chunks}, tensors)
 
     def _packed(self, smashed: torch.Tensor) -> dict[str, Array]:
-        """Return smashed data as it travels in a message."""
+        """Return smashed data in their form in a message."""
         return pack_arrays({"smashed": smashed.numpy()}, self.training.codec)
 
     @action
@@ -305,38 +282,25 @@ class SplitClient(ActingClient):
         )
 
     def predicted(self, message: Message) -> Array:
-        """Return the predicted label of each test sample, from what the server sent."""
+        """Return the predicted label of each test sample, from the server's outputs."""
         return message.tensors["predictions"]
 
     def probabilities(self, outputs: Mapping[str, Array]) -> Array:
-        """Return how probable each label is for samples, from what the server sent of them.
+        """Return the probability of each label: float32, shape (n, labels).
 
-        Whoever overrides `predicted` and can be audited overrides this too.
-
-        Parameters
-        ----------
-        outputs : mapping of str to array
-            As the strategy's ``outputs_for`` names them, each of one row a sample.
-
-        Returns
-        -------
-        array of float32, shape (n, labels)
+        The outputs of the server are those that the strategy's ``outputs_for`` names, with one row
+        a sample. A subclass that overrides `predicted` and can be audited overrides this too.
         """
         return outputs["probabilities"]
 
     @action
     def audit(self, message: Message) -> Message:
-        """Say what the model makes of every sample this client has: only where it is audited.
-
-        Returns
-        -------
-        Message
-            The tensors that `clients.audit.audited` names.
+        """Return the model's outputs on all samples of this client, see `clients.audit.audited`.
 
         Raises
         ------
         ValueError
-            If this client was not told that the run is audited.
+            If the client's own settings have no audit.
         """
         if not self.setting.audit:
             raise ValueError("outputs and labels of samples are said where audit=true, never else")
@@ -345,7 +309,7 @@ class SplitClient(ActingClient):
 
     @action
     def score(self, message: Message) -> Message:
-        """Compare the server's predictions with this client's test labels.
+        """Compare predictions with this client's test labels.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Which samples a client has forgotten: kept as salted hashes, request by request."""
+"""The samples that a client has forgotten: salted hashes, by request."""
 
 from __future__ import annotations
 
@@ -10,19 +10,13 @@ from split_unlearning.unlearning.salted import among, new_salt, salted
 from split_unlearning.unlearning.tensor_store import TensorStore
 
 FORGOTTEN = "forgotten"
-"""Under what a client keeps it."""
+"""The name of the hashes in a client's state."""
 
 _SALT = "salt"
 
 
 class Forgotten:
-    """What a client has forgotten, as what it keeps says.
-
-    Parameters
-    ----------
-    state : TensorStore
-        What it keeps.
-    """
+    """The samples that a client has forgotten, as its state records them."""
 
     def __init__(self, state: TensorStore) -> None:
         self._state = state
@@ -32,20 +26,20 @@ class Forgotten:
         return str(request) in self._known
 
     def add(self, request: int, ids: Ids) -> None:
-        """Note which samples a request meant, by its number."""
+        """Record the samples of a request, given by its number."""
         self._known[str(request)] = salted(ids, self._known[_SALT])
         self._state.save(FORGOTTEN, self._known)
 
     def hashes(self, request: int) -> torch.Tensor:
-        """Return the hashes of what a request meant, uint8, shape (n, 32); none if unknown."""
+        """Return the hashes of a request's samples, uint8, shape (n, 32); empty if unknown."""
         return self._known.get(str(request), torch.empty(0, 32, dtype=torch.uint8))
 
     def meant_by(self, request: int, ids: Ids) -> Ids:
-        """Return which of some samples a request meant."""
+        """Return those of some samples that a request meant."""
         return among(ids, self.hashes(request), self._known[_SALT])
 
     def request_of(self, ids: Ids) -> Ids:
-        """Return the number of the request that forgot each of some samples, -1 for none."""
+        """Return, for each sample, the number of the request that forgot it, or -1."""
         numbers = np.full(len(ids), -1, dtype=np.int64)
         for known in self._known:
             if known != _SALT:
@@ -53,6 +47,6 @@ class Forgotten:
         return numbers
 
     def among(self, ids: Ids) -> Ids:
-        """Return which of some samples are forgotten, whatever the request."""
+        """Return those of some samples that any request forgot."""
         hashes = [self._known[number] for number in self._known if number != _SALT]
         return among(ids, torch.cat(hashes), self._known[_SALT]) if hashes else ids[:0]

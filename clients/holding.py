@@ -13,24 +13,24 @@ from split_unlearning.unlearning.exactness import Ids
 
 @dataclass(frozen=True)
 class Holding:
-    """The samples one client holds.
+    """The samples of one client.
 
     Parameters
     ----------
     ids : array of int64, shape (n,)
         Ids of its training samples, sorted.
-    x, y : tensor, images of float32, shape (n, channels, height, width), or token ids of int64,
-        shape (n, length); tensor of int64, shape (n,)
-        Its training samples.
+    x, y : tensor
+        Its training samples: images of float32, shape (n, channels, height, width), or token ids of
+        int64, shape (n, length); labels of int64, shape (n,).
     test_ids, test_x, test_y : array, tensor, tensor
         Its test split, in the same form.
     class_names : tuple of str
         Every label of the data set.
     named_y : tensor of int64, shape (n,), optional
-        The labels that requests name training samples by, where a backdoor gave some another one
-        to learn; by default `y`.
+        The labels by which requests name training samples, where a backdoor changed the labels to
+        learn; by default `y`.
     triggered_x : tensor, optional
-        The test images with the trigger of that backdoor; by default there are none.
+        The test images with the backdoor's trigger, if there is a backdoor.
     """
 
     ids: Ids
@@ -44,11 +44,11 @@ class Holding:
     triggered_x: torch.Tensor | None = None
 
     def without(self, forgotten: Ids) -> Holding:
-        """Return what is left when some training samples are left out."""
+        """Return the holding without some training samples."""
         return self._at(~np.isin(self.ids, forgotten))
 
     def only(self, meant: Ids) -> Holding:
-        """Return the training samples of these ids alone."""
+        """Return the holding with the training samples of these ids alone."""
         return self._at(np.isin(self.ids, meant))
 
     def _at(self, mask: NDArray[np.bool_]) -> Holding:
@@ -59,11 +59,11 @@ class Holding:
 
     @property
     def names(self) -> NDArray[np.int64]:
-        """The labels that requests name training samples by, shape (n,)."""
+        """The labels by which requests name training samples, shape (n,)."""
         names: NDArray[np.int64] = (self.y if self.named_y is None else self.named_y).numpy()
         return names
 
     @property
     def audited_x(self) -> torch.Tensor:
-        """What an audit looks at beside the test samples: training images, then triggered ones."""
+        """The samples of an audit beside the test samples: training images, then triggered ones."""
         return self.x if self.triggered_x is None else torch.cat([self.x, self.triggered_x])

@@ -1,4 +1,4 @@
-"""The client of SplitWiper (Algorithms 1 and 2, the clients' lines)."""
+"""The client of SplitWiper (the clients' lines of Algorithms 1 and 2)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from split_unlearning.unlearning.methods import StagedMethod
 
 
 class SplitWiperClient(SplitClient):
-    """Trains its segment alone, freezes it, uploads once."""
+    """Trains its segment alone, freezes it, uploads its smashed data once."""
 
     @action
     def pretrain(self, message: Message) -> Message:
@@ -29,10 +29,10 @@ class SplitWiperClient(SplitClient):
 
     @action
     def forget(self, message: Message) -> Message:
-        """Remove the forgotten samples and do again what `pretrain` does; nobody else is needed.
+        """Remove the forgotten samples and repeat `pretrain`; no other client is needed.
 
-        With slices it starts from the step before the first slice that held some of them. A method
-        in stages goes on from the segment and the local head that there are instead.
+        With slices it starts from the step before the first slice with forgotten samples. A method
+        in stages continues from the kept segment and local head instead.
         """
         about = self.forget_samples(message).number
         method = self.setting.method
@@ -57,7 +57,7 @@ class SplitWiperClient(SplitClient):
         }
 
     def _freeze(self, segment: nn.Module, head: nn.Module) -> Message:
-        """Keep the segment, and the local head if it may be needed; send the smashed data."""
+        """Keep the segment, and the local head if a method may need it; return the smashed data."""
         self.keep_segment(segment)
         if isinstance(self.setting.method, StagedMethod):
             self.state.save("local-head", head.state_dict())

@@ -1,4 +1,4 @@
-"""The client of SplitWiper+ (Algorithms 3 and 4, the clients' lines)."""
+"""The client of SplitWiper+ (the clients' lines of Algorithms 3 and 4)."""
 
 from __future__ import annotations
 
@@ -31,16 +31,15 @@ from split_unlearning.clients.splitwiper import SplitWiperClient
 from split_unlearning.transport.message import Array, Message
 from split_unlearning.unlearning.exactness import digest
 
-# Under what a client keeps its own secret; what it agreed on with the others; which upload it made
-# last and how that met masked labels; and, while it trains again to verify that, which one it is
-# to repeat.
+# Names in the state: the client's secret; the agreement with the other clients; the last upload
+# with its masked labels; and the upload to repeat while the client trains again to verify it.
 _OWN, _AGREEMENT, _RELEASE, _REPEATED = "own-secret", "agreement", "release", "repeated"
 
 _ASSIGNED = tuple(field.name for field in fields(Assignment))
 
 
 class SplitWiperPlusClient(SplitWiperClient):
-    """Uploads under masked labels, with noise; what the labels mean stays among the clients."""
+    """Uploads under masked labels, with noise; only the clients know what masked labels mean."""
 
     recalled: ClassVar[Mapping[str, str]] = {
         **SplitWiperClient.recalled,
@@ -53,7 +52,7 @@ class SplitWiperPlusClient(SplitWiperClient):
 
     @action
     def offer_key(self, message: Message) -> Message:
-        """Say with which key others may seal something for this client, or what it agreed on."""
+        """Return the public key for sealing texts to this client, or the agreement."""
         if self._agreed_labels:
             return Message("offer-key", {"masked-labels": self.label_map.num_masked})
         return Message("offer-key", tensors={"key": _array(public_key(self._private_key))})
@@ -75,9 +74,9 @@ class SplitWiperPlusClient(SplitWiperClient):
 
     @action
     def add_to_pool(self, message: Message) -> Message:
-        """Add to the pool as chance will have it; the last of a round tells whether all are done.
+        """Add labels to the pool at random; the last client of a round says whether all are done.
 
-        Whoever else is asked does not tell: when a client is done is nobody's business.
+        The other clients do not say so: nobody learns when a client is done.
         """
         place, places = message.integer("place"), message.integer("places")
         draws = generator(self.own_secret, "consensus", message.integer("round"))
@@ -91,7 +90,7 @@ class SplitWiperPlusClient(SplitWiperClient):
 
     @action
     def agree(self, message: Message) -> Message:
-        """Take the pool's labels for all there are; say how many masked labels they become."""
+        """Accept the pool's labels as all labels; return the number of masked labels."""
         self._keep_agreement(self._common_secret, self._opened(message).labels)
         return Message("agree", {"masked-labels": self.label_map.num_masked})
 
@@ -110,43 +109,44 @@ class SplitWiperPlusClient(SplitWiperClient):
 
     @cached_property
     def label_map(self) -> LabelMap:
-        """What masked labels mean: a function of what the clients agreed on and of their secret."""
+        """The meaning of masked labels, a function of the clients' agreement and their secret."""
         expansion = self.setting.label_privacy.expansion
         return LabelMap.drawn(self._agreed_labels, expansion, self._common_secret)
 
     @action
     def reveal_map(self, message: Message) -> Message:
-        """Say what each masked label means: only where attacks are to be scored.
+        """Return the label of each masked label, for scoring attacks only.
 
         Raises
         ------
         ValueError
-            If this client was not told that they are.
+            If the client's own settings have no attacks.
         """
         if not self.setting.label_privacy.attacks:
             raise ValueError("what masked labels mean is said where attacks=true, and never else")
         return Message("reveal-map", tensors={"real-of": self.label_map.real_of})
 
     def predicted(self, message: Message) -> Array:
-        """Return the label whose masked labels are the most probable together (demasking)."""
+        """Return the label whose masked labels are most probable together (demasking)."""
         return self.label_map.demask(message.tensors["probabilities"].astype(np.float64))
 
     def probabilities(self, outputs: Mapping[str, Array]) -> Array:
-        """Return how probable each label is: what its masked labels are together."""
+        """Return the probability of each label: the sum over its masked labels."""
         masked = outputs["probabilities"].astype(np.float64)
-        found = np.zeros((len(masked), self.num_labels), dtype=np.float32)
-        found[:, list(self.label_map.labels)] = self.label_map.sums(masked)
-        return found
+        probabilities = np.zeros((len(masked), self.num_labels), dtype=np.float32)
+        probabilities[:, list(self.label_map.labels)] = self.label_map.sums(masked)
+        return probabilities
 
     @action
     def score(self, message: Message) -> Message:
-        """Compare predictions with this client's test labels; counts by label would show them.
+        """Compare predictions with this client's test labels; counts by label would reveal them.
 
         Returns
         -------
         Message
-            ``correct`` and ``samples``: counts by group of labels, each a JSON list. ``groups`` of
-            the message, in JSON, lists the labels of each group but the last, which has the rest.
+            ``correct`` and ``samples``: counts by group of labels, each a JSON list. The field
+            ``groups``, in JSON, lists the labels of each group but the last, which has all other
+            labels.
         """
         labels = self.holding.test_y.numpy()
         groups = json.loads(str(message.fields["groups"]))
@@ -165,7 +165,7 @@ class SplitWiperPlusClient(SplitWiperClient):
     # Algorithm 4: masking.
 
     def upload_chunk(self, segment: nn.Module, what: str, chunk: int) -> Message:
-        """Return one chunk of what the server caches; each upload of training data is a release."""
+        """Return one chunk for the server's cache; each upload of training data is a release."""
         if what == "train" and chunk == 0:
             self._begin_release(segment)
         answer = super().upload_chunk(segment, what, chunk)
@@ -174,7 +174,7 @@ class SplitWiperPlusClient(SplitWiperClient):
         return answer
 
     def to_upload(self, segment: nn.Module, what: str) -> Upload:
-        """Return what the server caches of a split; of training data, nothing as it is."""
+        """Return the data of a split for the server's cache, training data masked."""
         privacy = self.setting.label_privacy
         bottom = self.bottom(segment)
         if what != "train":
@@ -189,7 +189,7 @@ class SplitWiperPlusClient(SplitWiperClient):
             if not len(records):
                 return torch.from_numpy(records)
             part = {name: settled[name][start:stop].numpy() for name in _ASSIGNED}
-            # Their places among the records of this part.
+            # Positions among the records of this part.
             part["rows"] = np.arange(len(records))
             released = Assignment(**part)
             return torch.from_numpy(
@@ -200,7 +200,7 @@ class SplitWiperPlusClient(SplitWiperClient):
         return Upload(len(rows), masked, known)
 
     def _begin_release(self, segment: nn.Module) -> None:
-        """Settle how each record meets masked labels in a new upload, or in one to be repeated."""
+        """Assign masked labels to records for a new upload, or again for a repeated upload."""
         privacy = self.setting.label_privacy
         repeated, last = self.state.load(_REPEATED), self.state.load(_RELEASE)
         number = int(last["number"]) + 1 if last else 0
@@ -224,14 +224,14 @@ class SplitWiperPlusClient(SplitWiperClient):
 
     @property
     def _release(self) -> dict[str, torch.Tensor]:
-        """What `_begin_release` settled."""
+        """The assignment that `_begin_release` made."""
         return self.state.load(_RELEASE) or {}
 
     def _secret_of(self, segment: nn.Module) -> bytes:
-        """Return what all that hides an upload is drawn from.
+        """Return the secret from which everything that hides an upload is drawn.
 
-        Of every segment another one: an upload that is made again after an attempt that came to
-        nothing must not cover other smashed data with the same noise.
+        Each segment has a secret of its own: an upload that is repeated after a failed attempt must
+        not cover other smashed data with the same noise.
         """
         return derive_key(self.own_secret, "upload", digest(segment.state_dict()))
 
@@ -239,7 +239,7 @@ class SplitWiperPlusClient(SplitWiperClient):
 
     @cached_property
     def own_secret(self) -> bytes:
-        """What nobody else knows, of `SECRET_BYTES`."""
+        """A secret of `SECRET_BYTES` that only this client knows."""
         if self.setting.label_privacy.secrets == "seed":
             return derive_key(b"a seed protects nothing", self.training.seed, self.client)
         kept = self.state.load(_OWN)
@@ -265,7 +265,7 @@ class SplitWiperPlusClient(SplitWiperClient):
         return tuple(kept["labels"].tolist()) if kept else ()
 
     def _keep_agreement(self, secret: bytes, labels: Collection[int] = ()) -> None:
-        """Keep the clients' common secret, and the labels once they are agreed on."""
+        """Keep the clients' common secret, and the labels once the clients agree on them."""
         kept = {
             "secret": _tensor(secret),
             "labels": torch.tensor(sorted(labels), dtype=torch.int64),

@@ -45,7 +45,7 @@ class UShapedClient(VanillaClient):
         return nn.ModuleDict(ends).to(device())
 
     def bottom(self, segment: nn.Module) -> nn.Module:
-        """Return the end that images enter."""
+        """Return the end that turns samples into smashed data."""
         assert isinstance(segment, nn.ModuleDict)
         return segment["bottom"]
 
@@ -58,7 +58,7 @@ class UShapedClient(VanillaClient):
         objective: Objective,
         targets: Mapping[str, torch.Tensor],
     ) -> None:
-        """Take one step in two exchanges; the targets meet the loss here and go nowhere."""
+        """Take one step in two exchanges; the targets stay here, where the loss is."""
         assert isinstance(segment, nn.ModuleDict)
         smashed = segment["bottom"](x)
         reply, _ = link.exchange({"smashed": smashed.detach().cpu()})
@@ -72,18 +72,18 @@ class UShapedClient(VanillaClient):
         optimiser.step()
 
     def finish(self, segment: nn.Module, outputs: torch.Tensor) -> torch.Tensor:
-        """Return what the head makes of the features that leave the trunk."""
+        """Return the head's logits for the features that leave the trunk."""
         assert isinstance(segment, nn.ModuleDict)
         logits: torch.Tensor = segment["head"](outputs)
         return logits
 
     def predicted(self, message: Message) -> Array:
-        """Return the label that the head makes of the features of each test sample."""
+        """Return the head's label for the features of each test sample."""
         predictions: Array = self._logits(message.tensors).argmax(dim=1).cpu().numpy()
         return predictions
 
     def probabilities(self, outputs: Mapping[str, Array]) -> Array:
-        """Return how probable the head finds each label, by the features of each sample."""
+        """Return the head's probability of each label, from the features of each sample."""
         probabilities: Array = torch.softmax(self._logits(outputs), dim=1).cpu().numpy()
         return probabilities
 

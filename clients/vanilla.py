@@ -16,8 +16,8 @@ from split_unlearning.clients.base import SplitClient
 from split_unlearning.clients.holding import Holding
 from split_unlearning.clients.label_privacy.randomised_response import (
     draws,
+    randomised_labels,
     response_with_prior,
-    told_labels,
     uniform_prior,
 )
 from split_unlearning.foundations.seeds import derive_seed
@@ -31,13 +31,13 @@ from split_unlearning.unlearning.stages import Stage
 class VanillaClient(SplitClient):
     """Trains its segment on the gradients that come back over the link.
 
-    With ``label-mechanism = rr-with-prior`` it trains with the labels that it tells, whatever is
-    trained and wherever the loss is: what leaves the client in training then follows from images
-    and told labels alone. Which samples a request means, and scores, go by the true ones.
+    With ``label-mechanism = rr-with-prior`` it trains with randomised labels in every stage and on
+    either side of the loss: what leaves the client in training then follows from images and
+    randomised labels alone. Requests select, and scores count, by the true labels.
     """
 
     def prepare(self, message: Message) -> None:
-        """Drop what a stage left whose end this client missed: it had not forgotten."""
+        """Drop the teacher of a stage that ended without this client: it had not forgotten."""
         if "stage" not in message.fields:
             self.state.forget("original")
 
@@ -53,7 +53,7 @@ class VanillaClient(SplitClient):
         return Message("start")
 
     def _pretrained(self) -> nn.Module:
-        """Return a segment that begins as SplitWiper's does; trained anew only if it has to be."""
+        """Return a segment that begins as SplitWiper's does, trained only if it is not kept."""
         segment = self.fresh_segment()
         bottom = self.bottom(segment)
         kept = self.state.load("pretrained")
@@ -66,13 +66,13 @@ class VanillaClient(SplitClient):
 
     @action
     def leave_out(self, message: Message) -> Message:
-        """Remove the forgotten samples, and what was pre-trained with them."""
+        """Remove the forgotten samples, and the segment that was pre-trained with them."""
         self.state.forget("pretrained")
         return super().leave_out(message)
 
     @action
     def begin(self, message: Message) -> Message:
-        """Begin a stage with a fresh optimiser, and keep what its objective asks as a teacher."""
+        """Begin a stage with a fresh optimiser; keep the original network as a teacher."""
         self.state.forget("momentum")
         if "original" in self.stage(message).objective.teachers:
             self.state.save("original", self.kept_weights())
@@ -81,23 +81,23 @@ class VanillaClient(SplitClient):
     def visit(
         self, stage: Stage, epoch: int, about: int, holding: Holding | None = None
     ) -> Iterator[tuple[torch.Tensor, Batch]]:
-        """Yield the batches of one epoch of a stage, with the labels that this client tells."""
+        """Yield the batches of one epoch of a stage, with randomised labels if so configured."""
         for x, batch in super().visit(stage, epoch, about, holding):
-            yield x, replace(batch, labels=self._told(batch))
+            yield x, replace(batch, labels=self._training_labels(batch))
 
-    def _told(self, batch: Batch) -> torch.Tensor:
-        """Return the labels to tell: a sample's is the same each time, whatever it is told for."""
+    def _training_labels(self, batch: Batch) -> torch.Tensor:
+        """Return the labels to train with: the same for a sample in all epochs and stages."""
         if self.setting.label_mechanism == "none":
             return batch.labels
-        # What the client knows of its own labels is what is protected: the prior knows nothing.
+        # A prior from the client's own labels would reveal what is protected.
         prior = uniform_prior(batch.num_labels)
         response = response_with_prior(prior, self.setting.label_epsilon)
         seed = derive_seed(self.training.seed, "told-label", self.client)
-        return told_labels(batch.labels, response, draws(batch.ids, seed))
+        return randomised_labels(batch.labels, response, draws(batch.ids, seed))
 
     @action
     def train(self, message: Message) -> Message:
-        """Take one turn: an epoch over the client's own data, every batch over the link."""
+        """Take one turn: an epoch over the client's own samples, every batch over the link."""
         self._take_over(message)
         stage, epoch = self.stage(message), message.integer("epoch")
         segment = self.kept_segment()
@@ -124,7 +124,7 @@ class VanillaClient(SplitClient):
             "batch-seconds": batch_seconds,
             "samples": samples,
         }
-        # A segment that stays with its client never leaves it.
+        # Only a segment that is handed on leaves its client.
         held = {"segment": segment.state_dict(), "momentum": momentum}
         handed_on = _carried({part: held[part] for part in str(message.fields["hand-on"]).split()})
         return Message("train", fields, handed_on)
@@ -142,7 +142,7 @@ class VanillaClient(SplitClient):
         objective: Objective,
         targets: Mapping[str, torch.Tensor],
     ) -> None:
-        """Take one step: smashed data and targets up, the gradient at the cut down."""
+        """Take one step: smashed data and targets go up, the gradient at the cut comes down."""
         smashed = segment(x)
         sent = {name: target.cpu() for name, target in targets.items()}
         reply, _ = link.exchange({"smashed": smashed.detach().cpu(), **sent})
@@ -151,7 +151,7 @@ class VanillaClient(SplitClient):
         optimiser.step()
 
     def _teachers(self, stage: Stage) -> dict[str, nn.Module]:
-        """Return this side of the frozen networks that a stage's objective asks."""
+        """Return the client's side of the frozen networks that a stage's objective asks."""
         segments = {
             "original": lambda: self.segment_of(self.state.load("original") or {}),
             "incompetent": lambda: self.fresh_segment("incompetent"),
@@ -166,24 +166,24 @@ class VanillaClient(SplitClient):
         name: str,
         rows: torch.Tensor,
     ) -> torch.Tensor:
-        """Return what a teacher makes of some rows of a batch; its other side answers the link."""
+        """Return a teacher's logits for some rows of a batch; the link answers for the server."""
         with torch.no_grad():
             smashed = self.bottom(teachers[name])(x[rows.to(x.device)])
             reply, _ = link.exchange({"smashed": smashed.cpu()}, {"teacher": name})
             return self.finish(teachers[name], moved(reply["outputs"], x.device))
 
     def finish(self, segment: nn.Module, outputs: torch.Tensor) -> torch.Tensor:
-        """Return the logits, given what the server's side of the network answers."""
+        """Return the logits, given the outputs of the server's side."""
         return outputs
 
     @action
     def take(self, message: Message) -> Message:
-        """Take over the segment that another client handed on."""
+        """Take over the segment that another client hands on."""
         self._take_over(message)
         return Message("take")
 
     def _take_over(self, message: Message) -> None:
-        """Keep what the message carries, if it carries a segment."""
+        """Keep the segment and momentum that the message carries, if there are any."""
         weights = _part(message.tensors, "segment")
         if weights:
             self.keep_weights(weights)
@@ -191,7 +191,7 @@ class VanillaClient(SplitClient):
 
 
 def _momentum(optimiser: torch.optim.Optimizer, segment: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the momentum of each parameter by its name; empty without momentum."""
+    """Return the momentum of each parameter by name; empty without momentum."""
     kept = {
         name: optimiser.state[parameter].get("momentum_buffer")
         for name, parameter in segment.named_parameters()
@@ -211,7 +211,7 @@ def _load_momentum(
 
 
 def _carried(parts: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, Array]:
-    """Return a segment, or it and its optimiser's state, as the tensors of one message."""
+    """Return a segment, or a segment and its momentum, as the tensors of one message."""
     return {
         f"{part}/{name}": tensor.detach().cpu().numpy()
         for part, tensors in parts.items()
@@ -220,7 +220,7 @@ def _carried(parts: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, Array
 
 
 def _part(tensors: dict[str, Array], part: str) -> dict[str, torch.Tensor]:
-    """Return the tensors of one part of what `_carried` packed."""
+    """Return the tensors of one part of the result of `_carried`."""
     return {
         name.removeprefix(f"{part}/"): torch.from_numpy(array.copy())
         for name, array in tensors.items()

@@ -1,33 +1,21 @@
-"""The one error that a user's input can cause."""
+"""Errors that a user can cause, or that files on disk can."""
 
 
 class UserError(ValueError):
     """Input that cannot be acted on.
 
     The message is one line that names the key, the value and what is allowed; the command line
-    prints it as it is, without a traceback.
+    prints it without a traceback.
     """
 
 
 class StateError(UserError):
-    """What was kept on disk cannot be read, or cannot be written; it is as it was before."""
+    """Kept state on disk cannot be read or written; it is as it was before."""
 
 
 def refuse(key: str, value: object, allowed: str) -> UserError:
-    """Word a refusal.
+    """Return a refusal for the caller to raise.
 
-    Parameters
-    ----------
-    key : str
-        What the user set, as the user spells it: a run-config key, an option, a file.
-    value : object
-        What it was set to.
-    allowed : str
-        What it could have been.
-
-    Returns
-    -------
-    UserError
-        To be raised by the caller.
+    `key` is spelled as by the user: a run-config key, an option, a file.
     """
     return UserError(f"{key}={value!r} is not possible; allowed: {allowed}")

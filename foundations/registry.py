@@ -1,4 +1,4 @@
-"""Things that can be named in a run config: built in, from another package, or by dotted path."""
+"""Objects named in a run config: built in, from another package, or by dotted path."""
 
 from __future__ import annotations
 
@@ -18,14 +18,7 @@ T = TypeVar("T")
 
 
 def load_object(key: str, path: str) -> Any:
-    """Import what a dotted path names.
-
-    Parameters
-    ----------
-    key : str
-        What the path is the value of; the error message begins with it.
-    path : str
-        ``package.module:Object``.
+    """Import the object of a dotted path, ``package.module:Object``; `key` begins the error line.
 
     Raises
     ------
@@ -35,13 +28,13 @@ def load_object(key: str, path: str) -> Any:
     module_name, _, attribute = path.partition(":")
     try:
         module = importlib.import_module(module_name)
-        found = getattr(module, attribute)
+        named = getattr(module, attribute)
     except Exception as error:  # a stranger's module may raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise _does_not_import(key, path, reason) from error
     if _is_ours(module):
         raise _does_not_import(key, path, f"its name is split_unlearning.{path} now")
-    return found
+    return named
 
 
 def _does_not_import(key: str, path: str, reason: str) -> UserError:
@@ -64,16 +57,15 @@ def _is_ours(module: ModuleType) -> bool:
     return Path(module.__file__).samefile(spec.origin)
 
 
-# Looking through all installed packages takes milliseconds, and names are asked for with every
-# message to a client.
+# Searching all installed packages takes milliseconds, and every message to a client looks up names.
 @lru_cache(maxsize=32)
 def offered(group: str, search_path: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """Return the entry points of a group: names and dotted paths, as found on a search path."""
+    """Return the names and dotted paths of an entry-point group on a search path."""
     return tuple((point.name, point.value) for point in entry_points(group=group))
 
 
 class Registry(Generic[T]):
-    """Names and what they stand for.
+    """Objects by name.
 
     A name is looked up among the built-in ones, then among the entry points of other installed
     packages; a name with a colon is a dotted path, ``package.module:Object``.
@@ -83,9 +75,9 @@ class Registry(Generic[T]):
     key : str
         The run-config key whose values these names are; error messages begin with it.
     group : str
-        Entry-point group that other packages register under; empty if they cannot.
+        Entry-point group under which other packages register; empty if they cannot.
     check : callable, optional
-        Says what is wrong with an object that came from outside (a sentence), or None.
+        Returns a sentence on what is wrong with an object from outside, or None.
     """
 
     def __init__(
@@ -97,14 +89,7 @@ class Registry(Generic[T]):
         self._built_in: dict[str, T | str] = {}
 
     def register(self, name: str, value: T | str) -> None:
-        """Give `value` a name.
-
-        Parameters
-        ----------
-        name : str
-            The name, not yet taken.
-        value : T or str
-            The object, or its dotted path, imported when it is first asked for.
+        """Give an object a name; a dotted path in its place is imported on first use.
 
         Raises
         ------
@@ -120,15 +105,15 @@ class Registry(Generic[T]):
         return sorted({*self._built_in, *(name for name, _ in self._entry_points())})
 
     def get(self, name: str) -> T:
-        """Return what `name` stands for.
+        """Return the object of a name.
 
         Raises
         ------
         UserError
-            If there is no such name or several things have it, the path does not import, or what
-            it names does not fit.
+            If the name is unknown or ambiguous, its path does not import, or the object does not
+            fit.
         """
-        # One package can be found more than once.
+        # The search path may hold a package more than once.
         paths = sorted({path for known, path in self._entry_points() if known == name})
         built_in = self._built_in.get(name)
         if len(paths) + (built_in is not None) > 1:
@@ -147,7 +132,7 @@ class Registry(Generic[T]):
         return offered(self._group, tuple(sys.path)) if self._group else ()
 
     def _load(self, name: str, path: str) -> T:
-        """Import an object that came from outside and see whether it fits."""
+        """Import an object from outside and check it."""
         value: T = load_object(self.key, path)
         complaint = self._check(value) if self._check else None
         if complaint:

@@ -7,20 +7,10 @@ import json
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
-    """Return the seed of one purpose.
+    """Return the seed of one purpose, from 0 to 2**63 - 1.
 
-    Parameters
-    ----------
-    seed : int
-        The run's seed.
-    purpose : str or int
-        What the draw is for, for instance ``"order", client, epoch``. Never whether this is
-        learning or forgetting.
-
-    Returns
-    -------
-    int
-        Between 0 and 2**63 - 1.
+    The purpose is for instance ``"order", client, epoch``. It never says whether this is learning
+    or forgetting.
     """
     text = json.dumps([seed, *purpose])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1

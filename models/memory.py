@@ -6,7 +6,7 @@ import ctypes
 import os
 from functools import cache
 
-# Of malloc.h.
+# From malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 # Bytes above which memory goes back to the system; glibc before 2.35 refuses more than the last.

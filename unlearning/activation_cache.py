@@ -1,4 +1,4 @@
-"""The server's cache of smashed data: one shard a client, replaced or dropped whole."""
+"""The server's cache of smashed data: one shard a client, replaced or dropped as a whole."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.unlearning.exactness import Ids, order
 from split_unlearning.unlearning.state_folder import StateFolder, TemporaryFolder
 
-# Sample ids of one client stay below this, so that a client and an id make one number.
+# Sample ids of a client stay below this, so that client and id combine to one number.
 _IDS_PER_CLIENT = 1 << 40
 
-# How much smashed data is read at a time, at least a batch of it.
+# Smashed data that is read at a time; at least a batch.
 _AHEAD_BYTES = 1 << 24
 
-# safetensors: the length of the header, the header, then each tensor where the header says.
+# A safetensors file begins with the length of its header.
 _LENGTH_BYTES = 8
 
 
 @dataclass(frozen=True)
 class _Chunk:
-    """One chunk of an upload: how much it is, and where in its file each part begins."""
+    """One chunk of an upload: its size, and where each part begins in the chunk's file."""
 
     name: str
     samples: int
@@ -44,27 +44,27 @@ class _Chunk:
 
     @property
     def row_bytes(self) -> int:
-        """Size of the smashed data of one sample."""
+        """Bytes of the smashed data of one sample."""
         return 4 * math.prod(self.shape)
 
     @property
     def bytes(self) -> int:
-        """Size of smashed data and labels."""
+        """Bytes of smashed data and labels."""
         return self.samples * (self.row_bytes + 8)
 
 
 class ActivationCache:
-    """Smashed data and labels of every client, kept so that nobody has to send them again.
+    """Smashed data and labels of every client, kept so that no client has to send them again.
 
-    SISA's shards are the clients (SplitWiper, Sec. 4.2.1), so a client's shard is the unit that a
-    request replaces. Everything lies in files, and smashed data is read row by row as it is asked
-    for: memory does not grow with the cache. (Mapped into memory, a file's pages would count as
-    this process's: a kernel maps up to 2 MB for one row, and soon the whole cache.)
+    SISA's shards are the clients (SplitWiper, Sec. 4.2.1), so a request replaces a client's whole
+    shard. Everything lies in files, and smashed data is read row by row on demand: memory does not
+    grow with the cache. (With mapped files it would: a kernel maps up to 2 MB for one row, and soon
+    the whole cache counts as this process's memory.)
 
     Parameters
     ----------
     files : StateFolder, optional
-        Where it lies, alone of its kind; what is there is taken up. By default in a temporary
+        The folder, which holds nothing else; shards in it are taken up. By default a temporary
         folder.
     """
 
@@ -76,7 +76,7 @@ class ActivationCache:
             self._shards.setdefault(client, []).append(self._chunk(name))
 
     def _chunk(self, name: str) -> _Chunk:
-        """Return what is to be known of a chunk whose file is there."""
+        """Read the header of a chunk's file."""
         path = self._files.path(name)
         with explained(path), path.open("rb") as file:
             length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
@@ -89,20 +89,20 @@ class ActivationCache:
     def add(
         self, client: int, chunk: int, smashed: torch.Tensor, labels: torch.Tensor, ids: Ids
     ) -> None:
-        """Take one chunk of a client's upload; its chunk 0 replaces whatever the client had.
+        """Take one chunk of a client's upload; chunk 0 replaces the client's shard.
 
         Parameters
         ----------
         client : int
-            Who uploads.
+            The client that uploads.
         chunk : int
             Number of the chunk, from 0, in order.
         smashed : tensor of float32, shape (n, ...)
-            Activations at the cut.
+            Smashed data.
         labels : tensor of int64, shape (n,)
-            Their labels.
+            Labels.
         ids : array of int64, shape (n,)
-            Their sample ids.
+            Sample ids.
 
         Raises
         ------
@@ -120,23 +120,25 @@ class ActivationCache:
         if chunk == 0:
             self.drop(client)
         name = f"shard-{client}-{chunk}"
-        # Copies: they may share memory with each other.
+        # Copies, since safetensors refuses tensors that share memory.
         small = {"labels": labels.clone(), "ids": torch.tensor(ids)}
         self._files[name] = save({"smashed": smashed.contiguous(), **small})
         self._shards.setdefault(client, []).append(self._chunk(name))
 
     def drop(self, client: int) -> None:
-        """Remove a client's shard, if it has one."""
+        """Remove a client's shard, if there is one."""
         for chunk in self._shards.pop(client, []):
             del self._files[chunk.name]
 
     def clients(self) -> list[int]:
-        """Return whose shards hold at least one sample, in order."""
-        return sorted(c for c, shard in self._shards.items() if any(one.samples for one in shard))
+        """Return, in order, the clients whose shards hold a sample."""
+        return sorted(
+            c for c, shard in self._shards.items() if any(chunk.samples for chunk in shard)
+        )
 
     @property
     def bytes(self) -> int:
-        """Size of all smashed data and labels, in bytes."""
+        """Bytes of all smashed data and labels."""
         return sum(chunk.bytes for shard in self._shards.values() for chunk in shard)
 
     def smashed(self, client: int) -> torch.Tensor:
@@ -144,26 +146,23 @@ class ActivationCache:
         return CachedSamples(self, [(client, chunk) for chunk in self._shards[client]]).smashed()
 
     def samples(self, clients: Collection[int] | None = None) -> CachedSamples:
-        """Return all samples, client by client.
+        """Return the samples of these clients, by default of all, client by client.
 
-        Parameters
-        ----------
-        clients : collection of int, optional
-            Of whom; default everybody. Who uploaded nothing adds nothing.
+        A client without a shard adds nothing.
 
         Raises
         ------
         ValueError
-            If nobody has uploaded a sample.
+            If the cache is empty.
         """
         if not self.clients():
             raise ValueError("the activation cache is empty: there is nothing to train on")
         wanted = self.clients() if clients is None else clients
         held = [(client, chunk) for client in self.clients() for chunk in self._shards[client]]
-        return CachedSamples(self, [(client, one) for client, one in held if client in wanted])
+        return CachedSamples(self, [entry for entry in held if entry[0] in wanted])
 
     def read(self, chunk: _Chunk, parts: Sequence[tuple[int, np.ndarray[Any, Any]]]) -> None:
-        """Read parts of a chunk's file, each from a place in it into an array of its size.
+        """Read parts of a chunk's file: each from its offset in the file into an array of its size.
 
         Raises
         ------
@@ -178,13 +177,13 @@ class ActivationCache:
 
 
 class CachedSamples:
-    """Samples of the cache in a fixed order, smashed data read as it is asked for.
+    """Samples of the cache in a fixed order; smashed data is read on demand.
 
     Attributes
     ----------
     labels : tensor of int64, shape (n,)
     keys : array of int64, shape (n,)
-        One number for a client and a sample id, for `epoch_order`.
+        One number for each pair of client and sample id, for `epoch_order`.
     """
 
     def __init__(self, cache: ActivationCache, held: Sequence[tuple[int, _Chunk]]) -> None:
@@ -204,22 +203,18 @@ class CachedSamples:
 
     @property
     def clients(self) -> Ids:
-        """Whose sample each is: int64, shape (n,)."""
+        """The client of each sample: int64, shape (n,)."""
         return self.keys // _IDS_PER_CLIENT
 
     def smashed(self, rows: torch.Tensor | None = None, pinned: bool = False) -> torch.Tensor:
-        """Return the smashed data of some samples, in the order in which they are named.
+        """Return smashed data in the order of `rows`: float32, shape (m, ...).
 
         Parameters
         ----------
         rows : tensor of int64, shape (m,), optional
-            Their places among these samples; by default all.
+            Positions among these samples; by default all.
         pinned : bool
-            Whether they are to lie in memory that a GPU can copy from by itself.
-
-        Returns
-        -------
-        tensor of float32, shape (m, ...)
+            Whether to allocate pinned memory, from which a GPU copies by itself.
         """
         places = np.arange(len(self)) if rows is None else rows.numpy()
         smashed = torch.empty(len(places), *self._chunks[0].shape, pin_memory=pinned)
@@ -232,8 +227,8 @@ class CachedSamples:
             self._cache.read(
                 chunk,
                 [
-                    (chunk.smashed + (int(places[one]) - first) * chunk.row_bytes, taken[one])
-                    for one in mine
+                    (chunk.smashed + (int(places[row]) - first) * chunk.row_bytes, taken[row])
+                    for row in mine
                 ],
             )
         return smashed
@@ -241,18 +236,18 @@ class CachedSamples:
     def in_turn(
         self, rows: torch.Tensor, batches: Iterable[slice], pinned: bool = False
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield smashed data and labels of one batch after the other.
+        """Yield smashed data and labels, batch by batch.
 
-        Several are read at a time, by a thread, while those before are worked on.
+        A thread reads several batches at a time ahead of the work on them.
 
         Parameters
         ----------
         rows : tensor of int64, shape (m,)
-            Places among these samples, in the order in which they are visited.
+            Positions among these samples, in the order of the visits.
         batches : iterable of slice
-            Of `rows`, from its beginning to its end.
+            Slices of `rows`, from its beginning to its end.
         pinned : bool
-            As of `smashed`.
+            As in `smashed`.
         """
         ahead = max(1, _AHEAD_BYTES // self._chunks[0].row_bytes) if self._chunks else 1
         groups = list(_together(batches, ahead))
@@ -272,7 +267,7 @@ class CachedSamples:
 
 
 def _together(batches: Iterable[slice], samples: int) -> Iterator[list[slice]]:
-    """Yield neighbouring batches that have so many samples together, but one at least."""
+    """Yield groups of neighbouring batches: at most this many samples, at least one batch."""
     group: list[slice] = []
     for batch in batches:
         if group and batch.stop - group[0].start > samples:
@@ -284,7 +279,7 @@ def _together(batches: Iterable[slice], samples: int) -> Iterator[list[slice]]:
 
 
 def _numbers(name: str) -> tuple[int, int]:
-    """Read the client and the number of a chunk from the name of its file."""
+    """Read the client and the number of a chunk from its file's name."""
     _, client, chunk = name.split("-")
     return int(client), int(chunk)
 
@@ -295,6 +290,6 @@ def epoch_order(keys: Ids, seed: int, stage: str, epoch: int) -> torch.Tensor:
     Returns
     -------
     tensor of int64, shape (n,)
-        Positions; the place of two samples never depends on a third.
+        Positions; the relative order of two samples never depends on a third.
     """
     return torch.from_numpy(order(keys, derive_seed(seed, "server-order", stage, epoch)))

@@ -1,4 +1,4 @@
-"""A certificate: what was verified, signed so that a change of it is found."""
+"""Certificates of forgetting: verified claims, signed so that a change is detected."""
 
 from __future__ import annotations
 
@@ -25,14 +25,7 @@ def new_key() -> bytes:
 
 
 def sign(claims: dict[str, Any], key: bytes) -> dict[str, Any]:
-    """Return claims with the public key and the signature that hold them together.
-
-    Parameters
-    ----------
-    claims : dict
-        Of what JSON can hold.
-    key : bytes
-        From `new_key`.
+    """Return claims (values that JSON can hold) with a public key and a signature.
 
     Raises
     ------
@@ -47,18 +40,14 @@ def sign(claims: dict[str, Any], key: bytes) -> dict[str, Any]:
 def check(certificate: dict[str, Any], key: bytes | None = None) -> None:
     """Check that a certificate is as it was signed.
 
-    Parameters
-    ----------
-    certificate : dict
-        From `sign`.
-    key : bytes, optional
-        The private key that must have signed it. Without it the certificate is only known to be as
-        whoever signed it made it: compare its `fingerprint` with one that you trust.
+    With `key`, the certificate must be signed by this private key. Without it the certificate is
+    only known to be as its unknown signer made it: compare its `fingerprint` with a trusted
+    fingerprint.
 
     Raises
     ------
     UserError
-        If it is not.
+        If the certificate was changed, or signed by another key.
     """
     try:
         named = {name: value for name, value in certificate.items() if name != _SIGNATURE}
@@ -74,7 +63,7 @@ def check(certificate: dict[str, Any], key: bytes | None = None) -> None:
 
 
 def fingerprint(certificate: dict[str, Any]) -> str:
-    """Return the SHA-256 of the public key that a certificate names."""
+    """Return the SHA-256 of the public key in a certificate."""
     return hashlib.sha256(bytes.fromhex(certificate[_KEY])).hexdigest()
 
 
@@ -89,7 +78,7 @@ def _private(key: bytes) -> Ed25519PrivateKey:
 
 
 def _bytes(text: str) -> bytes:
-    """Read hexadecimal digits, as `bytes.hex` writes them and no other way."""
+    """Read hexadecimal digits, only in the form that `bytes.hex` writes."""
     data = bytes.fromhex(text)
     if data.hex() != text:
         raise ValueError(f"{text!r} is not written as bytes are")

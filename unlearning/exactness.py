@@ -1,8 +1,8 @@
-"""What makes retraining exact: seeds, orders and batches that no other sample has a say in.
+"""Exactness of retraining: seeds, orders and batches that depend on no other sample.
 
-Exact unlearning means that forgetting gives, bit for bit, what training from scratch without the
-forgotten samples gives. So every random draw is named by what it is for (a client, an epoch, a
-step), never by whether this is learning or forgetting.
+Exact unlearning gives, bit for bit, what training from scratch without the forgotten samples gives.
+So the purpose of a random draw (a client, an epoch, a step) never says whether this is learning or
+forgetting.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ Ids = NDArray[np.int64]
 
 
 def order(ids: Ids, seed: int) -> NDArray[np.intp]:
-    """Return a random order of samples in which the place of two never depends on a third.
+    """Return a random order of samples, in which the order of two never depends on a third.
 
-    Every id is hashed with the seed and the hashes are sorted, so that removing samples leaves the
-    others in the same order.
+    The hashes of ids and seed are sorted, so that removing samples leaves the others in order.
 
     Parameters
     ----------
@@ -41,9 +40,9 @@ def order(ids: Ids, seed: int) -> NDArray[np.intp]:
 
 
 def mixed(ids: Ids, seed: int) -> NDArray[np.uint64]:
-    """Return a number for each sample id that looks random and follows from it and the seed.
+    """Return a pseudo-random number for each sample id, from the id and the seed alone.
 
-    The finaliser of SplitMix64: a bijection of 64-bit integers, so no two ids tie.
+    The finaliser of SplitMix64: a bijection of 64-bit integers, so no two ids collide.
     """
     number = ids.astype(np.uint64) ^ np.uint64(seed)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
@@ -54,7 +53,7 @@ def mixed(ids: Ids, seed: int) -> NDArray[np.uint64]:
 def batches(samples: int, batch_size: int) -> Iterator[slice]:
     """Yield the slices of an epoch's batches.
 
-    A last batch of one sample joins the batch before it: batch norm cannot take a batch of one.
+    A last batch of one sample joins the batch before it: batch norm cannot take one sample.
     """
     starts = list(range(0, samples, batch_size))
     if len(starts) > 1 and samples - starts[-1] == 1:
@@ -66,23 +65,7 @@ def batches(samples: int, batch_size: int) -> Iterator[slice]:
 def visits(
     ids: Ids, batch_size: int, seed: int, stage: str, client: int, epoch: int
 ) -> Iterator[NDArray[np.intp]]:
-    """Yield the batches of one epoch of a client's, as places in `ids`.
-
-    Parameters
-    ----------
-    ids : array of int64, shape (n,)
-        Of the samples that it visits.
-    batch_size : int
-        Samples a batch.
-    seed : int
-        The run's.
-    stage : str
-        The name of the stage of training.
-    client : int
-        Who visits them.
-    epoch : int
-        From 0 in each stage.
-    """
+    """Yield the batches of one epoch of a client, as positions in `ids`; epochs count from 0."""
     places = order(ids, derive_seed(seed, "order", stage, client, epoch))
     for batch in batches(len(places), batch_size):
         yield places[batch]

@@ -1,4 +1,4 @@
-"""The journal: what was asked, started and done, line by line, never rewritten."""
+"""The journal: what was requested, started and done, line by line, never rewritten."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from split_unlearning.foundations.files import explained
 
 
 class Journal:
-    """Events in the order in which they happened; JSON lines, each durable once it is appended.
+    """Events in order, as JSON lines; each is durable once it is appended.
 
-    Every line carries a hash of itself and of all before it, so that an edit is found. A last line
-    that was cut off while it was written never happened.
+    Every line carries a hash of itself and of all lines before it, so that an edit is detected. A
+    last line that was cut off while it was written counts as never written.
 
     Parameters
     ----------
     path : Path, optional
-        The file; without it events are kept in memory.
+        The file; without it events stay in memory.
 
     Raises
     ------
@@ -39,7 +39,7 @@ class Journal:
         if path is not None and path.exists():
             with explained(path):
                 content = path.read_bytes()
-            # What follows the last end of a line was cut off.
+            # Text behind the last end of a line was cut off while it was written.
             for number, line in enumerate(content.split(b"\n")[:-1], start=1):
                 self._take(line + b"\n", f"line {number} of {path}")
                 self._bytes += len(line) + 1
@@ -50,7 +50,7 @@ class Journal:
             written = event.pop("sha256")
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise _damaged(place) from error
-        # The same event spelled otherwise was not written here.
+        # Another spelling of the same event is an edit too.
         if written != self._hash(event) or line != _line(event, written):
             raise _damaged(place)
         self.events.append(event)
@@ -61,22 +61,15 @@ class Journal:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def append(self, event: str, **fields: Any) -> dict[str, Any]:
-        """Write one event down, with the time; durable when this returns.
-
-        Parameters
-        ----------
-        event : str
-            What happened.
-        **fields
-            More about it, of what JSON can hold.
+        """Append an event with the time and fields that JSON can hold; durable on return.
 
         Raises
         ------
         StateError
-            If it cannot be written.
+            If the line cannot be written.
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        # As it will be read again: JSON knows text keys only.
+        # The event as it will be read again: JSON has text keys only.
         noted: dict[str, Any] = json.loads(json.dumps({"event": event, "time": now, **fields}))
         sha256 = self._hash(noted)
         line = _line(noted, sha256)
@@ -89,11 +82,11 @@ class Journal:
 
     def _write(self, path: Path, line: bytes) -> None:
         with explained(path):
-            # One that has lines and is gone is not begun again.
+            # A journal that disappears after its first line is not created again.
             create = 0 if self._bytes else os.O_CREAT
             file = os.open(path, os.O_WRONLY | create, 0o600)
             try:
-                # What a torn last line left goes first.
+                # Remove the rest of a torn last line.
                 os.ftruncate(file, self._bytes)
                 os.lseek(file, self._bytes, os.SEEK_SET)
                 try:

@@ -1,4 +1,4 @@
-"""Unlearning methods by name: how to forget, whatever the protocol."""
+"""Unlearning methods by name, independent of the protocol."""
 
 from __future__ import annotations
 
@@ -82,9 +82,8 @@ class UnlearningMethod:
     A strategy names the kinds of method that it can carry out (`SplitStrategy.methods`): a new
     method is a subclass of one of them. ``uses`` are the run-config keys that it reads and others
     do not, ``own_options`` settings of its own. ``outlives_run`` says whether a state-dir keeps all
-    that it needs for a request that comes later, ``any_precision`` whether numbers may be
-    rounded to less than float32, in the server segment's passes or where they cross the cut.
-    ``carried_out_by`` names, by strategy, another one that learns the same and can carry it out.
+    that the method needs for a later request, ``any_precision`` whether numbers may be rounded to
+    less than float32, in passes of the server segment or where they cross the cut.
     """
 
     uses: ClassVar[frozenset[str]] = frozenset()
@@ -97,7 +96,7 @@ class UnlearningMethod:
         self.settings = settings
 
     def check(self) -> None:
-        """Refuse what cannot be carried out, before anything starts.
+        """Refuse settings that cannot be carried out, before anything starts.
 
         Raises
         ------
@@ -106,42 +105,48 @@ class UnlearningMethod:
         """
 
     def check_network(self, network: nn.Module) -> None:
-        """Refuse a network, before anything starts, that it cannot make forget; raises as `check`.
+        """Refuse an uncut network that the method cannot make forget, before anything starts.
 
-        Parameters
-        ----------
-        network : nn.Module
-            Without its cut.
+        Raises
+        ------
+        UserError
+            In one line.
         """
 
     def check_batches(self, batches: Iterable[Ids], forgotten: Ids) -> None:
-        """Refuse requests, before anything starts, that it cannot answer; raises as `check`.
+        """Refuse requests that the method cannot answer, before anything starts.
 
         Parameters
         ----------
         batches : iterable of array of int64
-            The ids of the samples of each batch of learning, if anybody asks.
+            The sample ids of each batch of learning, computed on demand.
         forgotten : array of int64
             The ids of all samples that the run is to forget.
+
+        Raises
+        ------
+        UserError
+            In one line.
         """
 
 
 class Retrain(UnlearningMethod):
-    """Train again without the forgotten samples: exact, and the reference for all others."""
+    """Train again without the forgotten samples: exact, and the reference for all other methods."""
 
 
 class StagedMethod(UnlearningMethod, ABC):
-    """Goes on from what was learned, in stages of training; approximate.
+    """Continue from the learned network in stages of training; approximate.
 
-    Where every client takes part in learning, so it does in a stage that visits what is retained.
+    Where every client takes part in learning, every client takes part in stages on retained
+    samples.
     """
 
     @abstractmethod
     def stages(self) -> Sequence[Stage]:
-        """Return the stages, in order, each with a name of its own."""
+        """Return the stages in order, each with a name of its own."""
 
     def check(self) -> None:
-        """Refuse stages that could not be carried out, or be taken for each other."""
+        """Refuse stages that cannot be carried out, or that share a name."""
         for stage in self.stages():
             _try_out(stage)
             if stage.epochs < 1:
@@ -163,16 +168,16 @@ class StagedMethod(UnlearningMethod, ABC):
         Raises
         ------
         ValueError
-            If the method has none.
+            If the method has no such stage.
         """
-        found = {stage.name: stage for stage in self.stages()}
-        if name not in found:
-            raise ValueError(f"there is no stage {name!r}; there are {sorted(found)}")
-        return found[name]
+        stages = {stage.name: stage for stage in self.stages()}
+        if name not in stages:
+            raise ValueError(f"there is no stage {name!r}; there are {sorted(stages)}")
+        return stages[name]
 
 
 def _try_out(stage: Stage) -> None:
-    """Take the loss of a batch of two samples, before a run finds out that it cannot."""
+    """Compute the loss of a batch of two samples, so that an objective fails before the run."""
 
     def logits_of(teacher: str, rows: torch.Tensor) -> torch.Tensor:
         if teacher not in stage.objective.teachers:
@@ -193,25 +198,25 @@ def _try_out(stage: Stage) -> None:
 
 
 class NoUnlearning(StagedMethod):
-    """Change nothing: what every method has to be better than."""
+    """Change nothing: the baseline that every method has to beat."""
 
     def stages(self) -> Sequence[Stage]:
-        """Return none."""
+        """Return no stages."""
         return ()
 
 
 class FineTuning(StagedMethod):
-    """Train on without the forgotten samples, and let them fade."""
+    """Train on without the forgotten samples, whose influence fades."""
 
     uses = frozenset({"fine-tune-epochs"})
 
     def stages(self) -> Sequence[Stage]:
-        """Return one stage on what is retained."""
+        """Return one stage on the retained samples."""
         return (Stage("fine-tune", self.settings.fine_tune_epochs),)
 
 
 class GradientAscent(StagedMethod):
-    """Climb the loss of the forgotten samples up to a bound, then train on without them."""
+    """Raise the loss of the forgotten samples up to a bound, then train on without them."""
 
     uses = frozenset({"ascent-epochs", "ascent-bound", "fine-tune-epochs"})
 
@@ -225,12 +230,12 @@ class GradientAscent(StagedMethod):
 
 
 class DistillationUnlearning(StagedMethod):
-    """Learn from two teachers: the original on what is retained, an untrained one on the rest."""
+    """Learn from two teachers: the original on retained samples, an untrained one on the rest."""
 
     uses = frozenset({"distillation-epochs", "distillation-alpha"})
 
     def stages(self) -> Sequence[Stage]:
-        """Return one stage on everything."""
+        """Return one stage on all samples."""
         objective = Distillation(self.settings.distillation_alpha)
         return (Stage("distillation", self.settings.distillation_epochs, "all", objective),)
 

@@ -1,8 +1,8 @@
-"""What a stage of training pursues: a loss in two halves, one on each side of the cut.
+"""Objectives of a training stage: a loss in two halves, one on each side of the cut.
 
-Labels and the knowledge of what is to be forgotten are the client's; the logits are wherever the
-last layer is. So an objective first makes *targets* of a batch, where the labels are, and then a
-loss of targets and logits, where the logits are; the targets travel beside the smashed data.
+The client has the labels and knows which samples to forget; the logits are on the side that holds
+the last layer. So an objective first makes the *targets* of a batch, where the labels are, and then
+a loss of targets and logits, where the logits are. Targets travel beside the smashed data.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ from torch.nn import functional as F
 from split_unlearning.unlearning.exactness import Ids
 
 TEACHERS = ("original", "incompetent")
-"""Frozen networks that an objective may ask: the one that was learned, as it was before the stage,
-and one that never learned anything."""
+"""Frozen networks that an objective may ask.
+
+The learned network as it was before the stage, and a network that never learned anything."""
 
 LogitsOf = Callable[[str, torch.Tensor], torch.Tensor]
-"""Returns what a teacher makes of some rows of a batch: takes its name and a mask of the rows."""
+"""Returns a teacher's logits: takes its name and a mask of the rows of a batch."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a client knows of the samples of one batch.
+    """A client's knowledge of the samples of one batch.
 
     Parameters
     ----------
     ids : array of int64, shape (n,)
-        Their ids.
+        Sample ids.
     labels : tensor of int64, shape (n,)
-        Their labels.
+        Labels.
     forgotten : tensor of bool, shape (n,)
-        Which of them the request means.
+        Whether the request means the sample.
     num_labels : int
         Number of labels of the data set.
     """
@@ -51,50 +52,32 @@ class Batch:
 class Objective(ABC):
     """A loss in two halves.
 
-    ``teachers`` names those of `TEACHERS` that `targets` asks, ``sends`` the tensors that it
-    returns: what is not listed there does not cross the cut.
+    ``teachers`` names the networks of `TEACHERS` that `targets` asks, ``sends`` the tensors that it
+    returns: only those cross the cut.
     """
 
     teachers: ClassVar[tuple[str, ...]] = ()
     sends: ClassVar[frozenset[str]] = frozenset({"labels"})
 
     def targets(self, batch: Batch, logits_of: LogitsOf) -> dict[str, torch.Tensor]:
-        """Return what the loss needs beside the logits; by default the labels.
+        """Return the targets, with one row a sample; by default the labels.
 
-        Parameters
-        ----------
-        batch : Batch
-            Its samples.
-        logits_of : callable
-            Asks a teacher, which may take an exchange over the link.
-
-        Returns
-        -------
-        dict of str to tensor
-            Each with one row a sample.
+        `logits_of` asks a teacher, which may take an exchange over the link.
         """
         return {"labels": batch.labels}
 
     @abstractmethod
     def loss(self, logits: torch.Tensor, targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the loss of a batch, a scalar.
-
-        Parameters
-        ----------
-        logits : tensor of float32, shape (n, labels)
-            What the network answers.
-        targets : mapping of str to tensor
-            What `targets` returned.
-        """
+        """Return the loss of a batch, a scalar; logits have shape (n, labels)."""
 
 
 def targets_of(objective: Objective, batch: Batch, logits_of: LogitsOf) -> dict[str, torch.Tensor]:
-    """Return an objective's targets of a batch, by the names that it ``sends`` and no other.
+    """Return an objective's targets of a batch, with exactly the names that it ``sends``.
 
     Raises
     ------
     ValueError
-        If it made others: before anything crosses the cut.
+        If the names differ, before anything crosses the cut.
     """
     targets = objective.targets(batch, logits_of)
     if targets.keys() != objective.sends:
@@ -115,22 +98,22 @@ class CrossEntropy(Objective):
 
 @dataclass(frozen=True)
 class BoundedAscent(Objective):
-    """Unlearn the labels: climb the cross entropy, and leave alone what is at the bound.
+    """Unlearn the labels: raise the cross entropy of each sample up to a bound.
 
-    The SplitWiper paper's formula for gradient ascent adds the norm of a difference of gradients,
-    which is a scalar, to the weights; this is the ascent that its sources mean. Without a bound the
-    loss of a few samples grows for ever and takes everything with it.
+    The SplitWiper paper's formula for gradient ascent adds the norm of a difference of gradients, a
+    scalar, to the weights; this is the ascent that its sources mean. Without a bound the loss of a
+    few samples grows for ever and ruins the rest.
 
     Parameters
     ----------
     bound : float
-        How far a sample's loss is pushed, in units of the loss of guessing, log(labels).
+        Bound of a sample's loss, in units of the loss of guessing, log(labels).
     """
 
     bound: float
 
     def loss(self, logits: torch.Tensor, targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the negative of the mean cross entropy, each sample's capped at the bound."""
+        """Return the negative mean of the cross entropy, capped at the bound for each sample."""
         limit = self.bound * math.log(logits.shape[1])
         each = F.cross_entropy(logits, targets["labels"], reduction="none")
         return -each.clamp(max=limit).mean()
@@ -138,12 +121,12 @@ class BoundedAscent(Objective):
 
 @dataclass(frozen=True)
 class Distillation(Objective):
-    """Answer like the original on what is retained, like a dunce on what is forgotten.
+    """Answer like the original on retained samples, like an untrained network on forgotten ones.
 
     L = α·L_u + (1-α)·L_r (the SplitWiper paper, section 3; Chundawat et al., "Can bad teaching
     induce forgetting?", AAAI 2023): L_u is the mean Kullback-Leibler divergence from an incompetent
     teacher over the forgotten samples of a batch, L_r that from the original network over the
-    retained ones. No label is used.
+    retained samples. No label is used.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a client asks to be forgotten, and which of its samples that means."""
+"""Requests to forget, and the samples that a request means."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Request:
     Parameters
     ----------
     text : str
-        The request as the user wrote it; it stays where the request was made.
+        The request as the user wrote it; it does not leave the place where it was made.
     client : int or None
-        Who asks; None when the ids say it.
+        The client that asks; None when `ids` determine it.
     label : str
         Name or number of the label whose samples are meant; empty for all labels.
     share : float
@@ -34,9 +34,9 @@ class Request:
     ids : tuple of int
         Ids of the samples meant; empty for all.
     ids_file : str
-        Where `ids` is to be read from by `loaded`; empty once they are read.
+        File from which `loaded` reads `ids`; empty once they are read.
     number : int
-        Which request of the run it is: one that arrives twice is acted upon once.
+        Number of the request in the run: a request that arrives twice is acted upon once.
     """
 
     text: str
@@ -48,10 +48,10 @@ class Request:
     number: int = 0
 
     def loaded(self) -> Request:
-        """Return the request with its sample ids read from the file that it names.
+        """Return the request with the sample ids from its file.
 
-        Apart from `parse_requests` because the file lies where the request is made, not on every
-        client.
+        `parse_requests` does not read the file, which exists where the request is made and not on
+        every client.
 
         Raises
         ------
@@ -74,11 +74,11 @@ class Request:
         return replace(self, ids=tuple(ids), ids_file="")
 
     def meant_for(self, ids: Ids) -> Request:
-        """Return the request for a client of which it names these samples: none of anybody else."""
+        """Return the request for a client, with the ids of that client's samples alone."""
         return replace(self, ids=tuple(ids.tolist())) if self.ids else self
 
     def to_field(self) -> str:
-        """Return the request as one text that travels in an instruction."""
+        """Return the request as text for a field of an instruction."""
         return json.dumps({**asdict(self), "text": ""})
 
     @classmethod
@@ -88,7 +88,7 @@ class Request:
         return cls(**{**values, "ids": tuple(values["ids"])})
 
     def label_index(self, class_names: Sequence[str]) -> int | None:
-        """Return the number of the request's label, None if it is not about a label.
+        """Return the number of the request's label, None if the request names no label.
 
         Raises
         ------
@@ -112,7 +112,7 @@ class Request:
         class_names: Sequence[str],
         seed: int,
     ) -> Ids:
-        """Return which of a client's samples the request means.
+        """Return the sorted ids of a client's samples that the request means.
 
         Parameters
         ----------
@@ -124,11 +124,6 @@ class Request:
             Every label of the data set.
         seed : int
             The run's seed; a share is drawn from it.
-
-        Returns
-        -------
-        array of int64
-            Sorted; empty if the request means none of them.
         """
         if self.client is not None and client != self.client:
             return np.empty(0, dtype=np.int64)
@@ -146,14 +141,9 @@ class Request:
 
 
 def parse_requests(text: str, forget_client: int) -> list[Request]:
-    """Read the run-config key ``forget``.
+    """Read the run-config key ``forget``: requests separated by ``;``.
 
-    Parameters
-    ----------
-    text : str
-        Requests separated by ``;``; empty for none.
-    forget_client : int
-        Whose samples ``class:`` and ``samples:`` mean.
+    ``class:`` and ``samples:`` mean samples of `forget_client`.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""SISA's slices: training in steps, so that forgetting starts again from the step before.
+"""SISA's slices: training in steps, so that forgetting restarts from the step before.
 
-What is learned from is cut into slices. Step s trains, with a fresh optimiser, on slices 1 to s,
-and its weights are kept; a request that touches slice s and none before it starts again from what
-step s - 1 left. Exact: in which slice a sample is, and every draw, depends on no other sample.
+Samples, or the server's clients, are cut into slices. Step s trains, with a fresh optimiser, on
+slices 1 to s, and its weights are kept; a request that touches slice s and none before restarts
+from the weights of step s - 1. Exact: a sample's slice, and every draw, depend on no other sample.
 """
 
 from __future__ import annotations
@@ -17,52 +17,39 @@ from split_unlearning.foundations.errors import UserError
 from split_unlearning.unlearning.exactness import Ids, mixed
 from split_unlearning.unlearning.stages import Stage
 
-# How many of all visits steps take, in proportion.
+# Proportions of the sample visits of steps.
 _FIRST_AND_LAST, _BETWEEN = 7, 2
 
 
 def slice_of(ids: Ids, slices: int, seed: int) -> Ids:
-    """Return in which slice each sample is, from 0.
+    """Return the slice of each sample, from 0: int64, shape (n,).
 
-    Parameters
-    ----------
-    ids : array of int64, shape (n,)
-        Sample ids.
-    slices : int
-        How many slices there are.
-    seed : int
-        From `derive_seed`.
-
-    Returns
-    -------
-    array of int64, shape (n,)
-        It follows from a sample's own id alone: about as many samples in each slice.
+    It follows from a sample's id and the seed (from `derive_seed`) alone; slices hold about as many
+    samples each.
     """
     return (mixed(ids, seed) % np.uint64(slices)).astype(np.int64)
 
 
 def epochs_of(sizes: Sequence[int], epochs: int) -> list[int]:
-    """Return how many epochs each step trains: most in the first step and in the last.
+    """Return the number of epochs of each step: most in the first step and in the last.
 
-    Of all sample visits the first and the last step take 3.5 times as many each as one between. A
-    step visits its slice and all before it, so its epochs are these visits over how much it has
-    seen; rounded down, at least one. In all that is no more visits than `epochs` over everything,
-    unless there are fewer epochs than slices.
+    The first and the last step each take 3.5 times as many sample visits as a step between. A step
+    visits its slice and all before it, so its epochs are its visits over the samples seen so far;
+    rounded down, at least one. In total that is at most `epochs` over everything, unless there are
+    fewer epochs than slices.
 
-    The last step is the one that sees everything: the longer it is the nearer is what is learned to
-    what is learned without slices, and the more does each request redo. What the first takes keeps
-    the mean over the slices where it is with as many visits in each, ``(S + 1) / 2S``. Of five
-    slices a request redoes 0.56 of all visits on average and 0.33 for the last slice. As many
-    visits in each step would be 0.59 and 0.2, and lose accuracy (docs/measurements.md); as many
-    epochs in each 0.73 and 0.33.
+    The last step sees everything: the longer it is, the nearer is the result to learning without
+    slices, and the more does each request redo. The length of the first step keeps the mean over
+    the slices at ``(S + 1) / 2S``, as with equal visits. With five slices a request redoes 0.56 of
+    all visits on average and 0.33 for the last slice. Equal visits in each step would be 0.59 and
+    0.2, and lose accuracy (docs/measurements.md); equal epochs in each 0.73 and 0.33.
 
     Parameters
     ----------
     sizes : sequence of int
-        How large each slice is, in units of anything: samples, clients. Nothing that forgetting
-        changes.
+        Size of each slice, in any unit that forgetting does not change: samples, clients.
     epochs : int
-        Over everything, if it were one slice.
+        Epochs over everything, if there were one slice.
     """
     steps, everything = len(sizes), sum(sizes)
     parts = [_BETWEEN] * steps
@@ -74,19 +61,14 @@ def epochs_of(sizes: Sequence[int], epochs: int) -> list[int]:
 
 
 def step_of(stage: Stage, number: int, slices: int) -> Stage:
-    """Return a step of a stage that is taken slice by slice; with one slice it is the stage."""
+    """Return one step of a stage; with one slice the stage itself."""
     return replace(stage, name=f"{stage.name}-{number + 1}") if slices > 1 else stage
 
 
 def dealt(clients: Sequence[int], slices: int) -> list[list[int]]:
-    """Deal clients to the server's slices, each client whole to one, the larger slices last.
+    """Deal clients whole to the server's slices, the larger slices last.
 
-    Parameters
-    ----------
-    clients : sequence of int
-        The most stable first: a request of the last redoes least.
-    slices : int
-        How many slices, at most as many as clients.
+    Clients come most stable first: a request of the last redoes least.
 
     Raises
     ------
@@ -103,5 +85,5 @@ def dealt(clients: Sequence[int], slices: int) -> list[list[int]]:
 
 
 def first_touched(slices: Sequence[Collection[int]], members: Collection[int]) -> int:
-    """Return the number of the first slice that holds one of `members`, from 0."""
+    """Return the number of the first slice, from 0, that holds one of `members`."""
     return min(number for number, held in enumerate(slices) if set(held) & set(members))

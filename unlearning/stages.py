@@ -1,4 +1,4 @@
-"""Stages: epochs of training, on some of the samples, towards one objective."""
+"""Stages: epochs of training on some of the samples towards one objective."""
 
 from __future__ import annotations
 
@@ -9,33 +9,25 @@ from split_unlearning.foundations.errors import UserError
 from split_unlearning.unlearning.objectives import TEACHERS, CrossEntropy, Objective
 
 Samples = Literal["retained", "forgotten", "all"]
-"""Which samples a stage visits. `forgotten` are those of one request, which only the clients that
-asked hold; `all` are these and the retained ones."""
+"""The samples that a stage visits.
+
+`forgotten` are those of one request, which only the clients that asked hold; `all` are these and
+the retained ones."""
 
 NO_REQUEST = -1
-"""Stands for the number of a request where there is none: nothing is forgotten."""
+"""The number of a request where there is none: nothing is forgotten."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Epochs of training, on some of the samples, towards one objective, with a fresh optimiser.
+    """Epochs of training on some of the samples towards one objective, with a fresh optimiser.
 
-    Parameters
-    ----------
-    name : str
-        Names the stage among those of a method, and its random draws.
-    epochs : int
-        How often each sample is visited.
-    samples : "retained", "forgotten" or "all"
-        Which samples.
-    objective : Objective
-        Towards what.
+    The name distinguishes the stage in a method, and seeds its random draws.
 
     Raises
     ------
     UserError
-        For other samples or epochs, or an objective that is none or asks a teacher that there is
-        not.
+        For unknown samples, epochs that are no integer, an invalid objective or an unknown teacher.
     """
 
     name: str
@@ -62,9 +54,9 @@ class Stage:
 
 
 def learning(epochs: int) -> Stage:
-    """Return the stage in which a network learns; also when it learns again without some samples.
+    """Return the stage in which a network learns, or learns again without some samples.
 
-    It has one name for both: what is retrained must draw the same numbers.
+    It has one name for both: retraining must draw the same numbers.
     """
     return Stage("train", epochs)
 

@@ -1,8 +1,8 @@
-"""A folder of files that change together: all of them, or, whatever happens, none.
+"""A folder of files that change together: all of them or none, even if the process is killed.
 
-Files are written beside the ones they replace, under names of their own; one manifest says which
-are meant. A change is staged (its files and its manifest are on disk, and hold nothing up), and
-then committed by one atomic rename of the manifest. What the new manifest does not name is deleted.
+Files are written beside those that they replace, under new names; a manifest says which are
+current. A change is staged (its files and its manifest are on disk) and then committed by one
+atomic rename of the manifest. Files that the new manifest does not name are deleted.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from split_unlearning.foundations.files import (
 )
 
 FORMAT = 2
-"""Of everything under a state-dir; another one is not read."""
+"""Format of everything in a state-dir; another one is not read."""
 
 _CURRENT, _STAGED = "current.json", "staged.json"
 
 
 @dataclass(frozen=True)
 class _File:
-    """One file of a manifest: where it lies, and what it must hold."""
+    """One file of a manifest: its name, hash and size."""
 
     file: str
     sha256: str
@@ -45,7 +45,7 @@ class _File:
 
 @dataclass
 class _Manifest:
-    """Which file each name means, and the change that made it so."""
+    """The file of each name, and the attempt that wrote the manifest."""
 
     attempt: str
     files: dict[str, _File]
@@ -86,15 +86,10 @@ class _Manifest:
 
 
 class StateFolder(MutableMapping[str, bytes]):
-    """Pieces of safetensors bytes by name, in a folder for its owner only.
+    """Safetensors bytes by name, in a folder for its owner only.
 
-    It can be read as it is; to change it, `begin` an attempt. Opening a folder that does not exist
-    is opening an empty one, and creates nothing.
-
-    Parameters
-    ----------
-    path : Path
-        The folder.
+    Reading needs nothing else; changing needs `begin`. Opening a missing folder is opening an empty
+    one, and creates nothing.
 
     Raises
     ------
@@ -113,16 +108,16 @@ class StateFolder(MutableMapping[str, bytes]):
 
     @property
     def attempt(self) -> str:
-        """The attempt that was committed last; empty if none was."""
+        """The attempt that was committed last; empty if there was none."""
         return self._current.attempt
 
     def check_attempt(self, attempt: str) -> None:
-        """Check that what was committed last is what somebody else remembers.
+        """Check that the last committed attempt is the expected one.
 
         Raises
         ------
         StateError
-            If it is not: what is here may be older, and know of samples that were forgotten since.
+            If it is not: the folder may be older, and know of samples that were forgotten since.
         """
         if self.attempt != attempt:
             raise StateError(
@@ -133,7 +128,7 @@ class StateFolder(MutableMapping[str, bytes]):
     # Reading.
 
     def path(self, name: str) -> Path:
-        """Return the file that holds a name, once it is known to hold what was written.
+        """Return the file of a name, after comparing its content with the manifest.
 
         Raises
         ------
@@ -153,20 +148,20 @@ class StateFolder(MutableMapping[str, bytes]):
         return path
 
     def expect(self, name: str) -> None:
-        """Begin to read a file that is asked for next, and to compare it, in a thread."""
+        """Start to read and compare, in a thread, a file that is needed next."""
         file = self._files[name]
         if file.file not in self._verified and file.file not in self._ahead:
             self._ahead[file.file] = Thread(target=self._compare, args=(file,), daemon=True)
             self._ahead[file.file].start()
 
     def _compare(self, file: _File) -> None:
-        # What is wrong with it is said to who asks for it.
+        # `path` raises the error to its caller.
         with suppress(StateError):
             if sha256_of(self._path / file.file) == file.sha256:
                 self._verified.add(file.file)
 
     def bytes_of(self, name: str) -> int:
-        """Return the size of the file that holds a name, in bytes, as it was written.
+        """Return the size of a name's file in bytes, as the manifest has it.
 
         Raises
         ------
@@ -196,12 +191,12 @@ class StateFolder(MutableMapping[str, bytes]):
     # Changing.
 
     def begin(self, attempt: str) -> None:
-        """Go on with what an attempt staged, or begin it; what another attempt staged is dropped.
+        """Resume what an attempt staged, or begin it; what another attempt staged is dropped.
 
         Parameters
         ----------
         attempt : str
-            A name that no other attempt has; letters and digits.
+            A unique name of letters and digits.
 
         Raises
         ------
@@ -210,7 +205,7 @@ class StateFolder(MutableMapping[str, bytes]):
         ValueError
             If the name has anything but letters and digits.
         """
-        # It comes from the server, and becomes part of a path.
+        # The name comes from the server, and becomes part of a path.
         if not re.fullmatch(r"[0-9A-Za-z]+", attempt):
             raise ValueError(f"{attempt!r} cannot name an attempt; letters and digits can")
         with explained(self._path):
@@ -226,7 +221,7 @@ class StateFolder(MutableMapping[str, bytes]):
         try:
             return _Manifest.read(self._path / _STAGED)
         except StateError:
-            # Cut off while it was written, or by an earlier version: nothing that was committed.
+            # Torn, or from an earlier version: it was not committed.
             return None
 
     def __setitem__(self, name: str, data: bytes) -> None:
@@ -236,7 +231,7 @@ class StateFolder(MutableMapping[str, bytes]):
             write_for_owner(path, data)
         staged.files[name] = _File(path.name, hashlib.sha256(data).hexdigest(), len(data))
         self._unsynced.add(path)
-        # These are the bytes that were just written.
+        # The file holds the bytes that were just hashed.
         self._verified.add(path.name)
         self._changed = True
 
@@ -244,7 +239,7 @@ class StateFolder(MutableMapping[str, bytes]):
         staged = self._staging()
         file = staged.files.pop(name)
         if file.file == _file_name(name, staged.attempt):
-            # Nobody but this attempt has ever meant it.
+            # Only this attempt has ever named the file.
             with explained(self._path):
                 (self._path / file.file).unlink(missing_ok=True)
         self._changed = True
@@ -255,7 +250,7 @@ class StateFolder(MutableMapping[str, bytes]):
         return self._staged
 
     def flush(self) -> None:
-        """Put on disk, durably, what is staged; nothing if nothing is."""
+        """Put what is staged on disk, durably."""
         if self._staged is None or not self._changed:
             return
         with explained(self._path):
@@ -267,7 +262,9 @@ class StateFolder(MutableMapping[str, bytes]):
         self._changed = False
 
     def commit(self, attempt: str) -> None:
-        """Make what an attempt staged the state, and delete what it replaced; again does nothing.
+        """Make what an attempt staged the state, and delete what it replaced.
+
+        A repeated call does nothing.
 
         Raises
         ------
@@ -286,7 +283,7 @@ class StateFolder(MutableMapping[str, bytes]):
         self._sweep()
 
     def _sweep(self) -> None:
-        """Delete every file that the state does not name, durably."""
+        """Delete, durably, every file that the manifest does not name."""
         kept = {_CURRENT, *(file.file for file in self._current.files.values())}
         with explained(self._path):
             swept = [path for path in self._path.iterdir() if path.name not in kept]
@@ -297,7 +294,7 @@ class StateFolder(MutableMapping[str, bytes]):
 
 
 class TemporaryFolder(StateFolder):
-    """A folder that ends with this object, and that nothing is ever committed in."""
+    """A folder that exists as long as this object, and in which nothing is committed."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="smashed-data-")
@@ -331,10 +328,10 @@ def check_format(content: dict[str, Any], path: Path) -> None:
 
 
 def damaged(path: Path) -> StateError:
-    """Return the error that says that a file is not as it was written."""
+    """Return the error for a file that is not as it was written."""
     return StateError(f"{path} was edited, or cut short, since it was written")
 
 
 def checksum(content: dict[str, Any]) -> str:
-    """Return the SHA-256 of what JSON can hold."""
+    """Return the SHA-256 of content that JSON can hold."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -11,34 +11,30 @@ from split_unlearning.unlearning.state_folder import StateFolder
 
 
 class TensorStore:
-    """Groups of tensors by name, each one piece of safetensors bytes.
+    """Groups of tensors by name, each as safetensors bytes.
 
-    A Flower client is rebuilt for every message, so what it must remember lies in one; so does what
-    the server has to remember from one run to the next.
-
-    Parameters
-    ----------
-    store : mapping of str to bytes
-        Where it is kept: a folder, Flower's context, a dict.
+    A Flower client is rebuilt for every message, so its memory lies in such a store; so does what
+    the server keeps from one run to the next. The bytes are kept in a folder, Flower's context or a
+    dict.
     """
 
     def __init__(self, store: MutableMapping[str, bytes]) -> None:
         self._store = store
 
     def save(self, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Keep tensors under a name, instead of what it named before."""
-        # safetensors takes no views that share memory: each is copied.
+        """Keep tensors under a name, replacing what it named before."""
+        # Copies, since safetensors refuses tensors that share memory.
         own = {key: _own(value) for key, value in tensors.items()}
         self._store[name] = save(own)
 
     def load(self, name: str) -> dict[str, torch.Tensor] | None:
-        """Return the tensors of that name, None if there are none."""
+        """Return the tensors of a name, None if there are none."""
         return load(self._store[name]) if name in self._store else None
 
     def mapped(self, name: str) -> dict[str, torch.Tensor]:
-        """Return the tensors of a name, read from a folder's file only as they are looked at.
+        """Return the tensors of a name, read-only and read lazily from a folder's file.
 
-        Not to be written to. A store that is no folder is read at once.
+        Any other store is read at once.
 
         Raises
         ------
@@ -50,18 +46,18 @@ class TensorStore:
         return load(self._store[name])
 
     def expect(self, name: str) -> None:
-        """Have a folder's file read ahead, if there is such a name: it is asked for next."""
+        """Read a folder's file ahead, if there is such a name: it is needed next."""
         if isinstance(self._store, StateFolder) and name in self._store:
             self._store.expect(name)
 
     def bytes(self, name: str) -> int:
-        """Return the size of what is kept under a name, in bytes; a folder's file is not read."""
+        """Return the size of a name's tensors in bytes, without reading a folder's file."""
         if isinstance(self._store, StateFolder):
             return self._store.bytes_of(name)
         return len(self._store[name])
 
     def forget(self, name: str) -> None:
-        """Remove a name and its tensors, if there is such a name."""
+        """Remove a name and its tensors, if it exists."""
         if name in self._store:
             del self._store[name]
 

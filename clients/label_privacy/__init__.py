@@ -1,1 +1,1 @@
-"""What clients do so that the server does not read their labels."""
+"""Label privacy: the clients' means against a server that would read their labels."""

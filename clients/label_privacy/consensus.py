@@ -1,8 +1,8 @@
-"""Label consensus: clients agree on all their labels; nobody learns whose is whose (Algorithm 3).
+"""Label consensus: clients agree on all their labels; nobody learns who holds which (Algorithm 3).
 
-A pool of labels goes round. Whoever it comes to adds some of its labels that are missing, or none,
-or says that it is done, as chance will have it: from what is added when, little can be told of who
-holds what. The pool travels sealed (`clients.label_privacy.sealing`), and is as long empty as full.
+A pool of labels goes round. On its visit a client adds some of its missing labels, or none, or says
+that it is done, at random: the order of additions then tells little about who holds a label. The
+pool travels sealed (`clients.label_privacy.sealing`), and has the same length empty and full.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class ConsensusSettings:
-    """How the pool goes round.
+    """Parameters of label consensus.
 
     Parameters
     ----------
     add : float
-        λ1, how likely a client adds labels on a visit, 0 < λ1 <= 1.
+        λ1, the probability that a client adds labels on a visit, 0 < λ1 <= 1.
     finish : float
-        λ2, how likely a client that misses none of its labels says so, 0 < λ2 <= 1.
+        λ2, the probability that a client with no missing label says so, 0 < λ2 <= 1.
     most : int
-        μ, how many labels it adds at most on one visit.
+        μ, the largest number of labels that a client adds on one visit.
     """
 
     add: float
@@ -34,33 +34,33 @@ class ConsensusSettings:
 
 @dataclass(frozen=True)
 class Pool:
-    """What goes round.
+    """The pool that goes round.
 
     Parameters
     ----------
     labels : frozenset of int
         Y, the labels that were added.
     done : frozenset of int
-        The clients that miss none of theirs and have said so, by their place in the round.
+        Positions in the round of the clients that have no missing label and have said so.
     """
 
     labels: frozenset[int] = frozenset()
     done: frozenset[int] = frozenset()
 
     def pack(self, num_labels: int, clients: int) -> bytes:
-        """Return it as a text whose length follows from what could be in it: a bit for each."""
+        """Return the pool as bytes, one bit for each possible entry: the length tells nothing."""
         bits = np.zeros(num_labels + clients, dtype=bool)
-        bits[[*self.labels, *(num_labels + one for one in self.done)]] = True
+        bits[[*self.labels, *(num_labels + client for client in self.done)]] = True
         return np.packbits(bits).tobytes()
 
     @classmethod
     def unpack(cls, text: bytes, num_labels: int, clients: int) -> Pool:
-        """Read what `pack` wrote.
+        """Read the result of `pack`.
 
         Raises
         ------
         ValueError
-            If it was written for other numbers of labels and clients.
+            If it was packed for another number of labels or clients.
         """
         if len(text) != len(cls().pack(num_labels, clients)):
             raise ValueError(
@@ -82,14 +82,14 @@ def visited(
     settings: ConsensusSettings,
     draws: np.random.Generator,
 ) -> Pool:
-    """Return the pool after it has come to a client (Algorithm 3, one turn of one client).
+    """Return the pool after a visit to one client (Algorithm 3, one turn of one client).
 
     Parameters
     ----------
     pool : Pool
-        As it came.
+        The pool before the visit.
     place : int
-        The client's place in the round.
+        The client's position in the round.
     own : collection of int
         Y_k, the labels that the client holds.
     settings : ConsensusSettings

@@ -1,10 +1,10 @@
-"""How a record meets the masked labels of its label, and under which name it travels.
+"""Copies: how a record is assigned to the masked labels of its label, and its pseudonym.
 
-- ``replicate`` (the paper): once under each, each time with fresh noise;
-- ``partition``: once, under one that is drawn for it;
-- ``modes``: once, under the one that stands for its mode, a group of similar records.
+- ``replicate`` (the paper): one copy under each, each with fresh noise; - ``partition``: one copy,
+under a masked label drawn for the record; - ``modes``: one copy, under the masked label of its
+mode, a group of similar records.
 
-Noise does not hide which masked label ``modes`` chose, although that follows from the record.
+Noise does not hide the choice of ``modes``, although it follows from the record.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ _PSEUDONYM_BITS = 40
 
 @dataclass(frozen=True)
 class Assignment:
-    """The rows of one upload, sorted by pseudonym. Masked labels and pseudonyms alone leave.
+    """The rows of one upload, sorted by pseudonym; only masked labels and pseudonyms leave.
 
     Parameters
     ----------
     rows : array of int64, shape (m,)
-        Which record it is, by its place.
+        The record's position.
     ids : array of int64, shape (m,)
         The record's id.
     copy : array of int64, shape (m,)
-        Which copy of the record, from 0.
+        Number of the record's copy, from 0.
     masked : array of int64, shape (m,)
-        Its masked label.
+        Masked label.
     pseudonyms : array of int64, shape (m,)
-        Its name in this upload, each once, from 0 on, below 2**40.
+        Unique in this upload, from 0, below 2**40.
     """
 
     rows: NDArray[np.int64]
@@ -59,32 +59,27 @@ def assign(
     secret: bytes,
     generation: int,
 ) -> Assignment:
-    """Say which records an upload has, each under which masked label and name.
+    """Assign records to masked labels and pseudonyms for one upload.
 
-    It follows from the set of records and from what else is given here; the order in which the
-    records are given changes nothing but `Assignment.rows`. With ``replicate`` and ``partition`` no
-    record has a say in what another's labels are.
+    The order of the records changes nothing but `Assignment.rows`. With ``replicate`` and
+    ``partition`` the labels of a record depend on no other record.
 
     Parameters
     ----------
     copies : "replicate", "partition" or "modes"
-        How a record meets the masked labels of its label.
+        See this module.
     smashed : array of float32, shape (n, ...), or None
-        Clipped, without noise. Only ``modes`` looks at them.
+        Clipped, without noise; needed for ``modes`` only.
     labels : array of int64, shape (n,)
         The records' real labels.
     ids : array of int64, shape (n,)
         The records' ids, each once.
     label_map : LabelMap
-        What stands for which label.
+        The masked labels of each label.
     secret : bytes
-        The client's own, which no other client and not the server holds.
+        The client's own, which neither another client nor the server holds.
     generation : int
-        The number of this upload among the client's, from 0. Each has names and draws of its own.
-
-    Returns
-    -------
-    Assignment
+        Number of this upload of the client, from 0. Each has pseudonyms and draws of its own.
 
     Raises
     ------
@@ -100,7 +95,7 @@ def assign(
     if len(labels) != len(ids) or len(np.unique(ids)) != len(ids):
         raise ValueError(f"{len(labels)} labels and {len(ids)} ids, of which each has to be once")
     label_map.check(labels)
-    # By id, so that the order in which records are given has no say.
+    # Sorted by id, so that the order of the records does not matter.
     by_id = np.argsort(ids, kind="stable").astype(np.int64)
     rows, masked, copy = [by_id[:0]], [by_id[:0]], [by_id[:0]]
     for label in np.unique(labels).tolist():
@@ -136,44 +131,45 @@ def assign(
 
 
 def modes(records: NDArray[np.float32], groups: int, seed: bytes) -> NDArray[np.int64]:
-    """Return the group of each record: KMeans, the same bits with any number of threads.
+    """Return the group of each record by KMeans, the same bits with any number of threads.
 
-    In float64 and on one thread: sums of threads are added up in the order in which they finish.
+    It runs in float64 and on one thread, since threads add up sums in the order in which they
+    finish.
 
     Parameters
     ----------
     records : array of float32, shape (n, ...)
         At least one.
     groups : int
-        How many at most; fewer where fewer records differ.
+        Largest number of groups; fewer where fewer records differ.
     seed : bytes
-        Of the first centres; at least 4.
+        Seed of the first centres, at least 4 bytes.
 
     Returns
     -------
     array of int64, shape (n,)
-        From 0 on, below `groups`.
+        From 0, below `groups`.
     """
     wide = records.reshape(len(records), -1).astype(np.float64)
     groups = _different(wide, groups)
     if groups == 1:
         return np.zeros(len(records), dtype=np.int64)
-    # Imported here: they take their time, and few clients cluster.
+    # The imports take long, and few clients cluster.
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
 
     state = int.from_bytes(seed[:4], "little")
     with threadpool_limits(limits=1):
-        found = KMeans(groups, n_init=1, random_state=state, copy_x=False).fit(wide)
-    return np.asarray(found.labels_, dtype=np.int64)
+        fitted = KMeans(groups, n_init=1, random_state=state, copy_x=False).fit(wide)
+    return np.asarray(fitted.labels_, dtype=np.int64)
 
 
 def _different(records: NDArray[np.float64], most: int) -> int:
-    """Return how many records differ, or `most` if they are more."""
+    """Return the number of different records, at most `most`."""
     left = np.ones(len(records), dtype=bool)
-    for found in range(most):
+    for different in range(most):
         if not left.any():
-            return found
+            return different
         left &= (records != records[left.argmax()]).any(axis=1)
     return most
 
@@ -185,9 +181,9 @@ def pseudonyms(
     generation: int,
     bits: int = _PSEUDONYM_BITS,
 ) -> NDArray[np.int64]:
-    """Return a name for each copy of each record, from which nobody without the secret learns.
+    """Return a pseudonym for each copy of each record, which tells nothing without the secret.
 
-    Names are keyed hashes. Of two that are the same, that of the lower id, then of the lower copy,
+    Pseudonyms are keyed hashes. Of two equal ones that of the lower id, then of the lower copy,
     stays; the other is drawn again, with the number of the attempt, until all differ.
 
     Parameters
@@ -197,14 +193,9 @@ def pseudonyms(
     ids, copy : array of int64, shape (m,)
         Every pair once.
     generation : int
-        The number of the upload.
+        Number of the upload.
     bits : int
-        Names are below 2**bits, of which there have to be enough.
-
-    Returns
-    -------
-    array of int64, shape (m,)
-        Each once.
+        Pseudonyms are below 2**bits, at least twice their number.
     """
     if len(ids) > 2**bits // 2:
         raise ValueError(f"{len(ids)} names of {bits} bits")
@@ -214,9 +205,9 @@ def pseudonyms(
     attempt = 0
     while len(waiting):
         drawn = np.empty(len(waiting), dtype=np.int64)
-        for one in np.unique(copy[waiting]).tolist():
-            mine = copy[waiting] == one
-            hashed = numbers(secret, ids[waiting[mine]], "pseudonym", generation, one, attempt)
+        for number in np.unique(copy[waiting]).tolist():
+            mine = copy[waiting] == number
+            hashed = numbers(secret, ids[waiting[mine]], "pseudonym", generation, number, attempt)
             drawn[mine] = (hashed >> np.uint64(64 - bits)).astype(np.int64)
         names[waiting] = drawn
         _, first = np.unique(drawn, return_index=True)

@@ -1,4 +1,4 @@
-"""Label expansion: each real label becomes several masked ones, which the server alone sees."""
+"""Label expansion: each real label becomes several masked ones, and the server sees only those."""
 
 from __future__ import annotations
 
@@ -17,12 +17,9 @@ _ALLOWED = "a number of masked labels from 1 on, as '3', or a range of them, as 
 
 @dataclass(frozen=True)
 class Expansion:
-    """Into how many masked labels a real label is expanded, the paper's γ.
+    """The number of masked labels of a real label, the paper's γ.
 
-    Parameters
-    ----------
-    low, high : int
-        Equal: so many for every label. Else each label draws from the range, both ends included.
+    If `low` and `high` differ, each label draws from the range, both ends included.
 
     Raises
     ------
@@ -58,9 +55,9 @@ class Expansion:
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Which masked labels stand for which real one: the paper's G_Y.
+    """The masked labels of each real label: the paper's G_Y.
 
-    Every client draws it for itself with `drawn`, all of them the same; no message carries it.
+    Every client draws the same map with `drawn`; no message carries it.
 
     Parameters
     ----------
@@ -71,21 +68,21 @@ class LabelMap:
     """
 
     labels: tuple[int, ...]
-    # Not in what is printed of it: a log or an error may reach the server.
+    # Not printed, since a log or an error may reach the server.
     masked: tuple[tuple[int, ...], ...] = field(repr=False)
 
     @classmethod
     def drawn(cls, labels: tuple[int, ...], expansion: Expansion, secret: bytes) -> LabelMap:
-        """Return the map that follows from what the clients agreed on, and from nothing else.
+        """Return the map that follows from the clients' agreement alone.
 
         Parameters
         ----------
         labels : tuple of int
             The real labels of the consensus, each once, sorted.
         expansion : Expansion
-            Into how many masked labels each is expanded.
+            Number of masked labels of each.
         secret : bytes
-            That all clients hold, and the server does not.
+            The clients' common secret, which the server does not hold.
 
         Raises
         ------
@@ -98,7 +95,7 @@ class LabelMap:
         draws = numbers(secret, np.array(labels, dtype=np.int64), "expansion")
         counts = expansion.low + (draws % span).astype(np.int64)
         ends = np.cumsum(counts)
-        # To sort by random numbers is to shuffle.
+        # Sorting by random numbers shuffles.
         places = numbers(secret, np.arange(ends[-1], dtype=np.int64), "label map")
         shuffled = np.argsort(places, kind="stable").tolist()
         return cls(
@@ -122,7 +119,7 @@ class LabelMap:
         return real
 
     def masked_of(self, label: int) -> tuple[int, ...]:
-        """Return the masked labels of a real one, in their secret order.
+        """Return the masked labels of a real label, in their secret order.
 
         Raises
         ------
@@ -137,7 +134,7 @@ class LabelMap:
         Raises
         ------
         UserError
-            If there are any. The line counts them and names none: it reaches the server.
+            With their number. The line names none, since it reaches the server.
         """
         unknown = int((~np.isin(labels, self.labels)).sum())
         if unknown:
@@ -171,9 +168,9 @@ class LabelMap:
         return predicted
 
     def sums(self, probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return how probable each real label of the consensus is: what its masked ones add up to.
+        """Return the probability of each real label: the sum over its masked labels.
 
-        Parameters and errors as of `demask`.
+        Errors are those of `demask`.
 
         Returns
         -------

@@ -13,15 +13,15 @@ from split_unlearning.clients.label_privacy.mechanism import Mechanism
 from split_unlearning.clients.label_privacy.secrets import uniforms
 from split_unlearning.unlearning.exactness import Ids
 
-# So many rows get their noise at a time, which is why memory does not grow with the chunk.
+# Rows that get their noise at a time, so that memory does not grow with the chunk.
 _ROWS = 256
 
 
 class Records(Protocol):
-    """Smashed data by their places: an array, or what computes them when they are asked for."""
+    """Smashed data by position: an array, or an object that computes records on demand."""
 
     def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[np.float32]:
-        """Return the records at some places: float32, shape (len(rows), ...)."""
+        """Return the records at some positions: float32, shape (len(rows), ...)."""
 
 
 def mask(
@@ -33,32 +33,27 @@ def mask(
     start: int,
     stop: int,
 ) -> NDArray[np.float32]:
-    """Return rows `start` to `stop` of an upload.
+    """Return rows `start` to `stop` (excluded) of an upload: float32, shape (stop - start, ...).
 
     The noise of a row follows from the secret, the generation, the record's id and the number of
-    its copy: the same bits whatever the borders, and no other record has a say. It also means that
-    one generation is for one set of smashed data. Other data under the same generation would carry
-    the same noise, and the difference of both uploads none; so would another client's with the same
-    secret and ids.
+    its copy: the same bits whatever the borders and the other records. So a generation is for one
+    set of smashed data. Other data under the same generation would carry the same noise, and the
+    difference of both uploads none; so would another client's with the same secret and ids.
 
     Parameters
     ----------
     records : array of float32, shape (n, ...), or the like
-        The smashed data of every record, indexed by arrays of places.
+        The smashed data of every record, indexed by arrays of positions.
     assignment : Assignment
-        Which records the upload has, from `assign`.
+        The records of the upload, from `assign`.
     mechanism : Mechanism, optional
-        Without one, nothing is clipped and nothing added.
+        Without a mechanism nothing is clipped and no noise is added.
     secret : bytes
-        The client's own, which no other client and not the server holds.
+        The client's own, which neither another client nor the server holds.
     generation : int
-        The number of this upload among the client's, from 0.
+        Number of this upload of the client, from 0.
     start, stop : int
-        Rows of the assignment; `stop` is not among them.
-
-    Returns
-    -------
-    array of float32, shape (stop - start, ...)
+        Rows of the assignment.
 
     Raises
     ------
@@ -94,8 +89,8 @@ def _draws(
     """Return one uniform draw for each coordinate of each row."""
     size = math.prod(like.shape[1:])
     drawn = np.empty(like.shape, dtype=np.float64)
-    for one in np.unique(copy).tolist():
-        mine = copy == one
-        rows = uniforms(secret, ids[mine], size, "noise", generation, one)
+    for number in np.unique(copy).tolist():
+        mine = copy == number
+        rows = uniforms(secret, ids[mine], size, "noise", generation, number)
         drawn[mine] = rows.reshape(-1, *like.shape[1:])
     return drawn

@@ -1,13 +1,13 @@
-"""Differentially private noise on smashed data: what it promises, at which unit, at what price.
+"""Differentially private noise on smashed data: mechanism, unit of privacy, and budget.
 
-The paper writes V* = V + DP(ε) and names neither mechanism, sensitivity nor clipping. Here a
-record is clipped, so that replacing it by another changes it by a bounded amount, and gets Laplace
-noise or the noise of the analytic Gaussian mechanism (Balle and Wang, 2018). Calibration and
-accounting are those of Google's dp-accounting.
+The paper writes V* = V + DP(ε) and names neither mechanism, sensitivity nor clipping. Here a record
+is clipped, so that replacing it by another changes it by a bounded amount, and gets Laplace noise
+or the noise of the analytic Gaussian mechanism (Balle and Wang, 2018). Calibration and accounting
+are those of Google's dp-accounting.
 
 A guarantee covers a released vector, given the client segment and the masked label. It does not
-cover that the segment was trained on the record, nor the label, nor, with the copies ``modes``,
-the choice of the masked label, for which the vector was looked at.
+cover that the segment was trained on the record, nor the label, nor, with the copies ``modes``, the
+choice of the masked label, which depends on the vector.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ from split_unlearning.foundations.errors import UserError, refuse
 Kind = Literal["laplace", "gaussian"]
 Unit = Literal["record", "element"]
 
-# Rounding to float32 adds at most a part in 2**24 to a norm; what is clipped leaves room for that.
+# Rounding to float32 adds at most a part in 2**24 to a norm: clipped records leave room for it.
 _ROOM = 1 - 2.0**-22
-# So many records are clipped at a time: float64 takes twice the memory.
+# Records that are clipped at a time, since float64 takes twice the memory.
 _ROWS = 256
-# The norm itself, summed up in float64, is out by less than this.
+# A norm summed in float64 is exact to less than this.
 _NORM_ERROR = 1 - 2.0**-40
-# A released number is a multiple of about this part of the noise's scale.
+# Released numbers are multiples of about this part of the noise's scale.
 _GRID = 2.0**-16
-# Above it a loss distribution is all but its two ends, and the library cannot compose it.
+# For a larger ε the library cannot compose the loss distribution.
 _HARDLY_PRIVATE = 100.0
 
 
 @dataclass(frozen=True)
 class Spent:
-    """The privacy budget that some releases of one record use up together.
+    """The privacy budget that several releases of one record use together.
 
     Parameters
     ----------
     epsilon, delta : float
-        So much, by the tightest composition that the library knows.
+        By the tightest composition that the library knows.
     pure_epsilon : float or None
         The ε that holds with a δ of 0; None for Gaussian noise, which has none.
     releases : int
-        How many there were: with the copies ``replicate`` γ for each upload, else one.
+        Number of releases: with the copies ``replicate`` γ for each upload, else one.
     unit : "record" or "element"
-        Of what the promise speaks: a whole record, or one coordinate of it alone.
+        The promise covers a whole record, or a single coordinate of it.
     """
 
     epsilon: float
@@ -62,7 +62,7 @@ class Spent:
 
 @dataclass(frozen=True)
 class Mechanism:
-    """Clipping, and noise in proportion to it.
+    """Clipping, and noise in proportion to the clip.
 
     The guarantee is that of noise on real numbers. Drawn from 52 random bits, it ends where the
     ideal has a tail of 2**-53 left, on each side of each coordinate, which is to be added to δ.
@@ -72,16 +72,16 @@ class Mechanism:
     kind : "laplace" or "gaussian"
         The distribution of the noise.
     epsilon : float
-        Of one release of one record, or of one coordinate: above 0, finite.
+        For one release of one record, or of one coordinate: above 0, finite.
     delta : float
-        Between 0 and 1. For Laplace noise, whose single release needs none, it may be 0; it is
-        what `spent` composes at.
+        Between 0 and 1. It may be 0 for Laplace noise, whose single release needs none; `spent`
+        composes at it.
     clip : float
         Above 0, in units of the smashed data: a bound on a record's L1 norm (Laplace) or L2 norm
         (Gaussian), or on the size of each coordinate (``element``).
     unit : "record" or "element"
-        What the noise hides: which record it was, or the value of any one coordinate, for who
-        knows the others. The second is a far weaker promise.
+        The noise hides which record it was, or the value of any one coordinate from a reader of the
+        others. The second is a far weaker promise.
 
     Raises
     ------
@@ -111,33 +111,25 @@ class Mechanism:
 
     @property
     def sensitivity(self) -> float:
-        """How far apart two clipped records, or coordinates, can be, in the norm of `clip`."""
+        """The largest distance of two clipped records, or coordinates, in the norm of `clip`."""
         return 2 * self.clip
 
     @cached_property
     def scale(self) -> float:
         """The parameter b of the Laplace distribution, or the standard deviation σ."""
         if self.kind == "laplace":
-            # The definition; the library's way to it, by exp and log, overflows for a large ε.
+            # The library computes this by exp and log, which overflow for a large ε.
             return self.sensitivity / self.epsilon
-        # Imported here: it takes its time, and clients that mask nothing start too.
+        # The import takes long, and clients without noise do not need it.
         from dp_accounting import get_sigma_gaussian
 
         return self.sensitivity * float(get_sigma_gaussian(self.epsilon, self.delta))
 
     def clip_records(self, smashed: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return smashed data inside the clip; what is inside already keeps its bits.
+        """Return clipped records of shape (n, ...); what is inside the clip keeps its bits.
 
-        Parameters
-        ----------
-        smashed : array of float32, shape (n, ...)
-            One record a row.
-
-        Returns
-        -------
-        array of float32, shape (n, ...)
-            Records scaled down to the norm `clip`, or coordinates cut off at ±`clip`. The bound
-            holds for what is returned, rounding included.
+        Records are scaled down to the norm `clip`, or coordinates cut off at ±`clip`. The bound
+        holds for the float32 result, rounding included.
 
         Raises
         ------
@@ -165,17 +157,9 @@ class Mechanism:
         return clipped
 
     def noise(self, uniforms: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the noise that uniform draws stand for, by the inverse distribution function.
+        """Return noise, in units of the smashed data, by the inverse distribution function.
 
-        Parameters
-        ----------
-        uniforms : array of float64
-            Between 0 and 1, both excluded, each for one coordinate.
-
-        Returns
-        -------
-        array of float64, of the same shape
-            In units of the smashed data.
+        Each uniform draw between 0 and 1 (excluded) gives the noise of one coordinate.
         """
         if self.kind == "gaussian":
             from scipy.special import ndtri
@@ -190,22 +174,12 @@ class Mechanism:
     def released(
         self, clipped: NDArray[np.float32], uniforms: NDArray[np.float64]
     ) -> NDArray[np.float32]:
-        """Return clipped records with noise.
+        """Return clipped records with noise: float32, shape (n, ...).
 
-        The sum is taken in float64 and rounded to a grid much coarser than that and much finer
-        than the noise: which floating-point numbers noise can reach depends on what it is added
-        to, and the low bits of a sum would tell that (Mironov, 2012).
-
-        Parameters
-        ----------
-        clipped : array of float32, shape (n, ...)
-            From `clip_records`.
-        uniforms : array of float64, shape (n, ...)
-            As in `noise`; never used for anything else.
-
-        Returns
-        -------
-        array of float32, shape (n, ...)
+        The sum is taken in float64 and rounded to a grid much coarser than that and much finer than
+        the noise: the floating-point numbers that noise can reach depend on the record, and the low
+        bits of a sum would reveal it (Mironov, 2012). The uniform draws, as in `noise`, must not be
+        used for anything else.
         """
         grid = 2.0 ** math.floor(math.log2(self.scale * _GRID))
         noisy = self.noise(uniforms)
@@ -216,21 +190,13 @@ class Mechanism:
         return noisy.astype(np.float32)
 
     def spent(self, releases: int) -> Spent:
-        """Return what so many releases of one record, each with fresh noise, cost together.
+        """Return the cost of several releases of one record, each with fresh noise.
 
-        Parameters
-        ----------
-        releases : int
-            From 0 on: the copies of all uploads of the record. What is uploaded may depend on
-            what was before.
-
-        Returns
-        -------
-        Spent
-            At `delta`. For Laplace noise by the privacy loss distribution, rounded up by less than
-            a thousandth of `epsilon` a release, and never more than the pure ε, which it is for a
-            `delta` of 0 and an `epsilon` above 100. For Gaussian noise exactly: n releases are one
-            with a standard deviation of σ/√n.
+        Releases are the copies of all uploads of the record; an upload may depend on those before.
+        The cost is at `delta`. For Laplace noise it comes from the privacy loss distribution,
+        rounded up by less than a thousandth of `epsilon` a release, and is never more than the pure
+        ε, which it is for a `delta` of 0 and an `epsilon` above 100. For Gaussian noise it is
+        exact: n releases are one with a standard deviation of σ/√n.
         """
         if releases < 0:
             raise ValueError(f"{releases} releases")

@@ -1,9 +1,8 @@
-"""Randomised response with a prior: a label that is told once, and may be another one.
+"""Randomised response with a prior: each label is randomised once, before training.
 
 RRWithPrior of Ghazi, Golowich, Kumar, Manurangsi and Zhang, "Deep Learning with Label Differential
-Privacy", NeurIPS 2021. Whatever is learned from the labels that were told follows from them and
-the images: it is ε-differentially private for one record's label, however often it is learned from,
-as long as each label is told once.
+Privacy", NeurIPS 2021. A model that is trained with randomised labels is ε-differentially private
+for one record's label, however often it is trained, as long as each label is randomised once.
 """
 
 from __future__ import annotations
@@ -21,53 +20,53 @@ Probabilities = NDArray[np.float64]
 
 
 def uniform_prior(num_labels: int) -> Probabilities:
-    """Return the prior of who knows nothing; with it RRWithPrior is k-ary randomised response."""
+    """Return the prior without knowledge; with it RRWithPrior is k-ary randomised response."""
     return np.full(num_labels, 1 / num_labels)
 
 
 def top_k_response(prior: Sequence[float] | Probabilities, k: int, epsilon: float) -> Probabilities:
-    """Return what RRTop-k tells (Algorithm 2): one of the k labels that are likeliest a priori.
+    """Return the distribution of RRTop-k (Algorithm 2): one of the k likeliest labels a priori.
 
     Parameters
     ----------
     prior : array of float, shape (labels,)
-        How likely each label is, to who does not know it; of equally likely ones the smaller number
+        Probability of each label without knowing it; of equally likely ones the smaller number
         comes first. A prior made of the labels that are to be protected is a release of its own,
         which ε does not count.
     k : int
-        Among how many labels it answers, from 1 to all.
+        Number of labels to answer with, from 1 to all.
     epsilon : float
         ε > 0.
 
     Returns
     -------
     array of float64, shape (labels, labels)
-        By the true label, the probability that each is told. A label among the k is told with
+        By the true label, the probability of each answer. A label among the k is kept with
         probability e^ε / (e^ε + k - 1); any other is answered by one of the k, each alike.
 
     Raises
     ------
     UserError
-        If ε is not a number > 0, the prior no distribution, or there are no such k labels.
+        If ε is not a number > 0, the prior no distribution, or k no number of labels.
     """
     likely = _checked(prior, epsilon)
     if not 1 <= k <= len(likely):
         raise refuse("k", k, f"from 1 to {len(likely)}, the number of labels")
     answers = np.argsort(-likely, kind="stable")[:k]
-    told = np.zeros((len(likely), len(likely)))
-    told[:, answers] = 1 / k
-    # Divided by e^ε, which overflows.
+    answered = np.zeros((len(likely), len(likely)))
+    answered[:, answers] = 1 / k
+    # Numerator and denominator are divided by e^ε, which may overflow.
     whole = 1 + (k - 1) * np.exp(-epsilon)
-    told[np.ix_(answers, answers)] = np.exp(-epsilon) / whole
-    told[answers, answers] = 1 / whole
-    return told
+    answered[np.ix_(answers, answers)] = np.exp(-epsilon) / whole
+    answered[answers, answers] = 1 / whole
+    return answered
 
 
 def best_k(prior: Sequence[float] | Probabilities, epsilon: float) -> int:
-    """Return among how many labels to answer (Algorithm 3, lines 1-3).
+    """Return the number of labels to answer with (Algorithm 3, lines 1-3).
 
-    The k that maximises w_k, the probability that the true label is told: e^ε / (e^ε + k - 1) times
-    how likely the k likeliest labels are together. Of several the largest.
+    It is the k that maximises w_k, the probability that the true label is kept: e^ε / (e^ε + k - 1)
+    times the sum of the k largest priors. Of several the largest.
     """
     likely = _checked(prior, epsilon)
     ks = np.arange(1, len(likely) + 1)
@@ -76,44 +75,40 @@ def best_k(prior: Sequence[float] | Probabilities, epsilon: float) -> int:
 
 
 def response_with_prior(prior: Sequence[float] | Probabilities, epsilon: float) -> Probabilities:
-    """Return what RRWithPrior tells (Algorithm 3): RRTop-k with the best k.
+    """Return the distribution of RRWithPrior (Algorithm 3): RRTop-k with the best k.
 
-    No ε-differentially private way to tell a label tells the true one more often (Theorem 3 there),
-    if labels are distributed as the prior says. Arguments, result and errors are those of
+    No ε-differentially private mechanism keeps the true label more often (Theorem 3 there), if
+    labels are distributed as the prior says. Arguments, result and errors are those of
     `top_k_response`.
     """
     return top_k_response(prior, best_k(prior, epsilon), epsilon)
 
 
 def draws(ids: Ids, seed: int) -> NDArray[np.float64]:
-    """Return a number in [0, 1) for each sample, which follows from its id and the seed alone.
+    """Return a number in [0, 1) for each sample, from its id and the seed alone.
 
-    So a sample's label is told alike in each epoch and each retraining, whatever else is held: it
-    is told once. Who knows the seed knows the number, and with it often the label.
+    So a sample's label is the same in each epoch and each retraining: it is randomised once. Anyone
+    who knows the seed knows the number, and with it often the label.
     """
     return np.ldexp((mixed(ids, seed) >> np.uint64(11)).astype(np.float64), -53)
 
 
-def told_labels(
+def randomised_labels(
     labels: torch.Tensor, response: Probabilities, numbers: NDArray[np.float64]
 ) -> torch.Tensor:
-    """Return the labels that are told in place of the true ones.
+    """Return randomised labels: int64, shape (n,).
 
     Parameters
     ----------
     labels : tensor of int64, shape (n,)
-        The true ones.
+        The true labels.
     response : array of float64, shape (labels, labels)
-        By the true label, the probability that each is told.
+        By the true label, the probability of each answer.
     numbers : array of float64, shape (n,)
-        In [0, 1), one a sample: where in the distribution its label falls.
-
-    Returns
-    -------
-    tensor of int64, shape (n,)
+        In [0, 1), one a sample: the position in the distribution of answers.
     """
     reached = response.cumsum(axis=1)
-    # The last is exactly 1, and what has no probability is not reached by rounding.
+    # So the last is exactly 1, and rounding reaches no answer without probability.
     reached /= reached[:, -1:]
     below = reached[labels.numpy()] <= numbers[:, None]
     return torch.from_numpy(below.sum(axis=1))

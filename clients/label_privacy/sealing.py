@@ -1,9 +1,9 @@
-"""What clients tell each other through the server, which relays it and cannot open it.
+"""Sealed messages between clients: the server relays them and cannot open them.
 
-The clients share one secret. The first of them draws it and seals it for each other one, under a
-key that only the two can work out (X25519). From then on anything may be sealed under it. A server
-that relays faithfully learns nothing; one that puts keys of its own in place of theirs would read
-along: the papers' server is curious, and honest about relaying.
+The clients share one secret. The first of them draws it and seals it for each other client, under a
+key that only the two can compute (X25519). From then on any text may be sealed under the secret. A
+server that relays faithfully learns nothing; a server that replaces their keys by its own would
+read along: the papers' server is curious, and honest about relaying.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ SECRET_BYTES = 32
 _NONCE_BYTES, _TAG_BYTES = 12, 16
 
 SEALED_BYTES = _NONCE_BYTES + _TAG_BYTES
-"""How much longer a sealed text is than what it holds."""
+"""Bytes that sealing adds to a text."""
 
 
 def public_key(private: bytes) -> bytes:
-    """Return what belongs to a private key and may be known to all."""
+    """Return the public key of a private key."""
     return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
 
 
 def agreed_key(private: bytes, public: bytes) -> bytes:
-    """Return the key that two parties share, each with its private and the other's public key.
+    """Return the key that two parties share, from one's private and the other's public key.
 
     Raises
     ------
     ValueError
-        If the public key is none that a party would make.
+        If the public key is not valid.
     """
     shared = X25519PrivateKey.from_private_bytes(private).exchange(
         X25519PublicKey.from_public_bytes(public)
@@ -45,16 +45,16 @@ def agreed_key(private: bytes, public: bytes) -> bytes:
 
 
 def seal(text: bytes, key: bytes) -> bytes:
-    """Return a text that only who knows the key can read, or change unnoticed.
+    """Return a sealed text; without the key nobody can read it, or change it unnoticed.
 
-    It is `SEALED_BYTES` longer, and differs each time, whatever it holds.
+    It is `SEALED_BYTES` longer than the text, and differs each time.
     """
     nonce = os.urandom(_NONCE_BYTES)
     return nonce + ChaCha20Poly1305(key).encrypt(nonce, text, None)
 
 
 def unseal(sealed: bytes, key: bytes) -> bytes:
-    """Return what was sealed.
+    """Open a sealed text.
 
     Raises
     ------

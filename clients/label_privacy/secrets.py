@@ -1,7 +1,7 @@
-"""Draws that whoever lacks a secret can neither predict nor repeat.
+"""Draws from a secret, which nobody without the secret can predict or repeat.
 
-The server knows the run's seed, so nothing that protects somebody from it may follow from that.
-Everything here follows from a secret and from what the draw is for.
+The server knows the run's seed, so protection from the server must not follow from that. Every draw
+here follows from a secret and from its purpose.
 """
 
 from __future__ import annotations
@@ -23,19 +23,10 @@ _SHORTEST_SECRET = 16
 
 
 def derive_key(secret: bytes, *purpose: str | int) -> bytes:
-    """Return the key of one purpose (HKDF-SHA256, RFC 5869).
+    """Return the key of one purpose, 32 bytes (HKDF-SHA256, RFC 5869).
 
-    Parameters
-    ----------
-    secret : bytes
-        At least 16 bytes. From random bytes or a key agreement, not from a password.
-    purpose : str or int
-        What the key is for. Keys of two purposes say nothing about each other.
-
-    Returns
-    -------
-    bytes
-        32 of them.
+    Keys of two purposes say nothing about each other. The secret has at least 16 bytes, random or
+    from a key agreement, and is no password.
 
     Raises
     ------
@@ -51,40 +42,28 @@ def derive_key(secret: bytes, *purpose: str | int) -> bytes:
 def generator(secret: bytes, *purpose: str | int) -> np.random.Generator:
     """Return a generator for small discrete draws of one client's own.
 
-    Not for noise, since who sees many of its draws can compute the rest; and not for what several
-    machines must agree on, since NumPy may change what a generator draws. `numbers` and `uniforms`
-    are for those.
+    Not for noise, since a reader of many draws can compute the rest; and not for draws that several
+    machines must agree on, since NumPy may change its generators. `numbers` and `uniforms` are for
+    those.
     """
     return np.random.default_rng(int.from_bytes(derive_key(secret, *purpose), "little"))
 
 
 def numbers(secret: bytes, ids: Ids, *purpose: str | int) -> NDArray[np.uint64]:
-    """Return a number for each id: a keyed hash (BLAKE2b), in which no other id has a say.
+    """Return a uniform number for each id: a keyed hash (BLAKE2b), independent of other ids.
 
-    Parameters
-    ----------
-    secret : bytes
-        As in `derive_key`.
-    ids : array of int64, shape (n,)
-        Of samples, or of whatever the draw is about.
-    purpose : str or int
-        What the draw is for.
-
-    Returns
-    -------
-    array of uint64, shape (n,)
-        Evenly distributed.
+    The result is uint64, shape (n,).
     """
     key = derive_key(secret, *purpose)
-    drawn = b"".join(hashlib.blake2b(one, digest_size=8, key=key).digest() for one in _words(ids))
+    drawn = b"".join(hashlib.blake2b(word, digest_size=8, key=key).digest() for word in _words(ids))
     return np.frombuffer(drawn, dtype="<u8").astype(np.uint64)
 
 
 def uniforms(secret: bytes, ids: Ids, size: int, *purpose: str | int) -> NDArray[np.float64]:
-    """Return floats between 0 and 1, drawn anew for each id by a stream cipher (ChaCha20).
+    """Return floats between 0 and 1 for each id, from a stream cipher (ChaCha20).
 
-    Each purpose has a key and each id a nonce, so that the row of an id is the same whichever
-    others are asked for.
+    Each purpose has a key and each id a nonce, so that an id's row does not depend on the other
+    ids.
 
     Parameters
     ----------
@@ -93,9 +72,9 @@ def uniforms(secret: bytes, ids: Ids, size: int, *purpose: str | int) -> NDArray
     ids : array of int64, shape (n,)
         One nonce each.
     size : int
-        How many floats an id gets.
+        Floats for each id.
     purpose : str or int
-        What the draw is for.
+        As in `derive_key`.
 
     Returns
     -------
@@ -103,12 +82,12 @@ def uniforms(secret: bytes, ids: Ids, size: int, *purpose: str | int) -> NDArray
         Each an odd multiple of 2**-53: 52 random bits, never 0 nor 1, symmetric about 1/2.
     """
     key = derive_key(secret, *purpose)
-    # A keystream is what the cipher makes of zeros.
+    # The cipher turns zeros into its keystream.
     zeros = bytes(8 * size)
     stream = bytearray(len(ids) * len(zeros))
-    for place, one in enumerate(_words(ids)):
-        # The cipher counts its blocks in the first 8 bytes.
-        cipher = Cipher(algorithms.ChaCha20(key, bytes(8) + one), mode=None)
+    for place, word in enumerate(_words(ids)):
+        # The first 8 bytes are the cipher's block counter.
+        cipher = Cipher(algorithms.ChaCha20(key, bytes(8) + word), mode=None)
         row = memoryview(stream)[place * len(zeros) : (place + 1) * len(zeros)]
         cipher.encryptor().update_into(zeros, row)
     words = np.frombuffer(stream, dtype="<u8").reshape(len(ids), size) >> np.uint64(12)

@@ -13,8 +13,8 @@ from scipy.stats import chisquare, kstest
 from split_unlearning.clients.label_privacy.randomised_response import (
     best_k,
     draws,
+    randomised_labels,
     response_with_prior,
-    told_labels,
     top_k_response,
     uniform_prior,
 )
@@ -117,7 +117,7 @@ def test_labels_are_told_as_often_as_the_mechanism_says(true):
     response = response_with_prior([0.1, 0.4, 0.3, 0.2, 0.0], 1.5)
     ids = np.arange(0, 200_000, 7)
     labels = torch.full((len(ids),), true)
-    told = told_labels(labels, response, draws(ids, derive_seed(3, "told-label", true)))
+    told = randomised_labels(labels, response, draws(ids, derive_seed(3, "told-label", true)))
     assert told.dtype == torch.int64
     counts = np.bincount(told.numpy(), minlength=5)
     possible = response[true] > 0
@@ -139,17 +139,17 @@ def test_what_is_told_of_a_sample_does_not_depend_on_the_others(ids, data):
     ids = np.array(sorted(ids))
     some = np.array(data.draw(st.lists(st.booleans(), min_size=len(ids), max_size=len(ids))))
     labels, response = torch.from_numpy(ids % 10), response_with_prior(uniform_prior(10), 1.0)
-    told = told_labels(labels, response, draws(ids, 5))
-    again = told_labels(labels[torch.from_numpy(some)], response, draws(ids[some], 5))
+    told = randomised_labels(labels, response, draws(ids, 5))
+    again = randomised_labels(labels[torch.from_numpy(some)], response, draws(ids[some], 5))
     assert torch.equal(told[torch.from_numpy(some)], again)
 
 
 def test_an_answer_without_probability_is_not_given_at_the_end_of_the_range():
     response = top_k_response([0.1] * 9 + [0.0, 0.1], 10, 1.0)
     last = np.full(11, np.nextafter(1.0, 0.0))
-    assert set(told_labels(torch.arange(11), response, last).tolist()) == {10}
+    assert set(randomised_labels(torch.arange(11), response, last).tolist()) == {10}
     response = top_k_response([0.3, 0.4, 0.3, 0.0, 0.0], 3, 0.7)
-    assert set(told_labels(torch.arange(5), response, last[:5]).tolist()) == {2}
+    assert set(randomised_labels(torch.arange(5), response, last[:5]).tolist()) == {2}
 
 
 @pytest.mark.parametrize("epsilon", [0.0, -1.0, math.nan, math.inf])
