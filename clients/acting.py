@@ -79,21 +79,31 @@ class ActingClient(NumPyClient):
         return 0.0, samples, fields
 
     def _act(self, message: Message) -> tuple[Message, int]:
+        self._open(message)
+        started = time.perf_counter()
+        answer = self._answer(message)
+        answer.fields |= self._measured(time.perf_counter() - started - self.waited)
+        return answer, len(self.holding.ids)
+
+    def _open(self, message: Message) -> None:
+        """Make the client's samples and state available to the action."""
         self.client, self.phase = message.integer("client"), str(message.fields["phase"])
         self.training.fix_kernels()
         clients = message.fields.get("clients", self.setting.properties["num-partitions"])
         self.whole = self.setting.holding(self.client, int(str(clients)))
         self._store = self.setting.store(self.client)
         self.state = TensorStore(self._store)
-        attempt = str(message.fields.get("attempt", ""))
-        if attempt and isinstance(self._store, StateFolder):
+        self._attempt = str(message.fields.get("attempt", ""))
+        if self._attempt and isinstance(self._store, StateFolder):
             self._store.check_attempt(str(message.fields["kept"]))
-            self._store.begin(attempt)
+            self._store.begin(self._attempt)
         self.forgotten = Forgotten(self.state)
         self.holding = self._retained()
-        started = time.perf_counter()
+
+    def _answer(self, message: Message) -> Message:
+        """Call the method that the action names, and write what it changed to disk."""
         try:
-            if attempt or not isinstance(self._store, StateFolder):
+            if self._attempt or not isinstance(self._store, StateFolder):
                 self.prepare(message)
             answer = self._method(message.action)(message)
             if isinstance(self._store, StateFolder):
@@ -103,18 +113,20 @@ class ActingClient(NumPyClient):
         except Exception as error:
             # Flower passes on the text of an exception without its type, which many texts need.
             raise RuntimeError(f"{type(error).__name__}: {error}") from error
-        answer.fields["seconds"] = time.perf_counter() - started - self.waited
-        answer.fields["device"] = name_of(device())
+        return answer
+
+    def _measured(self, seconds: float) -> dict[str, Scalar]:
+        """Return the fields that every answer ends with: cost, digest and forgotten samples."""
+        fields: dict[str, Scalar] = {"seconds": seconds, "device": name_of(device())}
         if self.pretraining:
-            answer.fields["pretrain-seconds"] = self.pretraining
+            fields["pretrain-seconds"] = self.pretraining
         if self.kept:
-            answer.fields["digest"] = self.kept
+            fields["digest"] = self.kept
         if self.left_out is not None:
-            answer.fields["left-out"] = self.left_out
-            if attempt:
-                hashes = self.forgotten.hashes(self.number)
-                answer.fields["forgotten"] = hashes.numpy().tobytes()
-        return answer, len(self.holding.ids)
+            fields["left-out"] = self.left_out
+            if self._attempt:
+                fields["forgotten"] = self.forgotten.hashes(self.number).numpy().tobytes()
+        return fields
 
     def prepare(self, message: Message) -> None:
         """Prepare for any action; by default nothing."""

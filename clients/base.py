@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from split_unlearning.clients.acting import ActingClient, action
@@ -242,24 +243,24 @@ class SplitClient(ActingClient):
                 groups.append(segment(moved(images, device())).cpu())
         return torch.cat(groups)[start - first : stop - first]
 
-    def to_upload(self, segment: nn.Module, what: str) -> Upload:
+    def to_upload(self, segment: nn.Module, split: str) -> Upload:
         """Return the data of a split for the server's cache: ``train``, ``test`` or ``audit``.
 
         An audit has every training sample, also forgotten ones, and with a backdoor the test
         samples with its trigger.
         """
-        x = {"test": self.holding.test_x, "audit": self.whole.audited_x}.get(what, self.holding.x)
+        x = {"test": self.holding.test_x, "audit": self.whole.audited_x}.get(split, self.holding.x)
         known = {}
-        if what == "train":
+        if split == "train":
             known = {"labels": self.holding.y.numpy(), "ids": self.holding.ids}
         return Upload(len(x), partial(self.smashed, self.bottom(segment), x), known)
 
-    def upload_chunk(self, segment: nn.Module, what: str, chunk: int) -> Message:
+    def upload_chunk(self, segment: nn.Module, split: str, chunk: int) -> Message:
         """Return one chunk, counted from 0, of a split for the server's cache.
 
         The segment is frozen. Labels and ids go along with the training split only.
         """
-        upload = self.to_upload(segment, what)
+        upload = self.to_upload(segment, split)
         row = self._packed(self.smashed(self.bottom(segment), blank(self.input_shape, 1), 0, 1))
         held = [*row.values(), *(known[:1] for known in upload.known.values())]
         sample_bytes = sum(array.nbytes for array in held)
@@ -268,7 +269,7 @@ class SplitClient(ActingClient):
         tensors = self._packed(upload.smashed(start, stop))
         tensors |= {name: known[start:stop] for name, known in upload.known.items()}
         chunks = max(1, -(-upload.samples // samples))
-        return Message("upload", {"upload": what, "chunk": chunk, "chunks": chunks}, tensors)
+        return Message("upload", {"upload": split, "chunk": chunk, "chunks": chunks}, tensors)
 
     def _packed(self, smashed: torch.Tensor) -> dict[str, Array]:
         """Return smashed data in their form in a message."""
@@ -314,17 +315,20 @@ class SplitClient(ActingClient):
         Returns
         -------
         Message
-            ``correct`` and ``samples``: counts by label, each a JSON list.
+            ``correct`` and ``samples``: counts by group of labels, each a JSON list.
         """
         labels = self.holding.test_y.numpy()
         hits = labels[self.predicted(message) == labels]
-        return Message(
-            "score",
-            {
-                "correct": json.dumps(np.bincount(hits, minlength=self.num_labels).tolist()),
-                "samples": json.dumps(np.bincount(labels, minlength=self.num_labels).tolist()),
-            },
-        )
+        group_of, groups = self.score_groups(message)
+
+        def counts(scored: NDArray[np.int64]) -> str:
+            return json.dumps(np.bincount(group_of[scored], minlength=groups).tolist())
+
+        return Message("score", {"correct": counts(hits), "samples": counts(labels)})
+
+    def score_groups(self, message: Message) -> tuple[NDArray[np.int64], int]:
+        """Return the group that counts each label, and the number of groups: one a label."""
+        return np.arange(self.num_labels), self.num_labels
 
 
 def load_client(path: str) -> type[SplitClient]:

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from split_unlearning.clients.acting import action
@@ -137,48 +138,35 @@ class SplitWiperPlusClient(SplitWiperClient):
         probabilities[:, list(self.label_map.labels)] = self.label_map.sums(masked)
         return probabilities
 
-    @action
-    def score(self, message: Message) -> Message:
-        """Compare predictions with this client's test labels; counts by label would reveal them.
+    def score_groups(self, message: Message) -> tuple[NDArray[np.int64], int]:
+        """Return the group of each label, since counts by label would reveal the client's labels.
 
-        Returns
-        -------
-        Message
-            ``correct`` and ``samples``: counts by group of labels, each a JSON list. The field
-            ``groups``, in JSON, lists the labels of each group but the last, which has all other
-            labels.
+        The field ``groups``, in JSON, lists the labels of each group but the last, which has all
+        other labels.
         """
-        labels = self.holding.test_y.numpy()
         groups = json.loads(str(message.fields["groups"]))
         group_of = np.full(self.num_labels, len(groups))
         for number, group in enumerate(groups):
             group_of[group] = number
-        hits = labels[self.predicted(message) == labels]
-        return Message(
-            "score",
-            {
-                name: json.dumps(np.bincount(group_of[some], minlength=len(groups) + 1).tolist())
-                for name, some in (("correct", hits), ("samples", labels))
-            },
-        )
+        return group_of, len(groups) + 1
 
     # Algorithm 4: masking.
 
-    def upload_chunk(self, segment: nn.Module, what: str, chunk: int) -> Message:
+    def upload_chunk(self, segment: nn.Module, split: str, chunk: int) -> Message:
         """Return one chunk for the server's cache; each upload of training data is a release."""
-        if what == "train" and chunk == 0:
+        if split == "train" and chunk == 0:
             self._begin_release(segment)
-        answer = super().upload_chunk(segment, what, chunk)
-        if what == "train":
+        answer = super().upload_chunk(segment, split, chunk)
+        if split == "train":
             answer.fields["releases"] = int(self._release["number"]) + 1
         return answer
 
-    def to_upload(self, segment: nn.Module, what: str) -> Upload:
+    def to_upload(self, segment: nn.Module, split: str) -> Upload:
         """Return the data of a split for the server's cache, training data masked."""
         privacy = self.setting.label_privacy
         bottom = self.bottom(segment)
-        if what != "train":
-            plain = super().to_upload(segment, what)
+        if split != "train":
+            plain = super().to_upload(segment, split)
             return replace(plain, smashed=lambda *part: privacy.clipped(plain.smashed(*part)))
         settled = self._release
         number, secret = int(settled["number"]), self._secret_of(segment)

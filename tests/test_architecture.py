@@ -1,6 +1,7 @@
 """Arrows point one way: who may import whom."""
 
 import ast
+import graphlib
 import tomllib
 from pathlib import Path
 
@@ -82,6 +83,15 @@ def test_a_room_imports_only_what_stands_below_it(room):
     assert {other: found[other] for other in others & found.keys()} == {}
     assert "tests" not in found
     assert "plugin" not in found
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    imported = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): set(rooms(path))
+        for room in ALLOWED
+        for path in (ROOT / room).rglob("*.py")
+    }
+    assert len(tuple(graphlib.TopologicalSorter(imported).static_order())) >= len(imported)
 
 
 @pytest.mark.parametrize("room", INSIDE)

@@ -1,8 +1,8 @@
 """Copies: how a record is assigned to the masked labels of its label, and its pseudonym.
 
-- ``replicate`` (the paper): one copy under each, each with fresh noise; - ``partition``: one copy,
-under a masked label drawn for the record; - ``modes``: one copy, under the masked label of its
-mode, a group of similar records.
+- ``replicate`` (the paper): one copy under each, each with fresh noise;
+- ``partition``: one copy, under a masked label drawn for the record;
+- ``modes``: one copy, under the masked label of its mode, a group of similar records.
 
 Noise does not hide the choice of ``modes``, although it follows from the record.
 """
