@@ -17,7 +17,7 @@ from split_unlearning.simulations.benchmark.cells import planned_cells
 from tests.flower.test_end_to_end import ROOT, assert_equals_one_process, split_unlearning
 from tests.local_grid import LocalRun
 
-pytestmark = pytest.mark.flower
+pytestmark = [pytest.mark.flower, pytest.mark.slow]
 
 SPEC = """
 [[grid]]

@@ -18,7 +18,7 @@ from tests.flower.test_end_to_end import ROOT, assert_equals_one_process, settin
 from tests.flower.test_placement import patiently, start_cluster
 from tests.local_grid import LocalRun
 
-pytestmark = pytest.mark.flower
+pytestmark = [pytest.mark.flower, pytest.mark.slow]
 
 STRATEGIES = ["splitwiper", "splitwiper-plus", "vanilla", "u-shaped", "splitfed"]
 SHORT = {"pretrain_epochs": 1, "server_epochs": 2, "distribution": "iid", "forget": "class:2"}

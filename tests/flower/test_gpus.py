@@ -11,7 +11,7 @@ from split_unlearning.simulations.launching.client_pool import clients_of
 from split_unlearning.strategies.server.placement import place, release
 from tests.flower.test_placement import SEGMENT, start_cluster, wait_for_free
 
-pytestmark = pytest.mark.flower
+pytestmark = [pytest.mark.flower, pytest.mark.slow]
 
 CPUS, GPUS = 4, 2
 

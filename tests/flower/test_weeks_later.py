@@ -10,7 +10,7 @@ from split_unlearning.simulations.state.state_dir import held
 from tests.flower.test_end_to_end import settings, split_unlearning
 from tests.local_grid import LocalRun
 
-pytestmark = pytest.mark.flower
+pytestmark = [pytest.mark.flower, pytest.mark.slow]
 
 SHORT = {
     "forget": "",

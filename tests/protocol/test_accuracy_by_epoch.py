@@ -7,6 +7,7 @@ from split_unlearning.simulations.config import RunConfig
 from tests.local_grid import LocalRun
 
 EPOCHS = 3
+FEW = {"samples": 360, "test_samples": 90}
 RUNS = {
     "splitwiper": {"strategy": "splitwiper", "server_slices": 2},
     "splitwiper-plus": {"strategy": "splitwiper-plus"},
@@ -25,7 +26,7 @@ RUNS = {
 @pytest.fixture(scope="module", params=RUNS)
 def both(request):
     """The same run without and with it."""
-    settings = {"server_epochs": EPOCHS, "pretrain_epochs": 1, **RUNS[request.param]}
+    settings = {"server_epochs": EPOCHS, "pretrain_epochs": 1, **FEW, **RUNS[request.param]}
     return LocalRun(2, **settings), LocalRun(2, **settings, score_every=1)
 
 
@@ -58,7 +59,7 @@ def test_it_costs_nobody_anything_but_in_evaluation(both):
 
 
 def test_only_some_epochs_are_measured():
-    run = LocalRun(2, server_epochs=5, pretrain_epochs=1, score_every=2)
+    run = LocalRun(2, server_epochs=5, pretrain_epochs=1, score_every=2, **FEW)
     assert [one["epoch"] for one in run.phases[0]["by_epoch"]] == [2, 4]
 
 

@@ -63,7 +63,9 @@ def test_teachers_are_asked_in_it_too(strategy, codec):
     assert all(value.isfinite().all() for value in run.server_state.values())
 
 
-@pytest.mark.parametrize("strategy", ["splitwiper", "vanilla"])
+@pytest.mark.parametrize(
+    "strategy", ["splitwiper", pytest.param("vanilla", marks=pytest.mark.slow)]
+)
 def test_digits_are_learned_and_forgotten_as_well(strategy):
     def retained(codec):
         run = LocalRun(2, strategy=strategy, pretrain_epochs=3, server_epochs=5, codec=codec)

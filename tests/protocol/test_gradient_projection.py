@@ -321,6 +321,7 @@ def triggered(images, largest):
     return images
 
 
+@pytest.mark.slow
 def test_a_planted_backdoor_is_gone_and_what_was_learned_is_not(tmp_path):
     data = load("digits")
     drawn = np.random.default_rng(SEED)

@@ -18,7 +18,14 @@ from tests.refusals import refusal
 from tests.state.bench import SHORT, certificate, few_digits, learn, unlearn
 
 HALF = {"precision": "bfloat16", "seed": 3}
-QUICK = {"pretrain_epochs": 1, "server_epochs": 2, "batch_size": 64, "distribution": "iid"}
+QUICK = {
+    "samples": 480,
+    "test_samples": 120,
+    "pretrain_epochs": 1,
+    "server_epochs": 2,
+    "batch_size": 64,
+    "distribution": "iid",
+}
 FORGET = "class:2;samples:0.5@class:3"
 
 

@@ -38,6 +38,8 @@ def test_forgetting_with_slices_is_exact(slices, server_slices, forget):
         5,
         distribution="iid",
         momentum=0.5,
+        samples=480,
+        test_samples=120,
         slices=slices,
         server_slices=server_slices,
         **{**SHORT, "forget": forget},

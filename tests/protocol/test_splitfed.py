@@ -108,7 +108,7 @@ def test_the_number_of_clients_in_flight_changes_nothing():
     assert alone.digests == together.digests
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_learns_and_forgets_even_a_whole_client(version):
     run = LocalRun(
         3,

@@ -98,7 +98,9 @@ def test_a_forgotten_client_loses_its_shard_and_nobody_else_does():
     assert accuracy["unlearned"] == accuracy["per_client"]["4"]
 
 
-@pytest.mark.parametrize("chunk_mb", [0.003, 0.02, 0.1])
+@pytest.mark.parametrize(
+    "chunk_mb", [0.02, *(pytest.param(one, marks=pytest.mark.slow) for one in (0.003, 0.1))]
+)
 def test_an_upload_in_chunks_equals_an_upload_in_one(chunk_mb):
     one = LocalRun(3, forget="class:2", upload_chunk_mb=1000.0, **SHORT)
     many = LocalRun(3, forget="class:2", upload_chunk_mb=chunk_mb, **SHORT)
@@ -127,7 +129,7 @@ def test_a_seed_gives_the_same_digests_and_another_seed_others():
     assert first.digests["server"] != other.digests["server"]
 
 
-@pytest.mark.parametrize("num_clients", [1, 2, 12])
+@pytest.mark.parametrize("num_clients", [1, pytest.param(2, marks=pytest.mark.slow), 12])
 def test_any_number_of_clients(num_clients):
     run = LocalRun(
         num_clients, strategy="splitwiper", pretrain_epochs=5, server_epochs=20, forget="class:2"

@@ -222,7 +222,7 @@ def test_run_that_succeeds(tiny: Path, left_behind: None) -> None:
     ("ending", "error"),
     [
         ("told", "told by the app"),
-        ("client", "ValueError: the client broke"),
+        pytest.param("client", "ValueError: the client broke", marks=pytest.mark.slow),
     ],
 )
 def test_run_that_fails(tiny: Path, left_behind: None, ending: str, error: str) -> None:
@@ -284,7 +284,9 @@ def test_another_user_of_the_machine_cannot_join_the_ray_of_a_run(
 
 
 @pytest.mark.flower
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "end", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_interrupted_run_leaves_nothing(
     tiny: Path, tmp_path: Path, left_behind: None, end: signal.Signals
 ) -> None:
