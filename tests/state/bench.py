@@ -10,6 +10,7 @@ import numpy as np
 
 from split_unlearning.clients.forgotten import FORGOTTEN, Forgotten
 from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.data.distributions.plan import Plan
 from split_unlearning.simulations.data.loading import load
 from split_unlearning.simulations.preparation import deal
 from split_unlearning.simulations.server_app import verify_state
@@ -20,7 +21,7 @@ from split_unlearning.simulations.state.state_dir import held
 from split_unlearning.strategies.server.kept_state import KeptState
 from split_unlearning.unlearning.state_folder import StateFolder
 from split_unlearning.unlearning.tensor_store import TensorStore
-from tests.local_grid import LocalGrid, LocalRun
+from tests.local_grid import LocalGrid, LocalRun, dealt
 
 NUM_CLIENTS = 3
 """Of the runs here, unless one says otherwise."""
@@ -179,3 +180,40 @@ def stopped(where):
         commit = patch.object(KeptState, "commit", autospec=True, side_effect=KeyboardInterrupt)
         stack.enter_context(commit)
     return stack
+
+
+# What a test compares.
+
+
+def plan_of(path):
+    """The data set and the plan of a state-dir."""
+    state = held(str(path))
+    return deal(state.config, state.num_clients)
+
+
+def from_scratch(path, settings, gone):
+    """The digests that training gives without samples, under the same plan."""
+    dataset, plan = plan_of(path)
+    kept = tuple(np.setdiff1d(ids, gone) for ids in plan.train)
+    with dealt(dataset, Plan(kept, plan.test)):
+        return LocalRun(NUM_CLIENTS, **settings).digests
+
+
+def ids_of(path, client, label):
+    """The ids of a client's samples of a label."""
+    dataset, plan = plan_of(path)
+    ids = plan.train[client]
+    return ids[dataset.y_train[ids] == label]
+
+
+def one_line(error):
+    """The text of an error, which is one line."""
+    text = str(error.value)
+    assert text
+    assert "\n" not in text
+    return text
+
+
+def without_lock(files):
+    """Files by name, but for the lock."""
+    return {name: held for name, held in files.items() if name != "lock"}

@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 
 from split_unlearning.simulations.data.distributions.plan import Plan
 from split_unlearning.simulations.data.loading import load
-from tests.state.bench import SLICED, few_digits
+from tests.state.bench import SLICED, few_digits, learn
 
 FIRST = 0x5A17C0DE00
 """Ids that are found in no file by chance."""
@@ -49,3 +50,17 @@ def dealing(digits):
 def sliced(digits):
     """Settings of a short run with slices on both sides."""
     return {**SLICED, "dataset": digits}
+
+
+@pytest.fixture(scope="session")
+def learned(tmp_path_factory, sliced):
+    """A state-dir that learned with slices, for all tests that only copy it."""
+    path = tmp_path_factory.mktemp("learned") / "state"
+    learn(path, sliced)
+    return path
+
+
+@pytest.fixture
+def state(learned, tmp_path):
+    """A copy of what was learned, at another place."""
+    return shutil.copytree(learned, tmp_path / "state")
