@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ _A_FOLDER = "a folder that `split-unlearning benchmark` has written"
 
 @dataclass(frozen=True)
 class Failure:
-    """A cell, or a part of one, that is not there to be shown, and why.
+    """A cell, or a part of it, that cannot be shown, and why.
 
     `shadow` says whether it was trained for the membership attack alone.
     """
@@ -35,34 +35,11 @@ class Failure:
 class Benchmark:
     """A benchmark as it lies in its folder.
 
-    Parameters
-    ----------
-    name, title, command : str
-        As its specification says, and how it was started.
-    small : bool
-        Whether it is a small version of what it is about.
-    reduced : sequence of str
-        What is smaller in it, a line each.
-    published : sequence of str
-        Which published tables it can be compared with.
-    paper_dataset : str
-        What the paper calls its data set; empty if that is not said.
-    axes : sequence of str
-        The keys that its grid varies, in the order of the specification.
-    environment : mapping
-        Where it ran.
-    cells : sequence of Cell
-        What is done and can be read, without the shadows.
-    failures : sequence of Failure
-        What is not.
-    left_out : sequence of str
-        What the specification names and cannot be, and why, a line each.
-    missing : sequence of str
-        Ids of the cells that were planned and have not ended.
-    shadows : int
-        How many shadow cells are done.
-    seconds : float
-        Of all cells together.
+    `reduced` says what is smaller than the benchmark is about, a line each, `published` which
+    published tables it can be compared with, `paper_dataset` what the paper calls its data set,
+    `axes` which keys its grid varies, in the order of the specification. `cells` are done and can
+    be read, without the shadows; `left_out` are settings that the specification names and that
+    cannot be, and why; `missing` are ids of planned cells that have not ended.
     """
 
     name: str
@@ -84,8 +61,8 @@ class Benchmark:
     def reference(self, cell: Cell) -> Cell | None:
         """Return the cell that was retrained without what this one forgot.
 
-        That is the one that ``metrics.json`` names; without it, the one that differs in nothing but
-        how it forgets. None for what was retrained itself.
+        ``metrics.json`` names it; without that it is the cell that differs only in how it forgets.
+        A cell that was retrained itself has none.
         """
         if cell.setting("unlearning") == "retrain":
             return None
@@ -115,7 +92,7 @@ def read_benchmark(folder: Path) -> Benchmark:
     cells, failures, shadows, seconds, found = [], [], 0, 0.0, set()
     planned = [str(name) for name in about.get("cells") or ()]
     paths = {path.parent.name: path for path in sorted((folder / "cells").glob("*/cell.json"))}
-    # As they were planned; what an earlier specification left there is none of this one's.
+    # In the planned order; cells that an earlier specification left there do not count.
     for name in planned or paths:
         if name not in paths:
             continue
@@ -146,8 +123,8 @@ def read_benchmark(folder: Path) -> Benchmark:
         else:
             cell, problem = _cell(path.parent, {**description, "id": name})
             cells += [cell] if cell else []
-            failures += [_with_error(failed, problem)] if problem else []
-    # A cell that was cut off has a folder, and says nothing of itself.
+            failures += [replace(failed, error=problem)] if problem else []
+    # A cell that was cut off has a folder without a description.
     begun = [path.name for path in sorted((folder / "cells").glob("*")) if path.is_dir()]
     missing = [name for name in planned or begun if name not in found]
     if not cells:
@@ -228,10 +205,6 @@ def _unreadable(name: str, error: Exception) -> str:
         return f"{name} is not there"
     kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
     return " ".join(f"{name} cannot be read ({kind}{error})".split())
-
-
-def _with_error(failure: Failure, error: str) -> Failure:
-    return Failure(failure.id, failure.coordinates, failure.seed, failure.shadow, error)
 
 
 def _texts(about: Json, key: str) -> tuple[str, ...]:

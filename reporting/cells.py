@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
 Json = Mapping[str, Any]
+Roc = tuple[tuple[float, ...], tuple[float, ...]]
+"""False-positive and true-positive rates, by rising threshold."""
+
+# Where metrics.json holds an attack on membership, by the model that is attacked.
+_ATTACKED = {
+    "before": "membership_before",
+    "after": "membership",
+    "reference": "membership_reference",
+    "pair": "membership_pair",
+}
+# What is read of such an attack, by its name in metrics.json.
+_RATES = {
+    "hit_rate": "hit_rate",
+    "false_positives": "false_positive_rate",
+    "auc": "auc",
+    "tpr_at_low_fpr": "tpr_at_1_percent_fpr",
+    "members": "members",
+    "non_members": "non_members",
+}
 
 
 @dataclass(frozen=True)
 class ClientCost:
-    """What a phase cost one client.
+    """What a phase cost one client: seconds that it computed, bytes, messages.
 
-    Seconds are those that it computed, `wire_up` those of its upload on the wire; sizes are bytes.
+    `wire_up` are seconds of its upload on the wire; `pretraining` is part of `seconds`.
     """
 
     client: int
@@ -33,85 +52,49 @@ class ClientCost:
         return self.seconds - (self.pretraining or 0.0)
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """Accuracies after one epoch of the server's training."""
-
-    epoch: int
-    forgotten: float | None
-    retained: float | None
-
-
-@dataclass(frozen=True)
-class Attack:
-    """What one attack on masked labels found; shares of real labels."""
-
-    name: str
-    inclusive: float | None
-    perfect: float | None
-
-
-@dataclass(frozen=True)
-class Membership:
-    """What an attack could tell of who was in the training data; `roc` holds FPR and TPR."""
-
-    hit_rate: float | None
-    false_positives: float | None
-    auc: float | None
-    tpr_at_low_fpr: float | None
-    members: float | None
-    non_members: float | None
-    roc: tuple[tuple[float, ...], tuple[float, ...]] | None
+COSTS = (
+    "seconds",
+    "pretraining",
+    "split_seconds",
+    "bytes_up",
+    "bytes_down",
+    "wire_up",
+    "messages",
+)
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Learning (task 0), or one forgetting, with what was computed of it.
+    """Learning (task 0), or one forgetting.
 
-    `membership` has the keys ``after``, ``before``, ``reference`` and ``pair``, `divergence`
-    ``forgotten``, ``retained`` and ``test``; what was not measured is not there. `by_data_set` is
-    accuracy by the name of the data set, where clients hold several.
+    `measures` are all numbers of the phase by name, which tables, figures, claims and TensorBoard
+    read: ``forgotten`` and ``retained`` (accuracies), ``data set/NAME`` (accuracy where clients
+    hold several), ``seconds/requesting`` and ``seconds/other`` (means of `COSTS` over clients),
+    ``server_seconds``, ``membership/after/auc``, ``divergence/forgotten`` (bits),
+    ``relearn/epochs``, ``backdoor/success``, ``matching/ATTACK/perfect``. A measure that was not
+    taken is not there. `by_epoch` holds accuracies by name and epoch, `rocs` an attack's rates by
+    the model that was attacked.
     """
 
     task: int
     request: str
-    forgotten: float | None
-    retained: float | None
     clients: tuple[ClientCost, ...]
-    server_seconds: float | None
-    by_data_set: Mapping[str, float] = field(default_factory=dict)
-    by_epoch: tuple[Epoch, ...] = ()
-    attacks: tuple[Attack, ...] = ()
-    vanished_are_one_label: bool | None = None
-    membership: Mapping[str, Membership] = field(default_factory=dict)
-    divergence: Mapping[str, float] = field(default_factory=dict)
-    relearn: Mapping[str, float] = field(default_factory=dict)
-    backdoor: Mapping[str, float] = field(default_factory=dict)
-
-    def mean_cost(self, name: str, requested: bool) -> float | None:
-        """Return the mean of a cost over the clients that asked, or over all others.
-
-        Parameters
-        ----------
-        name : str
-            Of an attribute of `ClientCost`.
-        requested : bool
-            Whose.
-        """
-        found = [getattr(one, name) for one in self.clients if one.requested is requested]
-        measured = [value for value in found if value is not None]
-        return fmean(measured) if measured else None
+    measures: Mapping[str, float] = field(default_factory=dict)
+    by_epoch: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    rocs: Mapping[str, Roc] = field(default_factory=dict)
 
     @property
-    def apart(self) -> bool:
+    def pretraining_is_apart(self) -> bool:
         """Whether clients' pre-training was measured apart."""
         return all(one.pretraining is not None for one in self.clients)
 
-    @property
-    def requesting_bytes(self) -> float | None:
-        """Bytes both ways, of a client that asked (mean)."""
-        up, down = self.mean_cost("bytes_up", True), self.mean_cost("bytes_down", True)
-        return None if up is None or down is None else up + down
+    def named(self, start: str) -> dict[str, float]:
+        """Return the measures whose name begins so, by the rest of their name."""
+        return {
+            name.removeprefix(start): value
+            for name, value in self.measures.items()
+            if name.startswith(start)
+        }
 
 
 @dataclass(frozen=True)
@@ -126,28 +109,9 @@ class Distribution:
 class Cell:
     """One run.
 
-    Parameters
-    ----------
-    id : str
-        Its folder's name.
-    coordinates : mapping
-        Where in the grid it stands: run-config keys and their values.
-    clients : int
-        How many took part.
-    seed : int
-        Of the run.
-    config : mapping
-        Every key of the run.
-    environment : mapping
-        Where it ran.
-    phases : sequence of Phase
-        Learning first.
-    labels : sequence of str
-        Names of all labels, where the run tells them apart; else empty.
-    distribution : Distribution or None
-        Who holds how much; None where the run did not say.
-    reference : str or None
-        The cell that was retrained without what this one forgot.
+    `coordinates` are the run-config keys and values that say where in the grid it stands, `config`
+    all of the run's. `reference` is the id of the cell that was retrained without what this one
+    forgot.
     """
 
     id: str
@@ -165,18 +129,18 @@ class Cell:
         """Return the phase with this number, None if there is none."""
         return next((phase for phase in self.phases if phase.task == task), None)
 
+    def measure(self, task: int, name: str) -> float | None:
+        """Return a measure of a phase, None if it was not taken."""
+        phase = self.phase(task)
+        return None if phase is None else phase.measures.get(name)
+
     def setting(self, key: str) -> Any:
         """Return a key's value: where the cell stands in the grid, or what the run was given."""
         return self.coordinates.get(key, self.config.get(key))
 
 
 def read_cell(description: Json, result: Json, metrics: Json | None) -> Cell:
-    """Return a finished cell.
-
-    Parameters
-    ----------
-    description, result, metrics : mapping
-        ``cell.json``, ``result.json`` and ``metrics.json``; None where the last is missing.
+    """Return a finished cell from ``cell.json``, ``result.json`` and ``metrics.json``.
 
     Raises
     ------
@@ -205,44 +169,78 @@ def read_cell(description: Json, result: Json, metrics: Json | None) -> Cell:
 
 
 def _phase(measured: Json, computed: Json, place: int) -> Phase:
-    accuracy = measured["accuracy"]
-    matching = measured.get("label_matching") or {}
-    of_tasks = accuracy.get("per_task") or {}
+    clients = tuple(_cost(client) for client in measured["clients"])
+    attacked = {name: computed[key] for name, key in _ATTACKED.items() if computed.get(key)}
+    rocs = {name: _roc(found.get("roc")) for name, found in attacked.items()}
+    numbers = {
+        name: number(value)
+        for name, value in (
+            *_accuracies(measured["accuracy"]),
+            *_mean_costs(clients),
+            ("server_seconds", (measured.get("server") or {}).get("train_seconds")),
+            *_matching(measured.get("label_matching") or {}),
+            *(
+                (f"membership/{name}/{rate}", found.get(key))
+                for name, found in attacked.items()
+                for rate, key in _RATES.items()
+            ),
+            *(
+                (f"{kind}/{name}", value)
+                for kind in ("divergence", "relearn", "backdoor")
+                for name, value in (computed.get(kind) or {}).items()
+            ),
+        )
+    }
     return Phase(
         task=int(measured.get("task", place)),
         request=str(measured["request"] or ""),
-        forgotten=number(accuracy.get("unlearned")),
-        retained=number(accuracy.get("retained")),
-        clients=tuple(_cost(client) for client in measured["clients"]),
-        server_seconds=number((measured.get("server") or {}).get("train_seconds")),
-        # Of a single one it would be what the accuracies say already.
-        by_data_set=_numbers(of_tasks) if len(of_tasks) > 1 else {},
-        by_epoch=tuple(
-            Epoch(int(one["epoch"]), number(one.get("unlearned")), number(one.get("retained")))
-            for one in measured.get("by_epoch") or ()
-        ),
-        attacks=tuple(
-            Attack(str(one["name"]), number(one.get("inclusive")), number(one.get("perfect")))
-            for one in matching.get("attacks") or ()
-        ),
-        vanished_are_one_label=matching.get("vanished_are_one_label"),
-        membership={
-            name: _membership(computed[key])
-            for name, key in _MEMBERSHIP.items()
-            if computed.get(key)
+        clients=clients,
+        measures={name: value for name, value in numbers.items() if value is not None},
+        by_epoch={
+            name: {
+                int(one["epoch"]): value
+                for one in measured.get("by_epoch") or ()
+                if (value := number(one.get(key))) is not None
+            }
+            for name, key in (("forgotten", "unlearned"), ("retained", "retained"))
         },
-        divergence=_numbers(computed.get("divergence")),
-        relearn=_numbers(computed.get("relearn")),
-        backdoor=_numbers(computed.get("backdoor")),
+        rocs={name: roc for name, roc in rocs.items() if roc[0]},
     )
 
 
-_MEMBERSHIP = {
-    "after": "membership",
-    "before": "membership_before",
-    "reference": "membership_reference",
-    "pair": "membership_pair",
-}
+def _accuracies(accuracy: Json) -> Iterator[tuple[str, object]]:
+    yield "forgotten", accuracy.get("unlearned")
+    yield "retained", accuracy.get("retained")
+    of_tasks = accuracy.get("per_task") or {}
+    # The accuracy of a single data set would be what the accuracies say already.
+    if len(of_tasks) > 1:
+        yield from ((f"data set/{name}", value) for name, value in of_tasks.items())
+
+
+def _mean_costs(clients: tuple[ClientCost, ...]) -> Iterator[tuple[str, object]]:
+    for whose, requested in (("requesting", True), ("other", False)):
+        members = [one for one in clients if one.requested is requested]
+        for name in COSTS:
+            found = [cost for one in members if (cost := getattr(one, name)) is not None]
+            yield f"{name}/{whose}", fmean(found) if found else None
+        if members:
+            yield f"bytes/{whose}", fmean(one.bytes_up + one.bytes_down for one in members)
+
+
+def _matching(matching: Json) -> Iterator[tuple[str, object]]:
+    """Yield what each attack on masked labels reached, and the strongest of them."""
+    attacks = {
+        str(one["name"]): {kind: number(one.get(kind)) for kind in ("perfect", "inclusive")}
+        for one in matching.get("attacks") or ()
+    }
+    measured = [one for one in attacks.values() if one["perfect"] is not None]
+    if measured:
+        strongest = max(measured, key=lambda one: (one["perfect"] or 0, one["inclusive"] or 0))
+        attacks = {**attacks, "strongest": strongest}
+    for name, found in attacks.items():
+        yield from ((f"matching/{name}/{kind}", share) for kind, share in found.items())
+    vanished = matching.get("vanished_are_one_label")
+    yield "vanished_are_one_label", None if vanished is None else float(vanished)
 
 
 def _cost(client: Json) -> ClientCost:
@@ -258,21 +256,13 @@ def _cost(client: Json) -> ClientCost:
     )
 
 
-def _membership(found: Json) -> Membership:
-    roc = found.get("roc") or {}
-    false_positives = tuple(map(float, roc.get("false_positive_rate") or ()))
-    true_positives = tuple(map(float, roc.get("true_positive_rate") or ()))
+def _roc(found: Json | None) -> Roc:
+    known = found or {}
+    false_positives = tuple(map(float, known.get("false_positive_rate") or ()))
+    true_positives = tuple(map(float, known.get("true_positive_rate") or ()))
     if len(false_positives) != len(true_positives):
         raise ValueError("the two rates of roc are not of one length")
-    return Membership(
-        hit_rate=number(found.get("hit_rate")),
-        false_positives=number(found.get("false_positive_rate")),
-        auc=number(found.get("auc")),
-        tpr_at_low_fpr=number(found.get("tpr_at_1_percent_fpr")),
-        members=number(found.get("members")),
-        non_members=number(found.get("non_members")),
-        roc=(false_positives, true_positives) if false_positives else None,
-    )
+    return false_positives, true_positives
 
 
 def _distribution(found: Json | None) -> Distribution | None:
@@ -290,14 +280,3 @@ def number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
-
-
-def _numbers(found: Json | None) -> dict[str, float]:
-    measured = {str(name): number(value) for name, value in (found or {}).items()}
-    return {name: value for name, value in measured.items() if value is not None}
-
-
-def strongest(attacks: Sequence[Attack]) -> Attack | None:
-    """Return the attack that matched most labels perfectly, of equals most inclusively."""
-    measured = [one for one in attacks if one.perfect is not None]
-    return max(measured, key=lambda one: (one.perfect or 0, one.inclusive or 0), default=None)

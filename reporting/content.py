@@ -13,15 +13,16 @@ from split_unlearning.reporting.figures.figure import Figure
 from split_unlearning.reporting.figures.forgetting_cost import forgetting_against_cost
 from split_unlearning.reporting.figures.label_distribution import label_distribution
 from split_unlearning.reporting.figures.roc import membership_roc
-from split_unlearning.reporting.groups import Group, make_groups
 from split_unlearning.reporting.published.claims import Claim, check_claims, claims_table
 from split_unlearning.reporting.published.comparison import comparison_tables
+from split_unlearning.reporting.results import Results, read_results
 from split_unlearning.reporting.table import Table
+from split_unlearning.reporting.tables.accuracy import accuracy_table
+from split_unlearning.reporting.tables.cost import cost_tables
 from split_unlearning.reporting.tables.distance import distance_tables
 from split_unlearning.reporting.tables.failures import failures_table
 from split_unlearning.reporting.tables.label_matching import label_matching_tables
 from split_unlearning.reporting.tables.membership import membership_tables
-from split_unlearning.reporting.tables.methods import accuracy_table, cost_tables
 
 
 @dataclass(frozen=True)
@@ -33,62 +34,57 @@ class Section:
     tables: tuple[Table, ...] = ()
     figures: tuple[Figure, ...] = ()
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether it has nothing to show."""
-        return not self.tables and not self.figures
-
 
 @dataclass(frozen=True)
 class Content:
     """All of a report."""
 
-    benchmark: Benchmark
-    groups: tuple[Group, ...]
+    results: Results
     claims: tuple[Claim, ...]
     sections: tuple[Section, ...]
 
     @property
-    def seeds(self) -> int:
-        """How many seeds there are."""
-        return len({cell.seed for cell in self.benchmark.cells})
+    def benchmark(self) -> Benchmark:
+        """The benchmark that it is about."""
+        return self.results.benchmark
 
 
 def make_content(benchmark: Benchmark) -> Content:
     """Work out what there is to say of a benchmark."""
-    groups = make_groups(benchmark.cells, benchmark.axes)
-    claims = tuple(check_claims(groups))
-    published = (claims_table(claims), *comparison_tables(benchmark, groups))
+    results = read_results(benchmark)
+    claims = tuple(check_claims(results))
     sections = (
         _section(
             "methods",
             "How well, and at what cost",
-            [accuracy_table(groups), *cost_tables(groups)],
-            [forgetting_against_cost(benchmark, groups), accuracy_by_epoch(groups)],
+            [accuracy_table(results), *cost_tables(results)],
+            [forgetting_against_cost(results), accuracy_by_epoch(results)],
         ),
-        _section("settings", "By setting", [], by_settings(groups)),
+        _section("settings", "By setting", [], by_settings(results)),
         _section(
             "membership",
             "Does membership still show?",
-            membership_tables(groups),
-            [membership_roc(groups)],
+            membership_tables(results),
+            [membership_roc(results)],
         ),
-        _section(
-            "distance", "Distance to the retrained model", distance_tables(benchmark, groups), []
-        ),
+        _section("distance", "Distance to the retrained model", distance_tables(results), []),
         _section(
             "labels",
             "What the server can tell of masked labels",
-            label_matching_tables(groups),
-            [clustering_accuracy(groups)],
+            label_matching_tables(results),
+            [clustering_accuracy(results)],
         ),
-        _section("paper", "Beside the SplitWiper paper", published, []),
+        _section(
+            "paper",
+            "Beside the SplitWiper paper",
+            [claims_table(claims), *comparison_tables(results)],
+            [],
+        ),
         _section("data", "Data", [], [label_distribution(benchmark.cells)]),
         _section("failures", "Failures", [failures_table(benchmark)], []),
     )
-    return Content(
-        benchmark, groups, claims, tuple(section for section in sections if not section.is_empty)
-    )
+    told = tuple(section for section in sections if section.tables or section.figures)
+    return Content(results, claims, told)
 
 
 def _section(
@@ -97,6 +93,6 @@ def _section(
     return Section(
         slug,
         title,
-        tuple(table.shown() for table in tables if table.rows),
+        tuple(table for table in tables if len(table.frame)),
         tuple(figure for figure in figures if figure is not None),
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from split_unlearning.reporting.cells import Cell, Json, Phase
-from split_unlearning.reporting.statistic import Summary, summarise
-from split_unlearning.reporting.table import Column, Label
+from split_unlearning.reporting.cells import Cell, Json
+from split_unlearning.reporting.table import Column
+from split_unlearning.reporting.values import Label, Value
 
 # Says how a cell compares with the paper, and sets none apart.
 _NOTES = frozenset({"paper_dataset", "paper-dataset"})
@@ -21,18 +21,10 @@ _FOLDERS = re.compile(r"\b(npz|folder|ids):[^:;]*/")
 
 @dataclass(frozen=True)
 class Group:
-    """A row of the tables.
+    """A row of the tables: cells by their seed.
 
-    Parameters
-    ----------
-    number : int
-        Its place among the rows, from 0.
-    cells : sequence of Cell
-        By their seed.
-    axes : sequence of str
-        The keys that set rows apart, the same for all.
-    others : sequence of str
-        The keys that differ, too, but follow from those.
+    `number` is its place among the rows, from 0; `axes` are the keys that set rows apart, the same
+    for all rows; `others` differ, too, but follow from the axes.
     """
 
     number: int
@@ -51,14 +43,12 @@ class Group:
             for axis in (*self.axes, *self.others)
         )
 
-    def name(self, without: str = "") -> Label:
-        """Return what the group is called in a figure.
+    def values(self) -> dict[str, Value]:
+        """Return the same by the column of a table."""
+        return dict(zip((*self.axes, *self.others), self.labels(), strict=True))
 
-        Parameters
-        ----------
-        without : str
-            An axis that is left out.
-        """
+    def name(self, without: str = "") -> Label:
+        """Return what the group is called in a figure, without one of its axes."""
         short, full = [], []
         for axis, label in zip(self.axes, self.labels(), strict=False):
             if label is None or axis == without:
@@ -67,22 +57,8 @@ class Group:
             short.append(said + label.text)
             full.append(said + (label.full or label.text))
         if not short:
-            label = shown(self.cells[0].setting("strategy"))
-            return label
+            return shown(self.cells[0].setting("strategy"))
         return Label(" · ".join(short), " · ".join(full) if full != short else "")
-
-    def summary(self, measure: Callable[[Cell], float | None]) -> Summary | None:
-        """Return mean and spread of a measure over the seeds."""
-        return summarise(measure(cell) for cell in self.cells)
-
-    def of_phase(self, task: int, measure: Callable[[Phase], float | None]) -> Summary | None:
-        """Return the same of one phase; cells without it do not count."""
-
-        def measured(cell: Cell) -> float | None:
-            phase = cell.phase(task)
-            return None if phase is None else measure(phase)
-
-        return self.summary(measured)
 
 
 def coordinate(cell: Cell, axis: str) -> Any:
@@ -94,14 +70,9 @@ def coordinate(cell: Cell, axis: str) -> Any:
 
 
 def make_groups(cells: Sequence[Cell], axes_first: Sequence[str]) -> tuple[Group, ...]:
-    """Put together what differs in its seed alone, in the order of the grid.
+    """Put cells together that differ in their seed alone, in the order of the grid.
 
-    Parameters
-    ----------
-    cells : sequence of Cell
-        At least one.
-    axes_first : sequence of str
-        Axes in the order that the specification gives them; others that vary come after.
+    `axes_first` are the axes in the order of the specification; others that vary come after.
     """
     together: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -166,7 +137,7 @@ def constant(cells: Sequence[Cell]) -> dict[str, Any]:
 
 
 def axis_columns(group: Group) -> tuple[Column, ...]:
-    """Return the columns that `Group.labels` fills; what follows from the axes is for programs."""
+    """Return the columns that `Group.values` fills; what follows from the axes is for programs."""
     shown_ones = (Column(axis, axis) for axis in group.axes)
     return (*shown_ones, *(Column(axis, axis, folded=True) for axis in group.others))
 

@@ -13,7 +13,28 @@ from split_unlearning.reporting.cells import Phase
 Scalar = tuple[str, int, float]
 """A tag, a step and a value."""
 
-_COSTS = ("seconds", "bytes_up", "bytes_down", "messages")
+# Which measures are scalars, and by which tag.
+_TAGS = {
+    "forgotten": "accuracy/forgotten",
+    "retained": "accuracy/retained",
+    "server_seconds": "cost, the server/seconds",
+    **{
+        f"{cost}/{whose}": f"cost, {who}/{cost.replace('_', ' ')}"
+        for whose, who in (("requesting", "a client that asks"), ("other", "another client"))
+        for cost in ("seconds", "bytes_up", "bytes_down", "messages")
+    },
+    **{
+        f"membership/{when}/{rate}": f"membership {when}/{name}"
+        for when in ("before", "after", "reference", "pair")
+        for rate, name in (("hit_rate", "hit rate"), ("auc", "area under the curve"))
+    },
+}
+# The same of measures whose name ends with a name of the run's.
+_STARTS = {
+    "data set/": "accuracy, by data set/",
+    "divergence/": "distance from the retrained model/",
+    "backdoor/": "backdoor/",
+}
 
 
 def check_tensorboard() -> None:
@@ -34,12 +55,7 @@ def check_tensorboard() -> None:
 def write_scalars(benchmark: Benchmark, folder: Path) -> None:
     """Write the scalars of every finished cell, each in a folder of its name.
 
-    Parameters
-    ----------
-    benchmark : Benchmark
-        As it was read.
-    folder : Path
-        For TensorBoard's ``--logdir``; what was written there before is replaced.
+    `folder` is for TensorBoard's ``--logdir``; scalars that were written there before are replaced.
     """
     check_tensorboard()
     from tensorboard.summary import Writer
@@ -56,34 +72,18 @@ def write_scalars(benchmark: Benchmark, folder: Path) -> None:
 
 
 def scalars(phase: Phase) -> Iterator[Scalar]:
-    """Yield what was measured of one phase.
+    """Yield what was measured of one phase: seconds, bytes, and shares from 0 to 1.
 
-    Yields
-    ------
-    tag, step, value
-        Accuracies by epoch, the step being the epoch, under the phase; what there is once a phase,
-        the step being its number, 0 for learning. Seconds, bytes, and shares from 0 to 1.
+    The step of an accuracy by epoch is the epoch; of anything else it is the phase's number, 0 for
+    learning.
     """
     name = f"phase {phase.task}" if phase.task else "learning"
-    for epoch in phase.by_epoch:
-        for kind, value in (("forgotten", epoch.forgotten), ("retained", epoch.retained)):
-            if value is not None:
-                yield f"{name}: accuracy by epoch/{kind}", epoch.epoch, value
-    once = {
-        "accuracy/forgotten": phase.forgotten,
-        "accuracy/retained": phase.retained,
-        "cost, the server/seconds": phase.server_seconds,
-    }
-    once |= {f"accuracy, by data set/{name}": share for name, share in phase.by_data_set.items()}
-    for whose, requested in (("a client that asks", True), ("another client", False)):
-        for cost in _COSTS:
-            tag = f"cost, {whose}/{cost.replace('_', ' ')}"
-            once[tag] = phase.mean_cost(cost, requested)
-    for when, found in phase.membership.items():
-        once[f"membership {when}/hit rate"] = found.hit_rate
-        once[f"membership {when}/area under the curve"] = found.auc
-    once |= {f"distance from the retrained model/{who}": d for who, d in phase.divergence.items()}
-    once |= {f"backdoor/{when}": rate for when, rate in phase.backdoor.items()}
-    for tag, value in once.items():
-        if value is not None:
-            yield tag, phase.task, value
+    for kind, epochs in phase.by_epoch.items():
+        for epoch, value in epochs.items():
+            yield f"{name}: accuracy by epoch/{kind}", epoch, value
+    for measure, value in phase.measures.items():
+        if measure in _TAGS:
+            yield _TAGS[measure], phase.task, value
+        for start, tag in _STARTS.items():
+            if measure.startswith(start):
+                yield tag + measure.removeprefix(start), phase.task, value

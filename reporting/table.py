@@ -1,12 +1,14 @@
-"""A table: columns that say what they hold and what is better, and rows of labels and numbers."""
+"""A table: columns that say what they hold and what is better, over a pandas DataFrame."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
-from split_unlearning.reporting.statistic import Style, Summary, style_for
+import pandas as pd
+
+from split_unlearning.reporting.values import Label, Style, Summary, Value, style_for
 
 Better = Literal["higher", "lower", "zero", ""]
 
@@ -14,49 +16,13 @@ BETTER = {"higher": "higher is better", "lower": "lower is better", "zero": "bes
 
 
 @dataclass(frozen=True)
-class Label:
-    """A text in a table.
-
-    Parameters
-    ----------
-    text : str
-        What is shown.
-    full : str
-        All of it, where `text` is shortened; else empty.
-    tone : str
-        ``good``, ``bad`` or ``open`` where the text is a verdict; else empty.
-    """
-
-    text: str
-    full: str = ""
-    tone: str = ""
-
-
-Value = Label | Summary | None
-
-
-@dataclass(frozen=True)
 class Column:
     """One column.
 
-    Parameters
-    ----------
-    slug : str
-        Its name in a CSV.
-    name : str
-        Its name for people.
-    group : str
-        What several columns beside each other share; empty for none.
-    unit : str
-        Of numbers, see `statistic.style_for`; empty for a column of texts.
-    better : str
-        Which number is the best; empty where none is.
-    signed : bool
-        Whether its numbers are differences.
-    fixed : bool
-        Whether its numbers are no means over seeds.
-    folded : bool
-        Whether it is for programs alone: in the CSV.
+    `slug` names it in the CSV, `name` for people, and `group` names what it shares with the columns
+    beside it. `unit` is that of its numbers (`values.style_for`), empty for a column of texts. The
+    numbers of a `signed` column are differences; those of a `fixed` column are no means over seeds.
+    A `folded` column is for programs alone: it stands in the CSV only.
     """
 
     slug: str
@@ -76,114 +42,111 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table.
+    """A table; `slug` is the stem of its files' names, `notes` are what a reader has to know.
 
-    Parameters
-    ----------
-    slug : str
-        The stem of its files' names.
-    title : str
-        What it shows.
-    columns : sequence of Column
-        From left to right.
-    rows : sequence of sequences of Label, Summary or None
-        One value a column; None where nothing was measured.
-    notes : sequence of str
-        What a reader has to know beside it.
+    `frame` has a row a line. A column of texts holds a `Label` or None under its slug. A column of
+    numbers holds its means under its slug (NaN where nothing was measured), and the deviation and
+    the count of each under ``SLUG_sd`` and ``SLUG_n``.
     """
 
     slug: str
     title: str
     columns: tuple[Column, ...]
-    rows: tuple[tuple[Value, ...], ...]
+    frame: pd.DataFrame
     notes: tuple[str, ...] = ()
 
-    def shown(self) -> Table:
-        """Return it without the columns that are empty in all rows."""
-        return self._with(
-            place
-            for place, _ in enumerate(self.columns)
-            if any(row[place] is not None for row in self.rows)
-        )
-
-    def for_people(self) -> Table:
-        """Return it without the columns that are for programs alone."""
-        return self._with(place for place, column in enumerate(self.columns) if not column.folded)
-
-    def _with(self, places: Iterable[int]) -> Table:
-        kept = list(places)
-        return replace(
-            self,
-            columns=tuple(self.columns[place] for place in kept),
-            rows=tuple(tuple(row[place] for place in kept) for row in self.rows),
-        )
+    @property
+    def for_people(self) -> list[Column]:
+        """The columns without those that are for programs alone."""
+        return [column for column in self.columns if not column.folded]
 
     @property
     def measures(self) -> bool:
-        """Whether it has a number in any row that is not a count."""
-        return any(
-            isinstance(value, Summary) and column.unit != "count"
-            for row in self.rows
-            for column, value in zip(self.columns, row, strict=True)
-        )
+        """Whether it has a number that is not a count."""
+        return any(column.unit not in ("", "count") for column in self.columns)
 
-    def style(self, place: int) -> Style:
-        """Return how the numbers of a column, and of those grouped with it, are shown."""
-        column = self.columns[place]
-        alike = [place]
-        if column.group:
-            said = (column.group, column.unit, column.signed)
-            alike = [
-                other
-                for other, one in enumerate(self.columns)
-                if (one.group, one.unit, one.signed) == said
-            ]
-        means = [one.mean for other in alike for one in _numbers(self.rows, other)]
-        return style_for(means, column.unit, column.signed)
+    def rows(self) -> Iterator[dict[str, Value]]:
+        """Yield each row by the slugs of its columns."""
+        for line in self.frame.to_dict("records"):
+            yield {column.slug: _value(column, line) for column in self.columns}
 
-    def best(self, place: int) -> frozenset[int]:
+    def style(self, column: Column) -> Style:
+        """Return how the numbers of a column, and of those grouped with it, are written."""
+        alike = [
+            one.slug
+            for one in self.columns
+            if one == column or (column.group and _alike(one) == _alike(column) and not one.is_text)
+        ]
+        means = self.frame[alike].stack().dropna()
+        return style_for(means.tolist(), column.unit, column.signed)
+
+    def best(self, column: Column) -> frozenset[int]:
         """Return the rows with the best number of a column, as it is shown.
 
-        Empty where no number is better than another: nothing is said of it, there are fewer than
-        two, or all are the same.
+        Empty where no number is better than another: the column does not say what is better, there
+        are fewer than two numbers, or all are the same.
         """
-        better = self.columns[place].better
-        style = self.style(place)
-        found = {
-            number: style.mean(value.mean)
-            for number, row in enumerate(self.rows)
-            if isinstance(value := row[place], Summary)
-        }
-        if not better or len(set(found.values())) < 2:
+        if not column.better:
             return frozenset()
+        style = self.style(column)
+        shown = self.frame[column.slug].dropna().map(lambda value: float(style.mean(value)))
+        worth = {"higher": shown, "lower": -shown, "zero": -shown.abs()}[column.better]
+        best = worth[worth == worth.max()]
+        return frozenset(best.index) if len(best) < len(worth) else frozenset()
 
-        def worth(shown: str) -> float:
-            value = float(shown)
-            return {"higher": value, "lower": -value, "zero": -abs(value)}[better]
-
-        most = max(map(worth, found.values()))
-        best = frozenset(number for number, shown in found.items() if worth(shown) == most)
-        return best if len(best) < len(found) else frozenset()
-
-    def group_end(self, place: int) -> int:
-        """Return the place after the last column of the group that starts at a place."""
-        group, end = self.columns[place].group, place + 1
-        while group and end < len(self.columns) and self.columns[end].group == group:
-            end += 1
-        return end
-
-    def header(self, place: int) -> str:
-        """Return a column's name with its group and unit, in one line."""
-        column = self.columns[place]
-        name = f"{column.group}: {column.name}" if column.group else column.name
-        unit = "" if column.is_text else self.style(place).unit
-        return f"{name}, {unit}" if unit else name
+    def seeds(self) -> pd.Series:
+        """Return, for each row, the largest number of seeds that any of its numbers comes from."""
+        counts = [f"{one.slug}_n" for one in self.columns if not one.is_text and not one.fixed]
+        return self.frame[counts].max(axis=1)
 
 
-def seeds(row: Sequence[Value]) -> int:
-    """Return the largest number of values that a number of a row comes from."""
-    return max((value.count for value in row if isinstance(value, Summary)), default=0)
+def make_table(
+    slug: str,
+    title: str,
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[Value]],
+    notes: Sequence[str] = (),
+) -> Table:
+    """Return a table from a value a column and row, without the columns that are empty."""
+    lines = list(rows)
+    kept: dict[str, Column] = {}
+    data: dict[str, list[Any]] = {}
+    for place, column in enumerate(columns):
+        values = [line[place] for line in lines]
+        if all(value is None for value in values):
+            continue
+        # A setting that the benchmark varies can have the name of a column.
+        key = column.slug if column.slug not in kept else f"{column.slug}_{place}"
+        kept[key] = replace(column, slug=key)
+        if column.is_text:
+            data[key] = values
+            continue
+        found = [value if isinstance(value, Summary) else None for value in values]
+        data[key] = [one.mean if one else float("nan") for one in found]
+        data[f"{key}_sd"] = [one.deviation if one else None for one in found]
+        data[f"{key}_n"] = [one.count if one else 0 for one in found]
+    frame = pd.DataFrame(
+        {key: pd.Series(values, dtype=_dtype(key, kept)) for key, values in data.items()}
+    )
+    return Table(slug, title, tuple(kept.values()), frame, tuple(notes))
 
 
-def _numbers(rows: Sequence[Sequence[Value]], place: int) -> list[Summary]:
-    return [value for row in rows if isinstance(value := row[place], Summary)]
+def _dtype(key: str, columns: dict[str, Column]) -> str:
+    if key in columns:
+        return "object" if columns[key].is_text else "float64"
+    return "int64" if key.endswith("_n") else "float64"
+
+
+def _value(column: Column, line: dict[Any, Any]) -> Value:
+    found = line[column.slug]
+    if column.is_text:
+        return found if isinstance(found, Label) else None
+    if pd.isna(found):
+        return None
+    deviation = line[f"{column.slug}_sd"]
+    count = line[f"{column.slug}_n"]
+    return Summary(found, None if pd.isna(deviation) else deviation, count)
+
+
+def _alike(column: Column) -> tuple[str, str, bool]:
+    return column.group, column.unit, column.signed

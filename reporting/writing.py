@@ -1,35 +1,26 @@
-"""Writes a report: ``report.html``, and each table as CSV, Markdown and LaTeX in ``tables/``."""
+"""Writes a report: ``report.html``, each table in ``tables/``, and each figure in ``figures/``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from split_unlearning.foundations.files import write_whole
 from split_unlearning.reporting.benchmark import read_benchmark
 from split_unlearning.reporting.content import Content, make_content
-from split_unlearning.reporting.formats.csv_table import to_csv
-from split_unlearning.reporting.formats.latex_table import to_latex
-from split_unlearning.reporting.formats.markdown_table import to_markdown
+from split_unlearning.reporting.figures.drawing import save
+from split_unlearning.reporting.formats.csv import to_csv
+from split_unlearning.reporting.formats.latex import to_latex
+from split_unlearning.reporting.formats.markdown import to_markdown
 from split_unlearning.reporting.page import render_page
 
-# What an earlier report wrote is removed where this one writes it no more; nothing else is.
+# A file of an earlier report is removed where this one writes it no more; no other file is.
 _LISTED = ".written"
-_ENDINGS = (".csv", ".md", ".tex")
+_ENDINGS = (".csv", ".md", ".tex", ".pdf", ".svg", ".png")
 
 
 def write_report(folder: Path) -> Content:
-    """Read a benchmark's folder and write its report into it.
-
-    Parameters
-    ----------
-    folder : Path
-        As ``split-unlearning benchmark`` leaves it.
-
-    Returns
-    -------
-    Content
-        What the report says.
+    """Read a benchmark's folder, write its report into it, and return what the report says.
 
     Raises
     ------
@@ -39,40 +30,43 @@ def write_report(folder: Path) -> Content:
         If it cannot be written to.
     """
     content = make_content(read_benchmark(folder))
-    files = render_files(content)
-    tables = folder / "tables"
-    tables.mkdir(exist_ok=True)
-    _remove_former(tables, files)
-    for name, text in files.items():
+    tables, figures = folder / "tables", folder / "figures"
+    texts = render_tables(content)
+    drawn = [figure for section in content.sections for figure in section.figures]
+    for room in (tables, figures):
+        room.mkdir(exist_ok=True)
+    for name, text in texts.items():
         _write(tables / name, text)
-    _write(tables / _LISTED, "".join(f"{name}\n" for name in sorted(files)))
+    names = [name for figure in drawn for name in save(figure, figures)]
+    _remove_former(tables, texts)
+    _remove_former(figures, names)
     _write(folder / "report.html", render_page(content))
     return content
 
 
-def render_files(content: Content) -> dict[str, str]:
+def render_tables(content: Content) -> dict[str, str]:
     """Return the texts of all tables' files, and of the figures' data, by name."""
-    files = {}
+    texts = {}
     for section in content.sections:
         for table in section.tables:
-            files[f"{table.slug}.csv"] = to_csv(table)
-            files[f"{table.slug}.md"] = to_markdown(table)
-            files[f"{table.slug}.tex"] = to_latex(table)
+            texts[f"{table.slug}.csv"] = to_csv(table)
+            texts[f"{table.slug}.md"] = to_markdown(table)
+            texts[f"{table.slug}.tex"] = to_latex(table)
         for figure in section.figures:
-            files[f"{figure.data.slug}.csv"] = to_csv(figure.data.shown())
-    return files
+            texts[f"{figure.data.slug}.csv"] = to_csv(figure.data)
+    return texts
 
 
-def _remove_former(tables: Path, kept: Mapping[str, str]) -> None:
-    try:
-        former = (tables / _LISTED).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return
+def _remove_former(folder: Path, written: Iterable[str]) -> None:
+    """Remove what an earlier report wrote and this one did not, and list what this one wrote."""
+    kept, listed = set(written), folder / _LISTED
+    former = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else []
     for name in former:
         if name not in kept and Path(name).name == name and Path(name).suffix in _ENDINGS:
-            (tables / name).unlink(missing_ok=True)
+            (folder / name).unlink(missing_ok=True)
+    _write(listed, "".join(f"{name}\n" for name in sorted(kept)))
 
 
 def _write(path: Path, text: str) -> None:
-    # A report may quote bytes that are no text.
+    # A surrogate that stands alone in a file of the benchmark cannot be written.
     write_whole(path, text.encode("utf-8", errors="replace"))

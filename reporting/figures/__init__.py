@@ -1,1 +1,1 @@
-"""The figures of a report, one a file, drawn as SVG by `chart`."""
+"""The figures of a report, one a file, drawn by matplotlib in the style of ``report.mplstyle``."""

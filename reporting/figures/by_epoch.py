@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from split_unlearning.reporting.figures.chart import Curve, Point, chart
-from split_unlearning.reporting.figures.figure import Figure, Panel, in_words, legend, styles
-from split_unlearning.reporting.figures.scale import linear
-from split_unlearning.reporting.figures.words import all_shares, plain, said, shares
+from split_unlearning.reporting.figures.chart import (
+    Axis,
+    Chart,
+    Curve,
+    Point,
+    describe,
+    share_axis,
+)
+from split_unlearning.reporting.figures.figure import Figure, Panel, legend
 from split_unlearning.reporting.groups import Group, axis_columns
-from split_unlearning.reporting.statistic import Summary, summarise
-from split_unlearning.reporting.table import Column, Label, Table
-from split_unlearning.reporting.tables.rows import phases
+from split_unlearning.reporting.results import Results
+from split_unlearning.reporting.table import Column, make_table
+from split_unlearning.reporting.values import Label, Summary, capital, in_words, summarise
 
 
-def accuracy_by_epoch(groups: Sequence[Group]) -> Figure | None:
+def accuracy_by_epoch(results: Results) -> Figure | None:
     """Return accuracy by epoch in each phase, None if no run took it down."""
     drawn = [
-        group for group in groups if any(p.by_epoch for cell in group.cells for p in cell.phases)
+        group
+        for group in results.groups
+        if any(any(p.by_epoch.values()) for cell in group.cells for p in cell.phases)
     ]
-    style = styles(drawn)
     panels, rows = [], []
-    for task, called in phases(groups).items():
+    for task, called in results.phases.items():
         for name in ("forgotten", "retained"):
             curves = []
-            for group in drawn:
+            for style, group in enumerate(drawn):
                 found = _by_epoch(group, task, name)
                 if not found:
                     continue
@@ -32,35 +36,25 @@ def accuracy_by_epoch(groups: Sequence[Group]) -> Figure | None:
                     Point(
                         epoch,
                         value.mean,
-                        f"{said(value, 'share')} after epoch {epoch}",
+                        f"{in_words(value, 'share')} after epoch {epoch}",
                         value.deviation or 0.0,
                     )
                     for epoch, value in found.items()
                 )
-                name_of = group.name().text
-                curves.append(Curve(name_of, points, style[group.number], band=True))
+                curves.append(Curve(group.name().text, points, style, band=True))
                 rows += [
-                    (
-                        *group.labels(),
-                        Label(called),
-                        Label(name),
-                        Summary(float(epoch)),
-                        value,
-                    )
+                    (*group.labels(), Label(called), Label(name), Summary(float(epoch)), value)
                     for epoch, value in found.items()
                 ]
-            if not curves:
-                continue
-            epochs = [point.x for curve in curves for point in curve.points]
-            values = [point.y for curve in curves for point in curve.points]
-            y = all_shares("accuracy") if name == "forgotten" else shares("accuracy", values)
-            heading = f"{called[:1].upper()}{called[1:]}: {name}"
-            text = in_words(heading, curves, "epoch", "accuracy")
-            panels.append(Panel(heading, chart(curves, linear("epoch", epochs, plain), y, text)))
+            if curves:
+                heading = f"{capital(called)}: {name}"
+                words = describe(heading, curves, "epoch", "accuracy")
+                y = share_axis("accuracy", whole=name == "forgotten")
+                panels.append(Panel(heading, Chart(tuple(curves), Axis("epoch"), y, words)))
     if not panels:
         return None
     columns = (
-        *axis_columns(groups[0]),
+        *axis_columns(results.groups[0]),
         Column("phase", "phase"),
         Column("samples", "accuracy on"),
         Column("epoch", "epoch", unit="count"),
@@ -73,15 +67,15 @@ def accuracy_by_epoch(groups: Sequence[Group]) -> Figure | None:
         "sides.",
         tuple(panels),
         legend(drawn),
-        Table("figure-accuracy-by-epoch", "Accuracy by epoch", columns, tuple(rows)),
+        make_table("figure-accuracy-by-epoch", "Accuracy by epoch", columns, rows),
     )
 
 
 def _by_epoch(group: Group, task: int, name: str) -> dict[int, Summary]:
-    measured: dict[int, list[float | None]] = {}
+    measured: dict[int, list[float]] = {}
     for cell in group.cells:
         phase = cell.phase(task)
-        for one in phase.by_epoch if phase else ():
-            measured.setdefault(one.epoch, []).append(getattr(one, name))
+        for epoch, value in (phase.by_epoch.get(name, {}) if phase else {}).items():
+            measured.setdefault(epoch, []).append(value)
     found = {epoch: summarise(values) for epoch, values in sorted(measured.items())}
     return {epoch: value for epoch, value in found.items() if value is not None}

@@ -1,55 +1,44 @@
-"""Charts as SVG: curves and points, coloured by the page that they stand in."""
+"""A chart: curves and points over two axes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Any
 
-from split_unlearning.reporting.figures.scale import Scale
-from split_unlearning.reporting.formats.markup import Markup, element, join
+from matplotlib import rcParams
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
+from split_unlearning.reporting.values import percent, plain, shortened
+
+COLOURS = 8
+_MARKERS = "osD^v<>*"
+_DASHES = ((0, (4, 3)), (0, (1, 2)), (0, (6, 2, 1, 2)))
 _MARKED = 12  # so many points of a line are all marked
-STYLES = 8  # colours and markers; page.css has as many
-
-_WIDTH, _HEIGHT = 380, 262
-_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 16, 12, 46
-LETTER = 6.4  # about as wide as a letter is
+_SMALLEST = 1e-290  # what is smaller is drawn as 0
+_STEPS = [1, 2, 2.5, 5, 10]  # between ticks
 
 
 @dataclass(frozen=True)
 class Point:
-    """A point of a curve; `spread` to both sides of y, and what is said of it."""
+    """A point of a curve, with its spread to both sides of y, and the same in words."""
 
     x: float
     y: float
-    said: str
+    words: str = ""
     spread: float = 0.0
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Points that belong together.
+    """Points that belong together, in the order in which they are joined.
 
-    Parameters
-    ----------
-    name : str
-        For the text that stands for the chart.
-    points : sequence of Point
-        In the order in which they are joined.
-    style : int
-        Which colour and marker.
-    line : bool
-        Whether they are joined.
-    dashed : bool
-        How.
-    markers : bool
-        Whether points are marked; where many are joined by a line, some.
-    band : bool
-        Whether the spread is a band along the curve; else it is a bar at each mark.
-    steps : bool
-        Whether it goes from point to point in steps.
+    `style` is a number that stands for a colour and a marker. The spread of a curve is a `band`
+    along it, or else a bar at each mark; `steps` joins the points by steps.
     """
 
     name: str
@@ -61,190 +50,150 @@ class Curve:
     band: bool = False
     steps: bool = False
 
+    @property
+    def every(self) -> slice:
+        """Which points are marked; of many that a line joins, some."""
+        if not self.line or len(self.points) <= _MARKED:
+            return slice(None)
+        every = math.ceil(len(self.points) / (_MARKED / 2))
+        # Curves that lie above each other are marked at different places.
+        return slice(self.style % every, None, every)
+
 
 @dataclass(frozen=True)
-class Frame:
-    """Where on the canvas the axes are."""
+class Axis:
+    """An axis; ends that are None follow from the curves.
 
-    x: Scale
-    y: Scale
-    left: float = _LEFT
-    width: float = _WIDTH
-    height: float = _HEIGHT
-    bottom: float = _BOTTOM
-
-    def across(self, value: float) -> float:
-        """Return a value's place from the left."""
-        return round(self.left + self.x.place(value) * (self.width - self.left - _RIGHT), 2)
-
-    def down(self, value: float) -> float:
-        """Return a value's place from the top."""
-        part = 1 - self.y.place(value)
-        return round(_TOP + part * (self.height - _TOP - self.bottom), 2)
-
-
-def chart(curves: Sequence[Curve], x: Scale, y: Scale, alternative: str) -> Markup:
-    """Return a chart.
-
-    Parameters
-    ----------
-    curves : sequence of Curve
-        Later ones lie above.
-    x, y : Scale
-        Its axes.
-    alternative : str
-        The same in words, for who does not see it.
+    `write` writes a tick. On a logarithmic axis that has a 0, that stands at the low end. An axis
+    with `names` has a place for each at 0, 1, 2, ...
     """
-    longest = max((len(name) for _, name in y.ticks), default=0)
-    frame = Frame(x, y, max(_LEFT, 32 + LETTER * longest))
-    return element(
-        "svg",
-        element("title", alternative),
-        _grid(frame),
-        *(_band(frame, curve) for curve in curves if curve.line),
-        *(_line(frame, curve) for curve in curves if curve.line and len(curve.points) > 1),
-        *(_markers(frame, curve) for curve in curves),
-        viewBox=f"0 0 {frame.width:g} {frame.height:g}",
-        role="img",
-        aria_label=alternative,
-    )
+
+    label: str
+    write: Callable[[float], str] = plain
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    names: tuple[str, ...] = ()
 
 
-def swatch(style: int, dashed: bool = False, line: bool = True, marker: bool = True) -> Markup:
-    """Return a small picture of a curve, for a legend."""
-    classes = f"curve{_dashes(style, dashed)}"
-    stroke = element("line", x1=0, y1=7, x2=26, y2=7, class_=classes)
-    return element(
-        "svg",
-        stroke if line else "",
-        _marker(style, 13, 7) if marker and not dashed else "",
-        viewBox="0 0 26 14",
-        class_=f"swatch s{style % STYLES}",
-        aria_hidden="true",
-    )
+def share_axis(label: str, whole: bool = True) -> Axis:
+    """Return an axis of shares in percent, from 0 to 100 % if `whole`."""
+    return Axis(f"{label}, %", percent, *((0.0, 1.0) if whole else ()))
 
 
-def _grid(frame: Frame) -> Markup:
-    left, right = frame.left, frame.width - _RIGHT
-    top, bottom = _TOP, frame.height - frame.bottom
-    parts: list[Markup] = []
-    for value, name in frame.y.ticks:
-        down = frame.down(value)
-        parts.append(element("line", x1=left, y1=down, x2=right, y2=down, class_="grid"))
-        parts.append(text_at(name, left - 8, down + 4, "end"))
-    for value, name in _readable(frame):
-        across = frame.across(value)
-        parts.append(element("line", x1=across, y1=bottom, x2=across, y2=bottom + 4, class_="axis"))
-        over = across + LETTER * len(name) / 2 > frame.width - 4
-        anchor, at = ("end", frame.width - 1) if over else ("middle", across)
-        parts.append(text_at(name, at, bottom + 18, anchor))
-    parts.append(element("line", x1=left, y1=bottom, x2=right, y2=bottom, class_="axis"))
-    turn = f"rotate(-90 13 {(top + bottom) / 2:g})"
-    name = text_at(frame.y.label, 13, (top + bottom) / 2, "middle", class_="name", transform=turn)
-    parts.append(name)
-    middle = (left + right) / 2
-    parts.append(text_at(frame.x.label, middle, frame.height - 8, "middle", class_="name"))
-    return element("g", *parts, class_="frame")
+@dataclass(frozen=True)
+class Chart:
+    """Curves over two axes; later curves lie above. `words` say the same as a text."""
 
+    curves: tuple[Curve, ...]
+    x: Axis
+    y: Axis
+    words: str
 
-def _readable(frame: Frame) -> list[tuple[float, str]]:
-    """Return the ticks below the chart that do not run into each other."""
-    kept: list[tuple[float, str]] = []
-    end = 0.0
-    for value, name in frame.x.ticks:
-        across, half = frame.across(value), LETTER * len(name) / 2
-        if across - half > end:
-            kept.append((value, name))
-            end = across + half + 4
-    return kept
+    def draw(self) -> Figure:
+        """Return the chart as a figure of matplotlib's."""
+        figure = Figure(layout="constrained")
+        axes = figure.subplots()
+        for number, curve in enumerate(self.curves):
+            self._draw(axes, curve, number)
+        _scale(axes, "x", self.x, [p.x for c in self.curves for p in c.points])
+        _scale(axes, "y", self.y, [p.y for c in self.curves for p in c.points])
+        return figure
 
+    def tooltips(self) -> dict[str, list[str]]:
+        """Return what is said of the marks of each curve, by the id that is drawn for it."""
+        return {
+            f"curve-{number}": [f"{curve.name}: {p.words}" for p in curve.points[curve.every]]
+            for number, curve in enumerate(self.curves)
+            if curve.markers and curve.points
+        }
 
-def _band(frame: Frame, curve: Curve) -> Markup:
-    """Return what lies within the spread of a curve."""
-    if not curve.band or not any(point.spread for point in curve.points):
-        return Markup()
-    upper = [(frame.across(p.x), frame.down(_within(frame, p.y + p.spread))) for p in curve.points]
-    lower = [(frame.across(p.x), frame.down(_within(frame, p.y - p.spread))) for p in curve.points]
-    outline = _joined([*upper, *reversed(lower)])
-    return element("polygon", points=outline, class_=f"band s{curve.style % STYLES}")
-
-
-def _line(frame: Frame, curve: Curve) -> Markup:
-    places = [(frame.across(point.x), frame.down(point.y)) for point in curve.points]
-    if curve.steps:
-        corners = [(after[0], before[1]) for before, after in pairwise(places)]
-        places = [
-            places[0],
-            *(one for pair in zip(corners, places[1:], strict=True) for one in pair),
-        ]
-    classes = f"curve s{curve.style % STYLES}{_dashes(curve.style, curve.dashed)}"
-    return element("polyline", points=_joined(places), class_=classes)
-
-
-def _dashes(style: int, dashed: bool) -> str:
-    """Return the class of a dashed line; in the second round of colours the dashes are others."""
-    return f" dashed r{style // STYLES % 3}" if dashed else ""
-
-
-def _markers(frame: Frame, curve: Curve) -> Markup:
-    if not curve.markers:
-        return Markup()
-    drawn = []
-    many = curve.line and len(curve.points) > _MARKED
-    every = math.ceil(len(curve.points) / (_MARKED / 2)) if many else 1
-    # Not at the same places in all curves, which may lie above each other.
-    first = curve.style % every
-    for point in curve.points[first::every]:
-        across, down = frame.across(point.x), frame.down(point.y)
-        parts: list[Markup] = [element("title", f"{curve.name}: {point.said}")]
-        if point.spread and not curve.band:
-            ends = [frame.down(_within(frame, point.y + s * point.spread)) for s in (1, -1)]
-            parts.append(
-                element("line", x1=across, y1=ends[0], x2=across, y2=ends[1], class_="spread")
-            )
-        parts.append(_marker(curve.style, across, down))
-        drawn.append(element("g", *parts))
-    return element("g", *drawn, class_=f"s{curve.style % STYLES}")
-
-
-def _marker(style: int, x: float, y: float) -> Markup:
-    """Return the marker of a style; the shape tells curves apart without their colour."""
-    r = 4.2
-    # With as many colours as shapes, the second round of colours has other shapes.
-    shape = (style + style // STYLES) % STYLES
-    if shape == 0:
-        return element("circle", cx=x, cy=y, r=r, class_="mark")
-    if shape == 1:
-        side = r * 1.75
-        return element(
-            "rect",
-            x=f"{x - side / 2:.2f}",
-            y=f"{y - side / 2:.2f}",
-            width=side,
-            height=side,
-            class_="mark",
+    def _draw(self, axes: Axes, curve: Curve, number: int) -> None:
+        look = line_style(curve.style, curve.dashed, curve.line)
+        # On a logarithmic axis a 0 stands at the low end.
+        least = self.x.low if self.x.log and self.x.low else -math.inf
+        x = [max(_drawn(point.x), least) for point in curve.points]
+        y = [_drawn(point.y) for point in curve.points]
+        low = 0.0 if self.y.write is percent or self.y.low == 0 else -math.inf
+        if self.y.log:
+            low = 10.0 ** math.floor(math.log10(min(p.y for c in self.curves for p in c.points)))
+        high = 1.0 if self.y.write is percent else math.inf
+        below = [max(low, point.y - point.spread) for point in curve.points]
+        above = [min(high, point.y + point.spread) for point in curve.points]
+        if any(point.spread for point in curve.points):
+            if curve.band:
+                axes.fill_between(
+                    x, below, above, color=look["color"], alpha=0.15, linewidth=0, clip_on=False
+                )
+            elif curve.markers:
+                axes.vlines(x, below, above, color=look["color"], linewidth=0.9, clip_on=False)
+        if not curve.markers:
+            look["marker"] = ""
+        style = "steps-post" if curve.steps else "default"
+        axes.plot(
+            x,
+            y,
+            drawstyle=style,
+            markevery=curve.every,
+            gid=f"curve-{number}",
+            clip_on=False,
+            **look,
         )
-    corners = {
-        2: [(0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0)],
-        3: [(0, -1.2), (1.15, 0.9), (-1.15, 0.9)],
-        4: [(0, 1.2), (1.15, -0.9), (-1.15, -0.9)],
-        5: [(-1.2, 0), (0.9, -1.15), (0.9, 1.15)],
-        6: [(1.2, 0), (-0.9, -1.15), (-0.9, 1.15)],
+
+
+def line_style(style: int, dashed: bool = False, line: bool = True) -> dict[str, Any]:
+    """Return how matplotlib draws a style: no two of 64 styles look alike."""
+    colour = rcParams["axes.prop_cycle"].by_key()["color"][style % COLOURS]
+    # In the second round of colours the markers and the dashes are others.
+    shape = (style + style // COLOURS) % COLOURS
+    is_open = shape == COLOURS - 1
+    return {
+        "color": colour,
+        "marker": "" if dashed else "o" if is_open else _MARKERS[shape],
+        "markerfacecolor": "white" if is_open else colour,
+        "markeredgecolor": colour if is_open else "white",
+        "markersize": rcParams["lines.markersize"] * (0.85 if is_open else 1),
+        "linestyle": "none" if not line else _DASHES[style // COLOURS % 3] if dashed else "-",
+        "linewidth": rcParams["lines.linewidth"] * (0.75 if dashed else 1),
     }
-    if shape in corners:
-        outline = _joined([(round(x + r * a, 2), round(y + r * b, 2)) for a, b in corners[shape]])
-        return element("polygon", points=outline, class_="mark")
-    return element("circle", cx=x, cy=y, r=r - 0.6, class_="mark open")
 
 
-def text_at(content: str, x: float, y: float, anchor: str, **attributes: object) -> Markup:
-    """Return a text at a place."""
-    return element("text", content, x=f"{x:g}", y=f"{y:g}", text_anchor=anchor, **attributes)
+def legend_line(style: int, dashed: bool, line: bool, marker: bool) -> Line2D:
+    """Return a line that stands for a curve in a legend."""
+    look = line_style(style, dashed, line)
+    return Line2D([], [], **(look if marker else look | {"marker": ""}))
 
 
-def _within(frame: Frame, value: float) -> float:
-    return min(max(value, frame.y.low), frame.y.high)
+def describe(heading: str, curves: Iterable[Curve], x: str, y: str) -> str:
+    """Return what a chart shows as a text: where each curve starts and where it ends."""
+    said = []
+    for curve in curves:
+        first, last = curve.points[0], curve.points[-1]
+        ends = f"from {first.words} to {last.words}" if len(curve.points) > 1 else first.words
+        said.append(f"{curve.name}: {ends}")
+    return f"{heading}: {y} by {x}. {'; '.join(said)}."
 
 
-def _joined(places: Sequence[tuple[float, float]]) -> str:
-    return str(join(" ".join(f"{x:g},{y:g}" for x, y in places)))
+def _scale(axes: Axes, which: str, axis: Axis, values: Sequence[float]) -> None:
+    drawn = axes.xaxis if which == "x" else axes.yaxis
+    limits = axes.set_xlim if which == "x" else axes.set_ylim
+    scale = axes.set_xscale if which == "x" else axes.set_yscale
+    (axes.set_xlabel if which == "x" else axes.set_ylabel)(axis.label)
+    if axis.names:
+        drawn.set_ticks(range(len(axis.names)), [shortened(name, 12) for name in axis.names])
+        limits(-0.5, len(axis.names) - 0.5)
+        return
+    if axis.log and min(values) <= 0 and axis.low is None:
+        smallest = min((value for value in values if value > 0), default=1.0)
+        scale("symlog", linthresh=10.0 ** math.floor(math.log10(smallest)), linscale=0.5)
+    elif axis.log:
+        scale("log")
+    else:
+        drawn.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    limits(axis.low, axis.high)
+    drawn.set_minor_locator(NullLocator())
+    drawn.set_major_formatter(FuncFormatter(lambda value, _: axis.write(value)))
+
+
+def _drawn(value: float) -> float:
+    return 0.0 if abs(value) < _SMALLEST else value

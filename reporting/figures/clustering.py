@@ -2,51 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-
 from split_unlearning.reporting.figures.figure import Figure, Panel
-from split_unlearning.reporting.figures.shades import shades
-from split_unlearning.reporting.figures.words import said
-from split_unlearning.reporting.groups import Group, axis_columns
-from split_unlearning.reporting.statistic import Summary
-from split_unlearning.reporting.table import Column, Label, Table, Value
-from split_unlearning.reporting.tables.label_matching import matched
-from split_unlearning.reporting.tables.rows import phases
+from split_unlearning.reporting.figures.shades import Shades
+from split_unlearning.reporting.groups import axis_columns
+from split_unlearning.reporting.results import Results
+from split_unlearning.reporting.table import Column, make_table
+from split_unlearning.reporting.values import Label, Summary, Value, in_words
 
 _KINDS = ("perfect", "inclusive")
 
 
-def clustering_accuracy(groups: Sequence[Group]) -> Figure | None:
+def clustering_accuracy(results: Results) -> Figure | None:
     """Return what each attack on masked labels reached, None if none was run."""
-    attacked = [group for group in groups if _attacks([group])]
-    if not attacked:
-        return None
-    names = _attacks(attacked)
-    settings = [group.name().text for group in attacked]
+    reached = results.names("matching/")
+    attacks = dict.fromkeys(name.rpartition("/")[0] for name in reached)
+    names = [name for name in attacks if name != "strongest"]
+    attacked = [
+        group
+        for group in results.groups
+        if any(phase.named("matching/") for cell in group.cells for phase in cell.phases)
+    ]
     panels: list[Panel] = []
     rows: list[tuple[Value, ...]] = []
-    for task, called in phases(attacked).items():
-        reached = [[_reached(group, task, name) for name in names] for group in attacked]
-        if not any(both for row in reached for both in row):
+    for task, called in results.phases.items():
+        found = {
+            kind: [
+                [results.of(group, task, f"matching/{name}/{kind}") for name in names]
+                for group in attacked
+            ]
+            for kind in _KINDS
+        }
+        if not any(share for row in found["perfect"] for share in row):
             continue
-        for place, kind in enumerate(_KINDS):
-            shares = [[both[place] if both else None for both in row] for row in reached]
+        settings = [group.name().text for group in attacked]
+        for kind, shares in found.items():
             heading = f"{kind.capitalize()} accuracy after {called}, in percent"
-            text = f"{heading}. " + " ".join(
+            said = [
                 f"{setting}: {_listed(names, row)}."
                 for setting, row in zip(settings, shares, strict=True)
+            ]
+            percents = tuple(
+                tuple(round(100 * one.mean) if one else None for one in row) for row in shares
             )
-            percents = [[round(100 * one.mean) if one else None for one in row] for row in shares]
-            panels.append(Panel(heading, shades(settings, names, percents, text, 100), wide=True))
+            words = f"{heading}. {' '.join(said)}"
+            picture = Shades(tuple(settings), tuple(names), percents, words, 100)
+            panels.append(Panel(heading, picture))
         rows += [
             (*group.labels(), Label(called), Label(name), *both)
-            for group, row in zip(attacked, reached, strict=True)
-            for name, both in zip(names, row, strict=True)
-            if both
+            for group, *kinds in zip(attacked, *found.values(), strict=True)
+            for name, *both in zip(names, *kinds, strict=True)
+            if any(both)
         ]
+    if not panels:
+        return None
     columns = (
-        *axis_columns(groups[0]),
+        *axis_columns(results.groups[0]),
         Column("phase", "phase"),
         Column("attack", "attack"),
         Column("perfect", "perfect", unit="share"),
@@ -60,30 +70,10 @@ def clustering_accuracy(groups: Sequence[Group]) -> Figure | None:
         "number is 0.",
         tuple(panels),
         (),
-        Table("figure-label-matching", "All attacks on masked labels", columns, tuple(rows)),
+        make_table("figure-label-matching", "All attacks on masked labels", columns, rows),
     )
 
 
-def _attacks(groups: Sequence[Group]) -> list[str]:
-    return list(
-        dict.fromkeys(
-            attack.name
-            for group in groups
-            for cell in group.cells
-            for phase in cell.phases
-            for attack in phase.attacks
-        )
-    )
-
-
-def _reached(group: Group, task: int, attack: str) -> tuple[Summary, Summary] | None:
-    """Return the perfect and the inclusive accuracy of an attack, None if it was not run."""
-    perfect, inclusive = (
-        group.of_phase(task, partial(matched, attack=attack, name=kind)) for kind in _KINDS
-    )
-    return None if perfect is None or inclusive is None else (perfect, inclusive)
-
-
-def _listed(names: Sequence[str], shares: Sequence[Summary | None]) -> str:
+def _listed(names: list[str], shares: list[Summary | None]) -> str:
     pairs = zip(names, shares, strict=True)
-    return "; ".join(f"{name} {said(one, 'share')}" for name, one in pairs if one)
+    return "; ".join(f"{name} {in_words(one, 'share')}" for name, one in pairs if one)

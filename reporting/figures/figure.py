@@ -1,14 +1,15 @@
-"""A figure: panels of SVG, what their curves are, the same in words, and the same in numbers."""
+"""A figure: panels that matplotlib draws, what their curves are, and the same in numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from split_unlearning.reporting.figures.chart import Curve
-from split_unlearning.reporting.formats.markup import Markup
+from split_unlearning.reporting.figures.chart import Chart
+from split_unlearning.reporting.figures.shades import Shades
 from split_unlearning.reporting.groups import Group
-from split_unlearning.reporting.table import Label, Table
+from split_unlearning.reporting.table import Table
+from split_unlearning.reporting.values import Label
 
 
 @dataclass(frozen=True)
@@ -24,31 +25,23 @@ class Key:
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart of a figure, with its heading; `wide` if it takes all the room that there is."""
+    """One picture of a figure, with its heading."""
 
     heading: str
-    chart: Markup
-    wide: bool = False
+    picture: Chart | Shades
+
+    @property
+    def wide(self) -> bool:
+        """Whether it takes all the room that there is."""
+        return isinstance(self.picture, Shades)
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure.
+    """A figure; `slug` is the stem of its files' names, and `caption` says how to read it.
 
-    Parameters
-    ----------
-    slug : str
-        The stem of its data's file name.
-    title, caption : str
-        What it shows, and how to read it.
-    panels : sequence of Panel
-        At least one.
-    legend : sequence of Key
-        What the curves are; empty where the panels say it.
-    data : Table
-        All that is drawn.
-    folded : sequence of pairs of str and sequence of Panel
-        More panels under a heading each, folded away.
+    `data` is all that is drawn. `folded` holds more panels, under a heading each, that stand folded
+    away in the page and are no files.
     """
 
     slug: str
@@ -60,25 +53,6 @@ class Figure:
     folded: tuple[tuple[str, tuple[Panel, ...]], ...] = ()
 
 
-def styles(groups: Iterable[Group]) -> dict[int, int]:
-    """Return a style of its own for each group that is drawn, by the group's number."""
-    return {group.number: style for style, group in enumerate(groups)}
-
-
 def legend(groups: Iterable[Group], line: bool = True) -> tuple[Key, ...]:
-    """Return the legend for groups in their `styles`."""
+    """Return the legend of groups that are drawn in the styles 0, 1, 2, ..."""
     return tuple(Key(group.name(), style, line=line) for style, group in enumerate(groups))
-
-
-def in_words(heading: str, curves: Iterable[Curve], x: str, y: str) -> str:
-    """Return what a chart shows as a text: where each curve starts and where it ends."""
-    said = []
-    for curve in curves:
-        if not curve.points:
-            continue
-        first, last = curve.points[0], curve.points[-1]
-        if len(curve.points) == 1:
-            said.append(f"{curve.name}: {first.said}")
-        else:
-            said.append(f"{curve.name}: from {first.said} to {last.said}")
-    return f"{heading}: {y} by {x}. " + "; ".join(said) + "."

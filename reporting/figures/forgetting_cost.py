@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from split_unlearning.reporting.benchmark import Benchmark
-from split_unlearning.reporting.cells import Cell
-from split_unlearning.reporting.figures.chart import Curve, Point, chart
-from split_unlearning.reporting.figures.figure import Figure, Panel, in_words, legend
-from split_unlearning.reporting.figures.scale import linear, logarithmic
-from split_unlearning.reporting.figures.words import plain, said, size
+from split_unlearning.reporting.figures.chart import Axis, Chart, Curve, Point, describe
+from split_unlearning.reporting.figures.figure import Figure, Panel, legend
 from split_unlearning.reporting.groups import Group, axis_columns
-from split_unlearning.reporting.statistic import Summary
-from split_unlearning.reporting.table import Column, Label, Table
-from split_unlearning.reporting.tables.distance import accuracy_gap
-from split_unlearning.reporting.tables.rows import phases
+from split_unlearning.reporting.results import Results
+from split_unlearning.reporting.table import Column, make_table
+from split_unlearning.reporting.values import Label, Summary, capital, in_words, plain, size
 
 
-def forgetting_against_cost(benchmark: Benchmark, groups: Sequence[Group]) -> Figure | None:
+def forgetting_against_cost(results: Results) -> Figure | None:
     """Return distance to the retrained model against the requesting client's bytes.
 
     The distance is the divergence of the outputs on what is forgotten; where no group of a phase
@@ -26,47 +21,46 @@ def forgetting_against_cost(benchmark: Benchmark, groups: Sequence[Group]) -> Fi
     panels, rows = [], []
     drawn: dict[int, Group] = {}
     accuracy_alone = False
-    for task, called in phases(groups).items():
+    for task, called in results.phases.items():
         if not task:
             continue
-        by_outputs = any(_divergence(group, task) for group in groups)
+        by_outputs = any(results.of(one, task, "divergence/forgotten") for one in results.groups)
         accuracy_alone |= not by_outputs
+        measure, unit, kind = (
+            ("divergence/forgotten", "bits", "divergence on the forgotten, bits")
+            if by_outputs
+            else ("distance/forgotten", "share", "forgotten accuracy, share")
+        )
         curves = []
-        for group in groups:
-            far = _divergence(group, task) if by_outputs else _gap(benchmark, group, task)
-            cost = group.of_phase(task, lambda phase: phase.requesting_bytes)
+        for group in results.groups:
+            far = results.of(group, task, measure)
+            cost = results.of(group, task, "bytes/requesting")
             if all(cell.setting("unlearning") == "retrain" for cell in group.cells):
                 far = Summary(0.0, None, len(group.cells))
             if far is None or cost is None:
                 continue
-            style = list(drawn).index(group.number) if group.number in drawn else len(drawn)
-            drawn[group.number] = group
-            unit = "bits" if by_outputs else "share"
-            points = said(far, unit).replace("%", "points")
-            words = f"{points} for {said(cost, 'bytes')}"
+            drawn.setdefault(group.number, group)
+            distance = in_words(far, unit).replace("%", "points")
+            words = f"{distance} for {in_words(cost, 'bytes')}"
             point = Point(cost.mean, far.mean, words, far.deviation or 0.0)
+            style = list(drawn).index(group.number)
             curves.append(Curve(group.name().text, (point,), style, line=False))
-            kind = (
-                "divergence on the forgotten, bits" if by_outputs else "forgotten accuracy, share"
-            )
             rows.append((*group.labels(), Label(called), Label(kind), far, cost))
         if len(curves) < 2:
             continue
-        costs = [curve.points[0].x for curve in curves]
-        values = [curve.points[0].y for curve in curves]
-        x = logarithmic("requesting client's bytes, log scale", costs, size, min(costs) <= 0)
+        x = Axis("requesting client's bytes, log scale", size, log=True)
         y = (
-            linear("divergence, bits", [0.0, *values], plain)
+            Axis("divergence, bits", low=0.0)
             if by_outputs
-            else linear("difference, points", [0.0, *values], lambda share: plain(100 * share))
+            else Axis("difference, points", lambda share: plain(100 * share), low=0.0)
         )
-        heading = f"{called[:1].upper()}{called[1:]}"
-        text = in_words(heading, curves, "bytes", "distance to the retrained model")
-        panels.append(Panel(heading, chart([_front(curves), *curves], x, y, text)))
+        heading = capital(called)
+        words = describe(heading, curves, "bytes", "distance to the retrained model")
+        panels.append(Panel(heading, Chart((_front(curves), *curves), x, y, words)))
     if not panels:
         return None
     columns = (
-        *axis_columns(groups[0]),
+        *axis_columns(results.groups[0]),
         Column("phase", "phase"),
         Column("distance_is", "distance is of"),
         Column("distance", "distance", unit="value", better="lower"),
@@ -84,32 +78,12 @@ def forgetting_against_cost(benchmark: Benchmark, groups: Sequence[Group]) -> Fi
         "The dotted line joins what nothing else beats in both.",
         tuple(panels),
         legend(drawn.values(), line=False),
-        Table("figure-forgetting-against-cost", "Forgetting against cost", columns, tuple(rows)),
+        make_table("figure-forgetting-against-cost", "Forgetting against cost", columns, rows),
     )
 
 
-def _divergence(group: Group, task: int) -> Summary | None:
-    """Return the mean divergence on what was forgotten; 0 of what was retrained itself."""
-
-    def measure(cell: Cell) -> float | None:
-        phase = cell.phase(task)
-        return None if phase is None else phase.divergence.get("forgotten")
-
-    return group.summary(measure)
-
-
-def _gap(benchmark: Benchmark, group: Group, task: int) -> Summary | None:
-    def measure(cell: Cell) -> float | None:
-        if cell.setting("unlearning") == "retrain":
-            return 0.0
-        gap = accuracy_gap(benchmark, cell, task, "forgotten")
-        return None if gap is None else abs(gap)
-
-    return group.summary(measure)
-
-
 def _front(curves: Sequence[Curve]) -> Curve:
-    """Return the line through what no other is at least as good as in both, and better in one."""
+    """Return the line through the points that no other is at least as good as, in both."""
     points = [curve.points[0] for curve in curves]
     best = [
         one

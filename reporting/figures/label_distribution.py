@@ -6,33 +6,30 @@ from collections.abc import Sequence
 
 from split_unlearning.reporting.cells import Cell, Distribution
 from split_unlearning.reporting.figures.figure import Figure, Panel
-from split_unlearning.reporting.figures.shades import shades
+from split_unlearning.reporting.figures.shades import Shades
 from split_unlearning.reporting.groups import shown
-from split_unlearning.reporting.statistic import Summary
-from split_unlearning.reporting.table import Column, Label, Table, Value
+from split_unlearning.reporting.table import Column, make_table
+from split_unlearning.reporting.values import Label, Summary, Value
 
 
 def label_distribution(cells: Sequence[Cell]) -> Figure | None:
-    """Return a chart for each way in which samples are dealt, None if no run says it.
+    """Return a picture for each way in which samples are dealt, None if no run says it.
 
-    Seeds deal differently: drawn is that of the first, the data have all.
+    Each seed deals its own way: drawn is that of the first, the data have all.
     """
-    panels: list[Panel] = []
+    panels: dict[tuple[object, ...], Panel] = {}
     rows: list[tuple[Value, ...]] = []
     seen: set[tuple[object, ...]] = set()
-    drawn: set[tuple[str, ...]] = set()
     for cell in sorted(cells, key=lambda one: one.seed):
         found = cell.distribution
         if found is None:
             continue
-        dealt = tuple(str(cell.setting(key)) for key in ("dataset", "distribution"))
+        dealt = (str(cell.setting("dataset")), str(cell.setting("distribution")))
         if (dealt, cell.seed, found) in seen:
             continue
         seen.add((dealt, cell.seed, found))
         rows += _rows(cell, found)
-        if (*dealt, str(len(found.train))) not in drawn:
-            drawn.add((*dealt, str(len(found.train))))
-            panels.append(_panel(cell, found))
+        panels.setdefault((dealt, len(found.train)), _panel(cell, found))
     if not panels:
         return None
     columns = (
@@ -47,20 +44,20 @@ def label_distribution(cells: Sequence[Cell]) -> Figure | None:
         "label-distribution",
         "Who holds which labels",
         "Training samples of each client (row) and label (column), as the first seed deals them.",
-        tuple(panels),
+        tuple(panels.values()),
         (),
-        Table("figure-label-distribution", "Training samples", columns, tuple(rows)),
+        make_table("figure-label-distribution", "Training samples", columns, rows),
     )
 
 
 def _panel(cell: Cell, found: Distribution) -> Panel:
-    names = [f"client {client}" for client in range(len(found.train))]
+    names = tuple(f"client {client}" for client in range(len(found.train)))
     dataset = shown(cell.setting("dataset")).text
     heading = f"{dataset}, {cell.setting('distribution')} (seed {cell.seed})"
-    text = f"{heading}. " + " ".join(
+    words = f"{heading}. " + " ".join(
         _held(name, row, found) for name, row in zip(names, found.train, strict=True)
     )
-    return Panel(heading, shades(names, found.labels, found.train, text), wide=True)
+    return Panel(heading, Shades(names, found.labels, found.train, words))
 
 
 def _held(name: str, row: Sequence[int], found: Distribution) -> str:
@@ -69,13 +66,11 @@ def _held(name: str, row: Sequence[int], found: Distribution) -> str:
 
 
 def _rows(cell: Cell, found: Distribution) -> list[tuple[Value, ...]]:
+    dealt = (shown(cell.setting("dataset")), Label(str(cell.setting("distribution"))))
     return [
         (
-            shown(cell.setting("dataset")),
-            Label(str(cell.setting("distribution"))),
-            Label(str(cell.seed)),
-            Label(str(client)),
-            Label(label),
+            *dealt,
+            *(Label(str(cell.seed)), Label(str(client)), Label(label)),
             Summary(float(count)),
         )
         for client, row in enumerate(found.train)

@@ -1,1 +1,1 @@
-"""What a table looks like as HTML, CSV, Markdown and LaTeX."""
+"""One table in four formats."""

@@ -1,7 +1,7 @@
 """What the SplitWiper paper claims, and whether a benchmark's cells show it: a function a claim.
 
-Each says "holds", "does not hold" or, from these cells, "cannot be told", with the figures. A claim
-is about cells that were retrained; cells are compared that differ in nothing but the strategy.
+A claim "holds", "does not hold" or, from these cells, "cannot be told", with the figures. It is
+about cells that were retrained; cells are compared that differ in nothing but the strategy.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from typing import Literal
 
 from split_unlearning.reporting.cells import Cell, Phase
 from split_unlearning.reporting.groups import Group
-from split_unlearning.reporting.published.comparison import hit_rate
 from split_unlearning.reporting.published.paper import published
-from split_unlearning.reporting.published.terms import forgotten, is_altered
-from split_unlearning.reporting.statistic import Summary
-from split_unlearning.reporting.table import Column, Label, Table, Value
-from split_unlearning.reporting.tables.label_matching import matched
+from split_unlearning.reporting.published.terms import HIT_RATE, forgotten, is_altered
+from split_unlearning.reporting.results import Results
+from split_unlearning.reporting.table import Column, Table, make_table
+from split_unlearning.reporting.values import Label, Summary, Tone, Value
 
 Verdict = Literal["holds", "does not hold", "cannot be told"]
 
-_TONES = {"holds": "good", "does not hold": "bad", "cannot be told": "open"}
+_TONES: dict[Verdict, Tone] = {"holds": "good", "does not hold": "bad", "cannot be told": "open"}
 _SPLITWIPER = ("splitwiper", "splitwiper-plus")
+_ZERO = "0.00 s in every row"
+_NO_PAIR = "no cells with splitwiper and {} that retrain and are otherwise alike"
 # What has to be equal for two strategies to be compared; the rest is a strategy's own.
 _SHARED = (
     "dataset",
@@ -48,18 +49,9 @@ _SHARED = (
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper, and what these cells say of it.
+    """A claim of the paper, whether it shows, and the numbers that say so, or what is missing.
 
-    Parameters
-    ----------
-    text : str
-        What is claimed.
-    verdict : str
-        Whether it shows.
-    figures : str
-        The numbers that say so, or what is missing.
-    paper : str
-        What the paper's own tables give; empty where they do not have it.
+    `paper` is what the paper's own tables give; empty where they do not have it.
     """
 
     text: str
@@ -68,22 +60,22 @@ class Claim:
     paper: str = ""
 
 
-def check_claims(groups: Sequence[Group]) -> list[Claim]:
+def check_claims(results: Results) -> list[Claim]:
     """Return all claims, in the paper's order."""
     claims = [
-        cost_is_cut(groups, baseline, quantity)
+        cost_is_cut(results, baseline, quantity)
         for quantity in ("training", "transmission")
         for baseline in ("vanilla", "u-shaped")
     ]
-    claims.append(others_pay_nothing(groups))
-    claims.append(forgotten_label_is_gone(groups))
+    claims.append(others_pay_nothing(results))
+    claims.append(forgotten_label_is_gone(results))
     claims += [
-        retained_is_better(groups, baseline, phase)
+        retained_is_better(results, baseline, phase)
         for phase in ("learning", "forgetting")
         for baseline in ("vanilla", "u-shaped")
     ]
-    claims.append(hit_rate_falls(groups))
-    claims += [labels_stay_hidden(groups, paper_attacks) for paper_attacks in (True, False)]
+    claims.append(hit_rate_falls(results))
+    claims += [labels_stay_hidden(results, paper_attacks) for paper_attacks in (True, False)]
     return claims
 
 
@@ -109,34 +101,27 @@ def claims_table(claims: Sequence[Claim]) -> Table:
         "means over the seeds; a claim holds if it does in every comparison. A cut is taken as the "
         "paper writes it, in whole percent.",
     )
-    return Table("paper-claims", "Claims of the SplitWiper paper", columns, tuple(rows), notes)
+    return make_table("paper-claims", "Claims of the SplitWiper paper", columns, rows, notes)
 
 
-def cost_is_cut(groups: Sequence[Group], baseline: str, quantity: str) -> Claim:
+def cost_is_cut(results: Results, baseline: str, quantity: str) -> Claim:
     """Say whether forgetting costs the requesting client 97 to 99 % less with SplitWiper.
 
-    Parameters
-    ----------
-    groups : sequence of Group
-        What was measured.
-    baseline : str
-        Against which strategy.
-    quantity : str
-        ``training`` seconds, without pre-training as in the paper, or ``transmission`` seconds on
-        the way up. Where pre-training was not measured apart, too small a cut tells nothing.
+    `quantity` is ``training`` seconds, without pre-training as in the paper, or ``transmission``
+    seconds on the way up. Where pre-training was not measured apart, too small a cut tells nothing.
     """
     text = f"Forgetting costs the requesting client 97-99 % less {quantity} than with {baseline}"
-    name = {"training": "split_seconds", "transmission": "bytes_up"}[quantity]
+    measure = f"{'split_seconds' if quantity == 'training' else 'bytes_up'}/requesting"
     cuts, pretrained = [], False
-    for ours, theirs in _compared(groups, ("splitwiper",), baseline):
-        mine = ours.of_phase(1, lambda phase: phase.mean_cost(name, True))
-        other = theirs.of_phase(1, lambda phase: phase.mean_cost(name, True))
+    for ours, theirs in _compared(results.groups, baseline):
+        mine, other = results.of(ours, 1, measure), results.of(theirs, 1, measure)
         if mine is not None and other is not None and other.mean > 0:
             cuts.append((1 - mine.mean / other.mean, mine, other))
-            pretrained |= bool(ours.cells[0].setting("pretrain-epochs")) and not _apart(ours)
+            apart = all(phase.pretraining_is_apart for phase in _forgettings([ours]))
+            pretrained |= bool(ours.cells[0].setting("pretrain-epochs")) and not apart
     paper = _published_cut(baseline, quantity)
     if not cuts:
-        return Claim(text, "cannot be told", _no_pair("splitwiper", baseline), paper)
+        return Claim(text, "cannot be told", _NO_PAIR.format(baseline), paper)
     worst, mine, other = min(cuts, key=lambda cut: cut[0])
     where, factor = ("", 1.0) if quantity == "training" else (" at 100 Mbps", 8e-8)
     figures = (
@@ -153,16 +138,14 @@ def cost_is_cut(groups: Sequence[Group], baseline: str, quantity: str) -> Claim:
     return Claim(text, "does not hold", figures, paper)
 
 
-def _apart(group: Group) -> bool:
-    """Say whether pre-training was measured apart."""
-    return all(phase.apart for phase in _forgettings([group]))
-
-
-def others_pay_nothing(groups: Sequence[Group]) -> Claim:
+def others_pay_nothing(results: Results) -> Claim:
     """Say whether forgetting costs clients that did not ask nothing: no message, no second."""
     text = "Forgetting costs the other clients nothing (splitwiper, splitwiper-plus)"
     others = [
-        client for phase in _forgettings(groups) for client in phase.clients if not client.requested
+        client
+        for phase in _forgettings(results.groups)
+        for client in phase.clients
+        if not client.requested
     ]
     if not others:
         return Claim(text, "cannot be told", "no such cell has other clients and a forgetting")
@@ -179,19 +162,16 @@ def others_pay_nothing(groups: Sequence[Group]) -> Claim:
     return Claim(text, "does not hold", figures, _ZERO)
 
 
-_ZERO = "0.00 s in every row"
-
-
-def forgotten_label_is_gone(groups: Sequence[Group]) -> Claim:
+def forgotten_label_is_gone(results: Results) -> Claim:
     """Say whether accuracy on a label that was forgotten whole is 0 % with SplitWiper.
 
     As the paper writes it, to the hundredth of a percent.
     """
     text = "Accuracy on a forgotten label is 0 % (splitwiper, splitwiper-plus)"
     found = [
-        phase.forgotten
-        for phase in _forgettings(groups)
-        if phase.forgotten is not None and _is_a_whole_label(phase.request)
+        phase.measures["forgotten"]
+        for phase in _forgettings(results.groups)
+        if "forgotten" in phase.measures and _is_a_whole_label(phase.request)
     ]
     if not found:
         return Claim(text, "cannot be told", "no such cell forgets a whole label", "0.00 %")
@@ -200,31 +180,22 @@ def forgotten_label_is_gone(groups: Sequence[Group]) -> Claim:
     return Claim(text, "holds" if holds else "does not hold", figures, "0.00 %")
 
 
-def retained_is_better(groups: Sequence[Group], baseline: str, phase: str) -> Claim:
+def retained_is_better(results: Results, baseline: str, phase: str) -> Claim:
     """Say whether SplitWiper is more accurate on what is retained.
 
-    A difference within two of its standard errors tells nothing, where seeds give one.
-
-    Parameters
-    ----------
-    groups : sequence of Group
-        What was measured.
-    baseline : str
-        Than which strategy.
-    phase : str
-        After ``learning``, or after the first ``forgetting``.
+    `phase` is ``learning`` or the first ``forgetting``. A difference within two of its standard
+    errors tells nothing, where seeds give one.
     """
     text = f"After {phase}, splitwiper is more accurate on retained labels than {baseline}"
     task = 0 if phase == "learning" else 1
     found: list[tuple[float, float]] = []
-    for ours, theirs in _compared(groups, ("splitwiper",), baseline):
-        mine = ours.of_phase(task, lambda one: one.retained)
-        other = theirs.of_phase(task, lambda one: one.retained)
+    for ours, theirs in _compared(results.groups, baseline):
+        mine, other = results.of(ours, task, "retained"), results.of(theirs, task, "retained")
         if mine is not None and other is not None:
             found.append((mine.mean - other.mean, 2 * _error(mine, other)))
     paper = _published_gain(baseline, "learn" if task == 0 else "unlearn")
     if not found:
-        return Claim(text, "cannot be told", _no_pair("splitwiper", baseline), paper)
+        return Claim(text, "cannot be told", _NO_PAIR.format(baseline), paper)
     values = ", ".join(
         f"{100 * gain:+.1f}" + (f" ± {100 * error:.1f}" if error else "")
         for gain, error in found[:6]
@@ -239,16 +210,15 @@ def retained_is_better(groups: Sequence[Group], baseline: str, phase: str) -> Cl
     return Claim(text, "cannot be told", f"{figures}; within the noise of seeds", paper)
 
 
-def hit_rate_falls(groups: Sequence[Group]) -> Claim:
+def hit_rate_falls(results: Results) -> Claim:
     """Say whether the membership hit rate falls as a larger share δ of a label is forgotten.
 
     From δ = 0, before forgetting, on; cells are put in a row that differ in δ alone.
     """
     text = "The membership hit rate falls with δ, the share of a label that is forgotten"
     chains: dict[tuple[object, ...], dict[float, list[float]]] = {}
-    for group in groups:
-        for cell in group.cells:
-            _put_in_chain(chains, cell)
+    for cell in results.benchmark.cells:
+        _put_in_chain(chains, cell)
     series = [
         [(delta, fmean(rates)) for delta, rates in sorted(chain.items())]
         for chain in chains.values()
@@ -267,27 +237,22 @@ def hit_rate_falls(groups: Sequence[Group]) -> Claim:
     return Claim(text, verdict, counted + words, paper)
 
 
-def labels_stay_hidden(groups: Sequence[Group], paper_attacks: bool) -> Claim:
+def labels_stay_hidden(results: Results, paper_attacks: bool) -> Claim:
     """Say whether label matching is perfect for at most 10 % of labels at γ = 3.
 
-    Parameters
-    ----------
-    groups : sequence of Group
-        What was measured.
-    paper_attacks : bool
-        By the attacks that the claim is about (KMeans and BIRCH with the elbow), on what it is
-        about (copies=replicate); else by the strongest of all that were run, whatever the copies.
+    With `paper_attacks`, by the attacks that the claim is about (KMeans and BIRCH with the elbow),
+    on copies=replicate, which it is about; else by the strongest of all that were run, on any.
     """
     by = "KMeans and BIRCH with the elbow" if paper_attacks else "the strongest of our attacks"
     text = f"At γ = 3, label matching is perfect for at most 10 % of labels, by {by}"
     names = ("kmeans elbow", "birch elbow") if paper_attacks else ("strongest",)
     found = [
         (rate, cell, name)
-        for cell in _cells(groups)
+        for cell in results.benchmark.cells
         if cell.setting("strategy") == "splitwiper-plus" and str(cell.setting("expansion")) == "3"
         for phase in cell.phases
         for name in names
-        if (rate := matched(phase, name, "perfect")) is not None
+        if (rate := phase.measures.get(f"matching/{name}/perfect")) is not None
     ]
     if paper_attacks:
         found = [one for one in found if one[1].setting("copies") == "replicate"]
@@ -305,19 +270,17 @@ def labels_stay_hidden(groups: Sequence[Group], paper_attacks: bool) -> Claim:
     return Claim(text, "holds" if holds else "does not hold", figures)
 
 
-def _compared(
-    groups: Sequence[Group], strategies: Sequence[str], baseline: str
-) -> Iterator[tuple[Group, Group]]:
-    """Yield what differs in the strategy alone, both retrained."""
+def _compared(groups: Sequence[Group], baseline: str) -> Iterator[tuple[Group, Group]]:
+    """Yield rows of splitwiper and of another strategy that differ in nothing else."""
     for ours in groups:
-        cell = ours.cells[0]
-        if cell.setting("strategy") not in strategies or not _is_retrained(cell):
-            continue
         for theirs in groups:
-            other = theirs.cells[0]
-            if other.setting("strategy") != baseline or not _is_retrained(other):
-                continue
-            if _shared(cell) == _shared(other):
+            cell, other = ours.cells[0], theirs.cells[0]
+            if (
+                (cell.setting("strategy"), other.setting("strategy")) == ("splitwiper", baseline)
+                and _is_retrained(cell)
+                and _is_retrained(other)
+                and _shared(cell) == _shared(other)
+            ):
                 yield ours, theirs
 
 
@@ -329,16 +292,12 @@ def _is_retrained(cell: Cell) -> bool:
     return cell.setting("unlearning") == "retrain" and not is_altered(cell)
 
 
-def _cells(groups: Sequence[Group]) -> Iterator[Cell]:
-    for group in groups:
-        yield from group.cells
-
-
 def _forgettings(groups: Sequence[Group]) -> Iterator[Phase]:
     """Yield each forgetting of SplitWiper's cells that retrain."""
-    for cell in _cells(groups):
-        if cell.setting("strategy") in _SPLITWIPER and _is_retrained(cell):
-            yield from (phase for phase in cell.phases if phase.task)
+    for group in groups:
+        for cell in group.cells:
+            if cell.setting("strategy") in _SPLITWIPER and _is_retrained(cell):
+                yield from (phase for phase in cell.phases if phase.task)
 
 
 def _is_a_whole_label(request: str) -> bool:
@@ -349,7 +308,7 @@ def _is_a_whole_label(request: str) -> bool:
 def _put_in_chain(chains: dict[tuple[object, ...], dict[float, list[float]]], cell: Cell) -> None:
     phase = cell.phase(1)
     meant = forgotten(phase.request, ()) if phase else None
-    after = hit_rate(cell, "after")
+    after = cell.measure(1, HIT_RATE.format("after"))
     if meant is None or after is None or not _is_retrained(cell):
         return
     own = tuple(
@@ -357,7 +316,7 @@ def _put_in_chain(chains: dict[tuple[object, ...], dict[float, list[float]]], ce
     )
     chain = chains.setdefault((own, _shared(cell, "forget"), meant.label), {})
     chain.setdefault(meant.share, []).append(after)
-    before = hit_rate(cell, "before")
+    before = cell.measure(1, HIT_RATE.format("before"))
     if before is not None:
         chain.setdefault(0.0, []).append(before)
 
@@ -384,10 +343,6 @@ def _range(shares: Sequence[float]) -> str:
 
 def _where_worst(found: Sequence[object]) -> str:
     return f", the smallest of {len(found)}" if len(found) > 1 else ""
-
-
-def _no_pair(ours: str, baseline: str) -> str:
-    return f"no cells with {ours} and {baseline} that retrain and are otherwise alike"
 
 
 def _by_setting(

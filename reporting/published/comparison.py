@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 
 from split_unlearning.reporting.benchmark import Benchmark
-from split_unlearning.reporting.cells import Cell, Phase
+from split_unlearning.reporting.cells import Cell
 from split_unlearning.reporting.groups import Group
 from split_unlearning.reporting.published.paper import Row, lookup
 from split_unlearning.reporting.published.terms import (
     BANDWIDTH,
+    HIT_RATE,
+    Forgotten,
     dataset,
     differences,
     forgotten,
     framework,
 )
-from split_unlearning.reporting.statistic import Summary, summarise
-from split_unlearning.reporting.table import Column, Label, Table, Value
+from split_unlearning.reporting.results import Results
+from split_unlearning.reporting.table import Column, Table, make_table
+from split_unlearning.reporting.values import Label, Summary, Value
 
 _TITLES = {
     "client_time": "Client seconds, beside the paper's",
@@ -47,18 +49,8 @@ _PRETRAINING = "ours contain pre-training"
 class Pair:
     """One number of ours, measured in several seeds, and the published one, in the same unit.
 
-    Parameters
-    ----------
-    where : dict
-        The published row.
-    quantity : str
-        Which of its numbers; those of one row stand beside each other.
-    unit : str
-        Of both.
-    ours, theirs : Summary, float
-        The numbers.
-    apart : sequence of str
-        What keeps them from being compared.
+    `where` is the published row; the quantities of a row stand beside each other. `apart` is what
+    keeps the two from being compared.
     """
 
     where: Row
@@ -69,10 +61,13 @@ class Pair:
     apart: tuple[str, ...]
 
 
-def comparison_tables(benchmark: Benchmark, groups: Sequence[Group]) -> list[Table]:
+def comparison_tables(results: Results) -> list[Table]:
     """Return a table for each published one that any cell matches."""
-    found = [(name, list(_pairs(name, benchmark, groups))) for name in benchmark.published]
-    return [_table(name, pairs) for name, pairs in found if pairs]
+    found = {
+        name: [(group, pair) for group in results.groups for pair in _PAIRS[name](results, group)]
+        for name in results.benchmark.published
+    }
+    return [_table(name, pairs) for name, pairs in found.items() if pairs]
 
 
 def _table(name: str, pairs: Sequence[tuple[Group, Pair]]) -> Table:
@@ -112,7 +107,7 @@ def _table(name: str, pairs: Sequence[tuple[Group, Pair]]) -> Table:
         notes.append(f"No row is comparable as it is: {'; '.join(everywhere)}.")
     slug = f"paper-{name.replace('_', '-')}"
     told = (*notes, *_NOTES.get(name, ()))
-    return Table(slug, _TITLES[name], tuple(columns), tuple(rows), told)
+    return make_table(slug, _TITLES[name], columns, rows, told)
 
 
 def _row(
@@ -153,20 +148,6 @@ def _comparable(found: dict[str, Pair], everywhere: Sequence[str]) -> tuple[Labe
     return Label("no", tone="open"), Label("; ".join(own)) if own else None
 
 
-def _pairs(
-    name: str, benchmark: Benchmark, groups: Sequence[Group]
-) -> Iterator[tuple[Group, Pair]]:
-    makers = {
-        "client_time": _times,
-        "label_accuracy": _accuracies,
-        "membership_hit_rate": _hit_rates,
-        "sample_level_accuracy": _sample_accuracies,
-    }
-    for group in groups:
-        for pair in makers[name](benchmark, group):
-            yield group, pair
-
-
 def _where(benchmark: Benchmark, cell: Cell, with_epsilon: bool) -> Row | None:
     called = framework(cell, with_epsilon)
     if called is None:
@@ -179,114 +160,90 @@ def _where(benchmark: Benchmark, cell: Cell, with_epsilon: bool) -> Row | None:
     }
 
 
-def _label_phases(group: Group) -> Iterator[tuple[str, Phase, str]]:
-    """Yield learning and the first forgetting of a run that forgets all of a label, and which."""
-    cell = group.cells[0]
-    labels = cell.distribution.labels if cell.distribution else cell.labels
-    unlearn = cell.phase(1)
-    meant = forgotten(unlearn.request, labels) if unlearn else None
-    learn = cell.phase(0)
-    if learn is None or unlearn is None or meant is None or meant.share != 1:
-        return
-    yield "learn", learn, meant.label
-    yield "unlearn", unlearn, meant.label
-
-
-def _share(group: Group) -> tuple[float, str] | None:
-    """Return which share of which label a run forgets first; None if it forgets none, or all."""
-    cell = group.cells[0]
+def _meant(cell: Cell) -> Forgotten | None:
+    """Return what a run forgets first, None if it is none of one label's samples."""
     labels = cell.distribution.labels if cell.distribution else cell.labels
     phase = cell.phase(1)
-    meant = forgotten(phase.request, labels) if phase else None
-    return None if meant is None or meant.share == 1 else (meant.share, meant.label)
+    return forgotten(phase.request, labels) if phase else None
 
 
-def _times(benchmark: Benchmark, group: Group) -> Iterator[Pair]:
+def _times(results: Results, group: Group) -> Iterator[Pair]:
     cell = group.cells[0]
-    where = _where(benchmark, cell, with_epsilon=False)
-    for scenario, phase, label in _label_phases(group) if where else ():
-        for clients, requested in (("requesting", True), ("other", False)):
-            at = {**(where or {}), "scenario": scenario, "clients": clients}
+    where, meant = _where(results.benchmark, cell, with_epsilon=False), _meant(cell)
+    if where is None or meant is None or meant.share != 1:
+        return
+    for scenario, task in _SCENARIOS.items():
+        phase = cell.phase(task)
+        for clients in ("requesting", "other") if phase else ():
+            at = {**where, "scenario": scenario, "clients": clients}
             row = lookup("client_time", **at)
-            if row is None:
+            if phase is None or row is None:
                 continue
-            apart = differences(benchmark, cell, row["dataset"], label)
-            training = group.of_phase(
-                phase.task,
-                lambda one, who=requested: one.mean_cost("split_seconds", who),  # type: ignore[misc]
-            )
-            up = group.of_phase(
-                phase.task,
-                lambda one, who=requested: one.mean_cost("bytes_up", who),  # type: ignore[misc]
-            )
+            apart = differences(results.benchmark, cell, row["dataset"], meant.label)
+            training = results.of(group, task, f"split_seconds/{clients}")
             if training is not None:
                 theirs = float(row["training_s"])
                 more = [_HARDWARE] if training.mean or theirs else []
-                if training.mean and cell.setting("pretrain-epochs") and not phase.apart:
-                    more.append(_PRETRAINING)
+                pretrained = cell.setting("pretrain-epochs") and not phase.pretraining_is_apart
+                more += [_PRETRAINING] if training.mean and pretrained else []
                 yield Pair(at, "training", "seconds", training, theirs, (*apart, *more))
+            up = results.of(group, task, f"bytes_up/{clients}")
             if up is not None:
-                seconds = _times_factor(up, 8 / (BANDWIDTH * 1e6))
+                seconds = up.times(8 / (BANDWIDTH * 1e6))
                 theirs = float(row["transmission_s"])
                 yield Pair(at, "transmission", "seconds", seconds, theirs, tuple(apart))
 
 
-def _accuracies(benchmark: Benchmark, group: Group) -> Iterator[Pair]:
-    cell = group.cells[0]
-    where = _where(benchmark, cell, with_epsilon=True)
-    for scenario, phase, label in _label_phases(group) if where else ():
-        for labels, name in (("unlearned", "forgotten"), ("retained", "retained")):
-            at = {**(where or {}), "scenario": scenario}
-            row = lookup("label_accuracy", **at, labels=labels)
-            ours = group.of_phase(phase.task, attrgetter(name))
-            if row is not None and ours is not None:
-                apart = differences(benchmark, cell, row["dataset"], label)
-                yield _accuracy(at, name, ours, row, apart)
+def _accuracies(results: Results, group: Group) -> Iterator[Pair]:
+    meant = _meant(group.cells[0])
+    if meant and meant.share == 1:
+        for scenario, task in _SCENARIOS.items():
+            for labels, name in _LABELS.items():
+                at = {"scenario": scenario, "labels": labels}
+                yield from _shares(results, group, "label_accuracy", at, task, name)
 
 
-def _sample_accuracies(benchmark: Benchmark, group: Group) -> Iterator[Pair]:
+def _sample_accuracies(results: Results, group: Group) -> Iterator[Pair]:
+    meant = _meant(group.cells[0])
+    if meant and meant.share != 1:
+        for delta, task in ((0.0, 0), (meant.share, 1)):
+            for labels, name in _LABELS.items():
+                at = {"delta": f"{delta:g}", "labels": labels}
+                yield from _shares(results, group, "sample_level_accuracy", at, task, name)
+
+
+def _hit_rates(results: Results, group: Group) -> Iterator[Pair]:
+    meant = _meant(group.cells[0])
+    if meant and meant.share != 1:
+        for delta, when in ((0.0, "before"), (meant.share, "after")):
+            at, measure = {"delta": f"{delta:g}"}, HIT_RATE.format(when)
+            yield from _shares(results, group, "membership_hit_rate", at, 1, measure)
+
+
+def _shares(
+    results: Results, group: Group, table: str, at: Row, task: int, measure: str
+) -> Iterator[Pair]:
+    """Yield a share of ours beside that of the published row with these values."""
     cell = group.cells[0]
-    where, meant = _where(benchmark, cell, with_epsilon=True), _share(group)
-    if where is None or meant is None:
+    where, meant = _where(results.benchmark, cell, with_epsilon=True), _meant(cell)
+    row = lookup(table, **where, **at) if where else None
+    ours = results.of(group, task, measure)
+    if where is None or meant is None or row is None or ours is None:
         return
-    for delta, task in ((0.0, 0), (meant[0], 1)):
-        for labels, name in (("unlearned", "forgotten"), ("retained", "retained")):
-            at = {**where, "delta": f"{delta:g}"}
-            row = lookup("sample_level_accuracy", **at, labels=labels)
-            ours = group.of_phase(task, attrgetter(name))
-            if row is not None and ours is not None:
-                apart = differences(benchmark, cell, row["dataset"], meant[1])
-                yield _accuracy(at, name, ours, row, apart)
+    apart = differences(results.benchmark, cell, row["dataset"], meant.label)
+    quantity, column = ("hit rate", "hit_rate_percent")
+    if table != "membership_hit_rate":
+        quantity, column = (f"{measure} accuracy", "accuracy_percent")
+    # Accuracies of both kinds of labels stand in one row.
+    place = {**where, **{key: value for key, value in at.items() if key != "labels"}}
+    yield Pair(place, quantity, "share", ours, float(row[column]) / 100, tuple(apart))
 
 
-def _accuracy(at: Row, name: str, ours: Summary, row: Row, apart: Sequence[str]) -> Pair:
-    theirs = float(row["accuracy_percent"]) / 100
-    return Pair(at, f"{name} accuracy", "share", ours, theirs, tuple(apart))
-
-
-def _hit_rates(benchmark: Benchmark, group: Group) -> Iterator[Pair]:
-    cell = group.cells[0]
-    where, meant = _where(benchmark, cell, with_epsilon=True), _share(group)
-    if where is None or meant is None:
-        return
-    for delta, when in ((0.0, "before"), (meant[0], "after")):
-        at = {**where, "delta": f"{delta:g}"}
-        row = lookup("membership_hit_rate", **at)
-        ours = summarise(hit_rate(one, when) for one in group.cells)
-        if row is None or ours is None:
-            continue
-        apart = differences(benchmark, cell, row["dataset"], meant[1])
-        theirs = float(row["hit_rate_percent"]) / 100
-        yield Pair(at, "hit rate", "share", ours, theirs, tuple(apart))
-
-
-def hit_rate(cell: Cell, when: str) -> float | None:
-    """Return the hit rate on what a cell's first request means, before or after it."""
-    phase = cell.phase(1)
-    found = phase.membership.get(when) if phase else None
-    return None if found is None else found.hit_rate
-
-
-def _times_factor(value: Summary, factor: float) -> Summary:
-    deviation = None if value.deviation is None else value.deviation * factor
-    return Summary(value.mean * factor, deviation, value.count)
+_SCENARIOS = {"learn": 0, "unlearn": 1}
+_LABELS = {"unlearned": "forgotten", "retained": "retained"}
+_PAIRS = {
+    "client_time": _times,
+    "label_accuracy": _accuracies,
+    "membership_hit_rate": _hit_rates,
+    "sample_level_accuracy": _sample_accuracies,
+}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from split_unlearning.reporting.benchmark import Benchmark
 from split_unlearning.reporting.cells import Cell
 
+HIT_RATE = "membership/{}/hit_rate"  # the measure of a phase, before or after it
 CLIENTS, PRETRAIN_EPOCHS, BANDWIDTH = 5, 10, 100.0
 _SERVER_EPOCHS = {"CIFAR-100": 50}
 _FORGOTTEN = {"CIFAR-10": "bird", "CIFAR-100": "aquarium_fish", "CIFAR-10 + MNIST": "bird"}
@@ -26,14 +27,9 @@ class Forgotten:
 
 
 def framework(cell: Cell, with_epsilon: bool) -> str | None:
-    """Return what the paper calls how a cell learns; None if it has no such.
+    """Return what the paper calls how a cell learns and retrains; None if it has no such.
 
-    Parameters
-    ----------
-    cell : Cell
-        Which also has to retrain, as all of the paper's do.
-    with_epsilon : bool
-        Whether the published table tells privacy budgets apart.
+    `with_epsilon` says whether the published table tells privacy budgets apart.
     """
     if cell.setting("unlearning") != "retrain" or is_altered(cell):
         return None
@@ -78,12 +74,8 @@ def dataset(benchmark: Benchmark, cell: Cell) -> str:
 def forgotten(request: str, labels: tuple[str, ...]) -> Forgotten | None:
     """Return what a request means, None if it is none of one label's samples.
 
-    Parameters
-    ----------
-    request : str
-        ``class:NAME`` or ``samples:SHARE@class:NAME``, the label by name or number.
-    labels : sequence of str
-        Names of all labels, as far as they are known.
+    The request is ``class:NAME`` or ``samples:SHARE@class:NAME``, the label by name or by its
+    number among `labels`, which are names as far as they are known.
     """
     kind, _, rest = request.partition(":")
     share, target = "1", f"class:{rest}"
@@ -105,16 +97,9 @@ def forgotten(request: str, labels: tuple[str, ...]) -> Forgotten | None:
 def differences(
     benchmark: Benchmark, cell: Cell, paper_dataset: str, label: str | None
 ) -> list[str]:
-    """Return what is other than in the paper's experiment, a few words each.
+    """Return what differs from the paper's experiment on one of its data sets, a few words each.
 
-    Parameters
-    ----------
-    benchmark, cell
-        Ours.
-    paper_dataset : str
-        The paper's name of the data set.
-    label : str or None
-        Which label is forgotten; None where it does not matter.
+    `label` is the label that is forgotten; None where it does not matter.
     """
     found = []
     size = sum(map(sum, cell.distribution.train)) if cell.distribution else None

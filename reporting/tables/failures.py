@@ -1,33 +1,43 @@
-"""What is not there to be shown, and why."""
+"""Cells that failed or are missing, and why."""
 
 from __future__ import annotations
 
-from split_unlearning.reporting.benchmark import Benchmark, Failure
+from split_unlearning.reporting.benchmark import Benchmark
 from split_unlearning.reporting.groups import shown, varying
-from split_unlearning.reporting.table import Column, Label, Table, Value
+from split_unlearning.reporting.table import Column, Table, make_table
+from split_unlearning.reporting.values import Label, Value
 
 
 def failures_table(benchmark: Benchmark) -> Table:
     """Return a row for each cell that failed, or is missing."""
     axes = varying(benchmark.cells, benchmark.axes)
     known = {key for failure in benchmark.failures for key in failure.coordinates}
+    kept = [*(axis for axis in axes if axis in known), *_others(benchmark, axes)]
+    rows: list[tuple[Value, ...]] = [
+        (
+            Label(failure.id),
+            *(
+                shown(failure.coordinates[axis]) if axis in failure.coordinates else None
+                for axis in kept
+            ),
+            None if failure.seed is None else Label(str(failure.seed)),
+            Label("shadow" if failure.shadow else "target"),
+            Label(failure.error),
+        )
+        for failure in benchmark.failures
+    ]
+    nothing = [None] * (len(kept) + 2)
+    rows += [
+        (Label(name), *nothing, Label("planned, and has not ended")) for name in benchmark.missing
+    ]
     columns = (
         Column("cell", "cell"),
-        *(Column(axis, axis) for axis in axes if axis in known),
-        *(Column(axis, axis) for axis in _others(benchmark, axes)),
+        *(Column(axis, axis) for axis in kept),
         Column("seed", "seed"),
         Column("role", "role"),
         Column("error", "what happened"),
     )
-    rows = [_row(failure, columns) for failure in benchmark.failures]
-    rows += [
-        tuple(
-            {"cell": Label(name), "error": Label("planned, and has not ended")}.get(column.slug)
-            for column in columns
-        )
-        for name in benchmark.missing
-    ]
-    return Table("failures", "Failed and missing cells", columns, tuple(rows)).shown()
+    return make_table("failures", "Failed and missing cells", columns, rows)
 
 
 def _others(benchmark: Benchmark, axes: tuple[str, ...]) -> list[str]:
@@ -42,20 +52,3 @@ def _others(benchmark: Benchmark, axes: tuple[str, ...]) -> list[str]:
             str(failure.coordinates.get(key)) not in done[key] for failure in benchmark.failures
         )
     ]
-
-
-def _row(failure: Failure, columns: tuple[Column, ...]) -> tuple[Value, ...]:
-    fixed = {
-        "cell": Label(failure.id),
-        "seed": None if failure.seed is None else Label(str(failure.seed)),
-        "role": Label("shadow" if failure.shadow else "target"),
-        "error": Label(failure.error),
-    }
-    return tuple(
-        fixed[column.slug]
-        if column.slug in fixed
-        else shown(failure.coordinates[column.slug])
-        if column.slug in failure.coordinates
-        else None
-        for column in columns
-    )

@@ -1,24 +1,17 @@
-"""What an attack can still tell of who was in the training data."""
+"""What an attack can still tell of which samples were in the training data."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-
-from split_unlearning.reporting.cells import Membership, Phase
-from split_unlearning.reporting.groups import Group
-from split_unlearning.reporting.statistic import Summary
+from split_unlearning.reporting.results import Measured, Results, stem
 from split_unlearning.reporting.table import Column, Table
-from split_unlearning.reporting.tables.rows import Measured, phases, tabulate
 
 _WHEN = {"before": "before", "after": "after", "reference": "retrained"}
 _RATES = {
-    "hit_rate": "hit rate",
-    "false_positives": "false-positive rate",
-    "auc": "AUC",
-    "tpr_at_low_fpr": "TPR at 1 % FPR",
+    "hit_rate": ("hit rate", "share"),
+    "false_positives": ("false-positive rate", "share"),
+    "auc": ("AUC", "value"),
+    "tpr_at_low_fpr": ("TPR at 1 % FPR", "share"),
 }
-
 _NOTES = (
     "The hit rate is the share of the forgotten samples that the attack calls members; beside it, "
     "how often it calls those members that never were (false-positive rate), and what does not "
@@ -29,57 +22,30 @@ _NOTES = (
 )
 
 
-def membership_tables(groups: Sequence[Group]) -> list[Table]:
+def membership_tables(results: Results) -> list[Table]:
     """Return a table for each request whose membership was attacked; else, for learning."""
-    called = phases(groups)
-    tables = [_table(groups, task, name) for task, name in called.items() if task]
+    tables = [_table(results, task) for task in results.phases if task]
     found = [table for table in tables if table.measures]
-    if not found and 0 in called:
-        learned = _table(groups, 0, called[0])
+    if not found and 0 in results.phases:
+        learned = _table(results, 0)
         found = [learned] if learned.measures else []
     return found
 
 
-def _table(groups: Sequence[Group], task: int, called: str) -> Table:
-    measured: list[Measured] = [
-        (
-            Column("members", "members", "attacked", "count"),
-            partial(_rate, task=task, when="after", rate="members"),
-        ),
-        (
-            Column("non_members", "non-members", "attacked", "count"),
-            partial(_rate, task=task, when="after", rate="non_members"),
-        ),
-    ]
-    for rate, name in _RATES.items():
-        unit = "value" if rate == "auc" else "share"
-        for when, said in _WHEN.items():
-            column = Column(f"{rate}_{when}", said, name, unit)
-            measured.append((column, partial(_rate, task=task, when=when, rate=rate)))
-        if rate in ("hit_rate", "auc"):
-            column = Column(f"{rate}_gap", "after - retrained", name, unit, "zero", signed=True)
-            measured.append((column, partial(_gap, task=task, rate=rate)))
+def _table(results: Results, task: int) -> Table:
+    columns = {
+        f"after/{slug}": Column(slug, name, "attacked", "count")
+        for slug, name in (("members", "members"), ("non_members", "non-members"))
+    }
+    for rate, (group, unit) in _RATES.items():
+        for when, name in _WHEN.items():
+            columns[f"{when}/{rate}"] = Column(f"{rate}_{when}", name, group, unit)
+        columns[f"gap/{rate}"] = Column(
+            f"{rate}_gap", "after - retrained", group, unit, "zero", signed=True
+        )
     for rate in ("hit_rate", "auc"):
-        unit = "value" if rate == "auc" else "share"
-        column = Column(f"pair_{rate}", _RATES[rate], "attack on before and after", unit)
-        measured.append((column, partial(_rate, task=task, when="pair", rate=rate)))
-    slug = f"membership-request-{task}" if task else "membership-learn"
-    title = f"Membership after {called}"
-    return tabulate(slug, title, groups, measured, _NOTES, only_measured=True)
-
-
-def _rate(group: Group, task: int, when: str, rate: str) -> Summary | None:
-    return group.of_phase(task, lambda phase: _of(phase, when, rate))
-
-
-def _gap(group: Group, task: int, rate: str) -> Summary | None:
-    def gap(phase: Phase) -> float | None:
-        after, retrained = _of(phase, "after", rate), _of(phase, "reference", rate)
-        return None if after is None or retrained is None else after - retrained
-
-    return group.of_phase(task, gap)
-
-
-def _of(phase: Phase, when: str, rate: str) -> float | None:
-    found: Membership | None = phase.membership.get(when)
-    return None if found is None else getattr(found, rate)
+        name, unit = _RATES[rate]
+        columns[f"pair/{rate}"] = Column(f"pair_{rate}", name, "attack on before and after", unit)
+    measured = [Measured(column, task, f"membership/{name}") for name, column in columns.items()]
+    title = f"Membership after {results.phases[task]}"
+    return results.tabulate(f"membership-{stem(task)}", title, measured, _NOTES, True)

@@ -27,7 +27,7 @@ def test_cells_have_what_their_files_say(bench):
     assert (cell.id, cell.seed, cell.clients) == (name, 3, 2)
     assert cell.coordinates == {"strategy": "vanilla", "server-epochs": 5}
     assert [one.request for one in cell.phases] == ["", "class:cat"]
-    assert cell.phase(1).forgotten == 0.25
+    assert cell.measure(1, "forgotten") == 0.25
     assert cell.phase(2) is None
     assert cell.setting("model") == "cnn"
 
@@ -129,17 +129,18 @@ def test_metrics_belong_to_their_phase(bench):
     )
     bench.cell(metrics=told, strategy="vanilla")
     (cell,) = read_benchmark(bench.folder).cells
-    assert cell.phase(0).membership == {}
-    found = cell.phase(1).membership
-    assert {name: one.hit_rate for name, one in found.items()} == {"after": 0.4, "reference": 0.6}
-    assert cell.phase(1).divergence == {}
+    assert cell.phase(0).named("membership/") == {}
+    assert cell.measure(1, "membership/after/hit_rate") == 0.4
+    assert cell.measure(1, "membership/reference/hit_rate") == 0.6
+    assert set(cell.phase(1).rocs) == {"after", "reference"}
+    assert cell.phase(1).named("divergence/") == {}
 
 
 def test_a_number_that_is_none_was_not_measured(bench):
     broken = json.loads('{"forgotten": NaN, "retained": null, "test": 0.5}')
     bench.cell(metrics=metrics(divergence=broken), strategy="vanilla")
     (cell,) = read_benchmark(bench.folder).cells
-    assert cell.phase(1).divergence == {"test": 0.5}
+    assert cell.phase(1).named("divergence/") == {"test": 0.5}
 
 
 def test_what_is_no_folder_of_a_benchmark_is_refused_in_one_line(tmp_path):

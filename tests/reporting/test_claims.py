@@ -3,9 +3,8 @@
 import pytest
 
 from split_unlearning.reporting.benchmark import read_benchmark
-from split_unlearning.reporting.groups import make_groups
 from split_unlearning.reporting.published import claims
-from split_unlearning.reporting.table import Label
+from split_unlearning.reporting.results import read_results
 from tests.reporting.synthetic import Bench, client, membership, metrics, phase
 
 
@@ -14,9 +13,8 @@ def bench(tmp_path):
     return Bench(tmp_path)
 
 
-def groups(bench):
-    found = read_benchmark(bench.folder)
-    return make_groups(found.cells, found.axes)
+def results(bench):
+    return read_results(read_benchmark(bench.folder))
 
 
 def forget(bench, strategy, seconds=1.0, up=1000, others=None, pretrain_epochs=0, **where):
@@ -48,7 +46,7 @@ def forget(bench, strategy, seconds=1.0, up=1000, others=None, pretrain_epochs=0
 def test_cost_is_cut(bench, baseline, quantity, cost, ours, verdict, figures):
     forget(bench, "splitwiper", **{cost: ours})
     forget(bench, baseline, **{cost: 1000})
-    found = claims.cost_is_cut(groups(bench), baseline, quantity)
+    found = claims.cost_is_cut(results(bench), baseline, quantity)
     assert found.verdict == verdict
     assert found.figures.startswith(figures)
     assert "97" in found.paper
@@ -58,7 +56,7 @@ def test_the_worst_of_several_comparisons_counts(bench):
     for model, cost in (("cnn", 10), ("vgg", 500)):
         forget(bench, "splitwiper", up=cost, model=model)
         forget(bench, "vanilla", up=1000, model=model)
-    found = claims.cost_is_cut(groups(bench), "vanilla", "transmission")
+    found = claims.cost_is_cut(results(bench), "vanilla", "transmission")
     assert found.verdict == "does not hold"
     assert found.figures.startswith("50.0 to 99.0 %, 74.5 % on average, less")
 
@@ -66,10 +64,10 @@ def test_the_worst_of_several_comparisons_counts(bench):
 def test_seconds_with_pre_training_can_hold_and_cannot_fail(bench):
     forget(bench, "splitwiper", seconds=5, pretrain_epochs=10)
     forget(bench, "vanilla", seconds=10, pretrain_epochs=10)
-    found = claims.cost_is_cut(groups(bench), "vanilla", "training")
+    found = claims.cost_is_cut(results(bench), "vanilla", "training")
     assert found.verdict == "cannot be told"
     assert "pre-training" in found.figures
-    assert claims.cost_is_cut(groups(bench), "vanilla", "transmission").verdict == "does not hold"
+    assert claims.cost_is_cut(results(bench), "vanilla", "transmission").verdict == "does not hold"
 
 
 def test_pre_training_that_was_measured_apart_does_not_count(bench):
@@ -77,7 +75,7 @@ def test_pre_training_that_was_measured_apart_does_not_count(bench):
         asking = client(0, True, seconds=seconds, pretrain_seconds=5.0, up=9)
         forgetting = [asking, client(1, pretrain_seconds=0.0)]
         bench.cell(phase(), phase(1, clients=forgetting), strategy=strategy)
-    found = claims.cost_is_cut(groups(bench), "vanilla", "training")
+    found = claims.cost_is_cut(results(bench), "vanilla", "training")
     assert (found.verdict, found.figures[:11]) == ("does not hold", "96.0 % less")
 
 
@@ -86,7 +84,7 @@ def test_only_cells_that_differ_in_the_strategy_alone_are_compared(bench):
     forget(bench, "vanilla", up=1000, server_epochs=10)
     forget(bench, "vanilla", up=1000, server_epochs=30, unlearning="fine-tune")
     forget(bench, "vanilla", up=1000, server_epochs=30, clients=7)
-    found = claims.cost_is_cut(groups(bench), "vanilla", "transmission")
+    found = claims.cost_is_cut(results(bench), "vanilla", "transmission")
     assert found.verdict == "cannot be told"
 
 
@@ -96,14 +94,14 @@ def test_only_cells_that_differ_in_the_strategy_alone_are_compared(bench):
 def test_a_baseline_that_hides_its_labels_is_not_the_papers(bench, altered):
     forget(bench, "splitwiper", up=10)
     forget(bench, "vanilla", up=1000, **altered)
-    found = claims.cost_is_cut(groups(bench), "vanilla", "transmission")
+    found = claims.cost_is_cut(results(bench), "vanilla", "transmission")
     assert found.verdict == "cannot be told"
 
 
 def test_others_pay_nothing(bench):
     forget(bench, "splitwiper")
     forget(bench, "vanilla", others=client(1, up=5, seconds=1.0))
-    found = claims.others_pay_nothing(groups(bench))
+    found = claims.others_pay_nothing(results(bench))
     assert (found.verdict, found.figures) == ("holds", "0 bytes and 0 s in all 1 cases")
 
 
@@ -111,14 +109,14 @@ def test_others_pay_nothing(bench):
 def test_one_byte_or_message_of_another_client_is_enough(bench, cost):
     forget(bench, "splitwiper")
     forget(bench, "splitwiper-plus", others=client(1, **cost))
-    found = claims.others_pay_nothing(groups(bench))
+    found = claims.others_pay_nothing(results(bench))
     assert found.verdict == "does not hold"
     assert found.figures.startswith("1 of 2 pay")
 
 
 def test_without_others_nothing_can_be_told_of_them(bench):
     bench.cell(phase(1, clients=[client(0, True)]), strategy="splitwiper")
-    assert claims.others_pay_nothing(groups(bench)).verdict == "cannot be told"
+    assert claims.others_pay_nothing(results(bench)).verdict == "cannot be told"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +124,7 @@ def test_without_others_nothing_can_be_told_of_them(bench):
 )
 def test_the_forgotten_label_is_gone(bench, accuracy, verdict):
     bench.cell(phase(), phase(1, "class:bird", forgotten=accuracy), strategy="splitwiper")
-    assert claims.forgotten_label_is_gone(groups(bench)).verdict == verdict
+    assert claims.forgotten_label_is_gone(results(bench)).verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -141,7 +139,7 @@ def test_the_forgotten_label_is_gone(bench, accuracy, verdict):
 def test_of_other_forgetting_nothing_is_claimed(bench, strategy, request_, unlearning):
     done = phase(1, request_, forgotten=0.9)
     bench.cell(phase(), done, strategy=strategy, unlearning=unlearning)
-    assert claims.forgotten_label_is_gone(groups(bench)).verdict == "cannot be told"
+    assert claims.forgotten_label_is_gone(results(bench)).verdict == "cannot be told"
 
 
 def accuracies(bench, strategy, *retained):
@@ -167,14 +165,14 @@ def accuracies(bench, strategy, *retained):
 def test_retained_is_better(bench, baseline, when, ours, theirs, verdict):
     accuracies(bench, "splitwiper", *ours)
     accuracies(bench, baseline, *theirs)
-    found = claims.retained_is_better(groups(bench), baseline, when)
+    found = claims.retained_is_better(results(bench), baseline, when)
     assert found.verdict == verdict
     assert ("one seed" in found.figures) == (len(ours) == 1)
 
 
 def test_with_nothing_to_compare_no_accuracy_is_better(bench):
     accuracies(bench, "splitwiper", 0.9)
-    assert claims.retained_is_better(groups(bench), "vanilla", "learning").verdict == (
+    assert claims.retained_is_better(results(bench), "vanilla", "learning").verdict == (
         "cannot be told"
     )
 
@@ -204,7 +202,7 @@ def shares(bench, *found, before=None, strategy="splitwiper"):
 def test_the_hit_rate_falls(bench, before, rates, verdict):
     bench.cell(strategy="u-shaped")
     shares(bench, *rates, before=before)
-    found = claims.hit_rate_falls(groups(bench))
+    found = claims.hit_rate_falls(results(bench))
     assert found.verdict == verdict
     assert found.paper == "falls in 132 of 135 rows"
 
@@ -212,7 +210,7 @@ def test_the_hit_rate_falls(bench, before, rates, verdict):
 def test_hit_rates_of_two_strategies_are_two_rows(bench):
     shares(bench, (0.1, 0.8), (0.9, 0.3))
     shares(bench, (0.1, 0.2), (0.9, 0.4), strategy="vanilla")
-    found = claims.hit_rate_falls(groups(bench))
+    found = claims.hit_rate_falls(results(bench))
     assert found.verdict == "does not hold"
     assert found.figures.startswith("1 of 2 fall; 20.0 % at 0.1, 40.0 % at 0.9")
 
@@ -241,25 +239,21 @@ def matching(bench, expansion="3", copies="replicate", **found):
 def test_labels_stay_hidden(bench, found, by_the_papers, by_all):
     matching(bench, **found)
     matching(bench, expansion="2", kmeans_elbow=1.0)
-    assert claims.labels_stay_hidden(groups(bench), True).verdict == by_the_papers
-    assert claims.labels_stay_hidden(groups(bench), False).verdict == by_all
+    assert claims.labels_stay_hidden(results(bench), True).verdict == by_the_papers
+    assert claims.labels_stay_hidden(results(bench), False).verdict == by_all
 
 
 def test_the_claim_is_about_the_papers_copies_and_the_strongest_attack_about_any(bench):
     matching(bench, copies="modes", kmeans_elbow=0.9)
-    assert claims.labels_stay_hidden(groups(bench), True).verdict == "cannot be told"
-    assert claims.labels_stay_hidden(groups(bench), False).verdict == "does not hold"
+    assert claims.labels_stay_hidden(results(bench), True).verdict == "cannot be told"
+    assert claims.labels_stay_hidden(results(bench), False).verdict == "does not hold"
 
 
 def test_every_claim_has_a_line_with_its_verdict(bench):
     bench.cell()
-    found = claims.check_claims(groups(bench))
+    found = claims.check_claims(results(bench))
     table = claims.claims_table(found)
-    assert len(table.rows) == len(found) == 13
+    assert len(table.frame) == len(found) == 13
     assert len({claim.text for claim in found}) == 13
-    assert {row[1].tone for row in table.rows if isinstance(row[1], Label)} <= {
-        "good",
-        "bad",
-        "open",
-    }
+    assert {verdict.tone for verdict in table.frame["verdict"]} <= {"good", "bad", "open"}
     assert all(claim.figures for claim in found)

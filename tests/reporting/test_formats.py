@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from split_unlearning.reporting.formats import latex_table, markdown_table
-from split_unlearning.reporting.formats.csv_table import to_csv
-from split_unlearning.reporting.formats.html_table import to_html
-from split_unlearning.reporting.formats.latex_table import to_latex
-from split_unlearning.reporting.formats.markdown_table import to_markdown
-from split_unlearning.reporting.formats.markup import Markup, element, join
-from split_unlearning.reporting.statistic import Summary
-from split_unlearning.reporting.table import Column, Label, Table
+from split_unlearning.reporting.formats import latex, markdown
+from split_unlearning.reporting.formats.csv import to_csv
+from split_unlearning.reporting.formats.html import to_html
+from split_unlearning.reporting.formats.latex import to_latex
+from split_unlearning.reporting.formats.markdown import to_markdown
+from split_unlearning.reporting.table import Column, make_table
+from split_unlearning.reporting.values import Label, Summary
 
 NASTY = "<script>alert('1')</script> a|b & c_d 100% {x} $y$ #1 ~ ^ \\ \"q\" `z` *w* [l](u)\nnew"
 texts = st.one_of(st.just(NASTY), st.text(max_size=30))
@@ -28,7 +27,8 @@ def table(text="x", *rows, **more):
         Column("value", "value", group="both", unit="share", better="higher"),
         Column("cost", "cost", group="both", unit="seconds", better="lower"),
     )
-    return Table("t", text, columns, rows or ((Label(text), Summary(0.5, 0.1, 3), None),), **more)
+    rows = rows or ((Label(text), Summary(0.5, 0.1, 3), Summary(1.0)),)
+    return make_table("t", text, columns, rows, **more)
 
 
 class Reader(HTMLParser):
@@ -61,27 +61,13 @@ class Reader(HTMLParser):
 @given(texts)
 def test_html_shows_any_text_as_it_is(text):
     read = Reader(to_html(table(text)))
-    known = {"div", "table", "caption", "thead", "tbody", "tr", "th", "td", "span", "strong"}
-    assert set(read.tags) <= known | {"abbr"}
+    known = {"table", "caption", "thead", "tbody", "tr", "th", "td", "span", "strong"}
+    assert set(read.tags) <= known | {"abbr", "sup"}
+    assert "style" not in dict(read.attributes)
     # What HTML cannot hold is replaced, and nothing else is changed.
     printable = re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]", "\ufffd", text)
     shown = [cell.replace("\r\n", "\n").replace("\r", "\n") for cell in read.cells]
     assert printable.replace("\r\n", "\n").replace("\r", "\n") in shown
-
-
-@settings(deadline=None)
-@given(texts)
-def test_attributes_hold_any_text(text):
-    read = Reader(element("a", "x", title=text, hidden=None, open_=True))
-    printable = re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]", "\ufffd", text)
-    assert read.attributes == [("title", printable), ("open", None)]
-
-
-def test_markup_is_put_into_markup_once():
-    inner = element("b", "<&>")
-    assert inner == "<b>&lt;&amp;&gt;</b>"
-    assert join("<", inner) == "&lt;<b>&lt;&amp;&gt;</b>"
-    assert isinstance(join(), Markup)
 
 
 @settings(deadline=None)
@@ -95,21 +81,21 @@ def test_markdown_keeps_any_text_in_its_cell(text):
     assert not re.search(
         r"(?<!\\)[<&`$*_]", lines[0].removeprefix("**").removesuffix("**").replace("\\\\", "")
     )
-    unescaped = re.sub(r"\\([^a-zA-Z0-9\s])", r"\1", markdown_table.escaped(text))
+    unescaped = re.sub(r"\\([^a-zA-Z0-9\s])", r"\1", markdown.escaped(text))
     assert unescaped == re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text)
 
 
 @settings(deadline=None)
 @given(texts)
 def test_latex_has_no_special_letter_that_is_not_escaped(text):
-    escaped = latex_table.escaped(text)
+    escaped = latex.escaped(text)
     # What a command or a symbol is written as is taken out first.
     plain = re.sub(
         r"\\text[a-z]+\{\}|\$\\[a-z]+\$|\$-\$|\{[\[\]]\}|\{''\}|\\[{}$&#%_]", "", escaped
     )
     assert not set(plain) & set('\\{}$&#%_^~<>|"`[]\n')
     lines = to_latex(table(text)).splitlines()
-    row = lines[lines.index(r"    \midrule") + 1]
+    row = lines[lines.index(r"\midrule") + 1]
     assert row.endswith(r" \\")
     assert len(re.split(r"(?<!\\)&", row)) == 3
 
@@ -171,7 +157,7 @@ def test_a_number_that_fewer_seeds_measured_says_so():
 @pytest.mark.parametrize("write", [to_markdown, to_latex, to_html])
 def test_what_is_for_programs_is_in_the_csv_alone(write):
     columns = (Column("shown", "shown"), Column("folded", "folded", folded=True))
-    both = Table("t", "t", columns, ((Label("here"), Label("elsewhere")),))
+    both = make_table("t", "t", columns, ((Label("here"), Label("elsewhere")),))
     assert "elsewhere" in to_csv(both)
     assert "elsewhere" not in write(both)
     assert "here" in write(both)
