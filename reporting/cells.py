@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -12,73 +12,27 @@ Json = Mapping[str, Any]
 Roc = tuple[tuple[float, ...], tuple[float, ...]]
 """False-positive and true-positive rates, by rising threshold."""
 
-# Where metrics.json holds an attack on membership, by the model that is attacked.
-_ATTACKED = {
-    "before": "membership_before",
-    "after": "membership",
-    "reference": "membership_reference",
-    "pair": "membership_pair",
-}
-# What is read of such an attack, by its name in metrics.json.
-_RATES = {
-    "hit_rate": "hit_rate",
-    "false_positives": "false_positive_rate",
-    "auc": "auc",
-    "tpr_at_low_fpr": "tpr_at_1_percent_fpr",
-    "members": "members",
-    "non_members": "non_members",
-}
-
-
-@dataclass(frozen=True)
-class ClientCost:
-    """What a phase cost one client: seconds that it computed, bytes, messages.
-
-    `wire_up` are seconds of its upload on the wire; `pretraining` is part of `seconds`.
-    """
-
-    client: int
-    requested: bool
-    seconds: float
-    bytes_up: float
-    bytes_down: float
-    messages: float
-    wire_up: float | None
-    pretraining: float | None = None
-
-    @property
-    def split_seconds(self) -> float:
-        """Seconds without those of pre-training, where these are known."""
-        return self.seconds - (self.pretraining or 0.0)
-
-
-COSTS = (
-    "seconds",
-    "pretraining",
-    "split_seconds",
-    "bytes_up",
-    "bytes_down",
-    "wire_up",
-    "messages",
-)
+# Shares by label and by client are no measures of a whole phase.
+_LEFT_OUT = frozenset({"per_label", "per_client"})
 
 
 @dataclass(frozen=True)
 class Phase:
     """Learning (task 0), or one forgetting.
 
-    `measures` are all numbers of the phase by name, which tables, figures, claims and TensorBoard
-    read: ``forgotten`` and ``retained`` (accuracies), ``data set/NAME`` (accuracy where clients
-    hold several), ``seconds/requesting`` and ``seconds/other`` (means of `COSTS` over clients),
-    ``server_seconds``, ``membership/after/auc``, ``divergence/forgotten`` (bits),
-    ``relearn/epochs``, ``backdoor/success``, ``matching/ATTACK/perfect``. A measure that was not
-    taken is not there. `by_epoch` holds accuracies by name and epoch, `rocs` an attack's rates by
-    the model that was attacked.
+    `measures` are all numbers of the phase, which tables, figures, claims and TensorBoard read, by
+    where they stand in ``result.json`` and ``metrics.json``: ``accuracy/retained``,
+    ``server/train_seconds``, ``membership_before/auc``, ``divergence/forgotten``. The means of what
+    clients paid are ``requesting/bytes_up``, ``other/train_seconds``, ..., and what attacks on
+    masked labels reached is ``matching/ATTACK/perfect``. A measure that was not taken is not there.
+
+    `clients` is what each client paid, `by_epoch` holds accuracies by name and epoch, `rocs` an
+    attack's rates by where it stands in ``metrics.json``.
     """
 
     task: int
     request: str
-    clients: tuple[ClientCost, ...]
+    clients: tuple[Json, ...]
     measures: Mapping[str, float] = field(default_factory=dict)
     by_epoch: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     rocs: Mapping[str, Roc] = field(default_factory=dict)
@@ -86,7 +40,7 @@ class Phase:
     @property
     def pretraining_is_apart(self) -> bool:
         """Whether clients' pre-training was measured apart."""
-        return all(one.pretraining is not None for one in self.clients)
+        return all(number(one.get("pretrain_seconds")) is not None for one in self.clients)
 
     def named(self, start: str) -> dict[str, float]:
         """Return the measures whose name begins so, by the rest of their name."""
@@ -169,33 +123,32 @@ def read_cell(description: Json, result: Json, metrics: Json | None) -> Cell:
 
 
 def _phase(measured: Json, computed: Json, place: int) -> Phase:
-    clients = tuple(_cost(client) for client in measured["clients"])
-    attacked = {name: computed[key] for name, key in _ATTACKED.items() if computed.get(key)}
-    rocs = {name: _roc(found.get("roc")) for name, found in attacked.items()}
-    numbers = {
-        name: number(value)
-        for name, value in (
-            *_accuracies(measured["accuracy"]),
-            *_mean_costs(clients),
-            ("server_seconds", (measured.get("server") or {}).get("train_seconds")),
-            *_matching(measured.get("label_matching") or {}),
-            *(
-                (f"membership/{name}/{rate}", found.get(key))
-                for name, found in attacked.items()
-                for rate, key in _RATES.items()
-            ),
-            *(
-                (f"{kind}/{name}", value)
-                for kind in ("divergence", "relearn", "backdoor")
-                for name, value in (computed.get(kind) or {}).items()
-            ),
-        )
+    accuracy = dict(measured["accuracy"])
+    if len(accuracy.get("per_task") or ()) < 2:
+        # The accuracy of a single data set would be what the others say already.
+        accuracy.pop("per_task", None)
+    matching = measured.get("label_matching") or {}
+    clients = tuple(map(_cost, measured["clients"]))
+    numbers = _flat(
+        {
+            **computed,
+            **_means(clients),
+            "accuracy": accuracy,
+            "server": measured.get("server") or {},
+            "label_matching": matching,
+            "matching": _attacks(matching.get("attacks") or ()),
+        }
+    )
+    rocs = {
+        name: _roc(found.get("roc"))
+        for name, found in computed.items()
+        if isinstance(found, Mapping)
     }
     return Phase(
         task=int(measured.get("task", place)),
         request=str(measured["request"] or ""),
         clients=clients,
-        measures={name: value for name, value in numbers.items() if value is not None},
+        measures=numbers,
         by_epoch={
             name: {
                 int(one["epoch"]): value
@@ -208,52 +161,52 @@ def _phase(measured: Json, computed: Json, place: int) -> Phase:
     )
 
 
-def _accuracies(accuracy: Json) -> Iterator[tuple[str, object]]:
-    yield "forgotten", accuracy.get("unlearned")
-    yield "retained", accuracy.get("retained")
-    of_tasks = accuracy.get("per_task") or {}
-    # The accuracy of a single data set would be what the accuracies say already.
-    if len(of_tasks) > 1:
-        yield from ((f"data set/{name}", value) for name, value in of_tasks.items())
+def _flat(found: Json, start: str = "") -> dict[str, float]:
+    """Return the numbers in a mapping of mappings by the path to each."""
+    numbers: dict[str, float] = {}
+    for name, value in found.items():
+        if isinstance(value, Mapping) and name not in _LEFT_OUT:
+            numbers |= _flat(value, f"{start}{name}/")
+        elif isinstance(value, bool):
+            numbers[start + name] = float(value)
+        elif (measured := number(value)) is not None:
+            numbers[start + name] = measured
+    return numbers
 
 
-def _mean_costs(clients: tuple[ClientCost, ...]) -> Iterator[tuple[str, object]]:
-    for whose, requested in (("requesting", True), ("other", False)):
-        members = [one for one in clients if one.requested is requested]
-        for name in COSTS:
-            found = [cost for one in members if (cost := getattr(one, name)) is not None]
-            yield f"{name}/{whose}", fmean(found) if found else None
-        if members:
-            yield f"bytes/{whose}", fmean(one.bytes_up + one.bytes_down for one in members)
-
-
-def _matching(matching: Json) -> Iterator[tuple[str, object]]:
-    """Yield what each attack on masked labels reached, and the strongest of them."""
-    attacks = {
-        str(one["name"]): {kind: number(one.get(kind)) for kind in ("perfect", "inclusive")}
-        for one in matching.get("attacks") or ()
+def _cost(client: Json) -> Json:
+    """Return what a phase cost a client, with what follows from it."""
+    pretraining = number(client.get("pretrain_seconds")) or 0.0
+    return {
+        **client,
+        "split_seconds": float(client["train_seconds"]) - pretraining,
+        "bytes": float(client["bytes_up"]) + float(client["bytes_down"]),
+        "messages": float(client["messages"]),
+        "requested": bool(client["requested"]),
     }
-    measured = [one for one in attacks.values() if one["perfect"] is not None]
+
+
+def _means(clients: Sequence[Json]) -> dict[str, dict[str, float]]:
+    """Return the mean of every number over the clients that asked, and over the others."""
+    means = {}
+    for whose, requested in (("requesting", True), ("other", False)):
+        costs = [_flat(one) for one in clients if one["requested"] is requested]
+        names = {name for cost in costs for name in cost}
+        means[whose] = {name: fmean(cost[name] for cost in costs if name in cost) for name in names}
+    return means
+
+
+def _attacks(attacks: Sequence[Json]) -> dict[str, Json]:
+    """Return what each attack on masked labels reached, and the strongest of them."""
+    found = {
+        str(one["name"]): {kind: number(one.get(kind)) for kind in ("perfect", "inclusive")}
+        for one in attacks
+    }
+    measured = [one for one in found.values() if one["perfect"] is not None]
     if measured:
         strongest = max(measured, key=lambda one: (one["perfect"] or 0, one["inclusive"] or 0))
-        attacks = {**attacks, "strongest": strongest}
-    for name, found in attacks.items():
-        yield from ((f"matching/{name}/{kind}", share) for kind, share in found.items())
-    vanished = matching.get("vanished_are_one_label")
-    yield "vanished_are_one_label", None if vanished is None else float(vanished)
-
-
-def _cost(client: Json) -> ClientCost:
-    return ClientCost(
-        client=int(client["client"]),
-        requested=bool(client["requested"]),
-        seconds=float(client["train_seconds"]),
-        bytes_up=float(client["bytes_up"]),
-        bytes_down=float(client["bytes_down"]),
-        messages=float(client["messages"]),
-        wire_up=number(client.get("transmission_seconds_up")),
-        pretraining=number(client.get("pretrain_seconds")),
-    )
+        found["strongest"] = strongest
+    return dict(found)
 
 
 def _roc(found: Json | None) -> Roc:

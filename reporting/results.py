@@ -37,8 +37,8 @@ class Results:
         """One line a cell, phase and measure: row, cell, seed, task, measure and value.
 
         Beside what a phase measured itself stand its differences to the model that was retrained
-        without what was forgotten: ``gap/forgotten`` and ``gap/retained`` (accuracies), their sizes
-        (``distance/forgotten``, ...), and ``membership/gap/hit_rate`` and ``membership/gap/auc``.
+        without what was forgotten: ``gap/unlearned`` and ``gap/retained`` (accuracies), their sizes
+        (``distance/unlearned``, ...), and ``membership_gap/hit_rate`` and ``membership_gap/auc``.
         """
         lines = [
             (group.number, cell.id, cell.seed, phase.task, name, value)
@@ -106,15 +106,16 @@ class Results:
         ours = phase.measures
         reference = self.benchmark.reference(cell)
         aim = reference.phase(phase.task) if reference else None
-        for name in ("forgotten", "retained"):
-            if aim and name in ours and name in aim.measures:
-                gap = ours[name] - aim.measures[name]
+        for name in ("unlearned", "retained"):
+            measure = f"accuracy/{name}"
+            if aim and measure in ours and measure in aim.measures:
+                gap = ours[measure] - aim.measures[measure]
                 yield from ((f"gap/{name}", gap), (f"distance/{name}", abs(gap)))
         for rate in ("hit_rate", "auc"):
-            after = ours.get(f"membership/after/{rate}")
-            retrained = ours.get(f"membership/reference/{rate}")
+            after = ours.get(f"membership/{rate}")
+            retrained = ours.get(f"membership_reference/{rate}")
             if after is not None and retrained is not None:
-                yield f"membership/gap/{rate}", after - retrained
+                yield f"membership_gap/{rate}", after - retrained
 
 
 def read_results(benchmark: Benchmark) -> Results:

@@ -15,23 +15,23 @@ Scalar = tuple[str, int, float]
 
 # Which measures are scalars, and by which tag.
 _TAGS = {
-    "forgotten": "accuracy/forgotten",
-    "retained": "accuracy/retained",
-    "server_seconds": "cost, the server/seconds",
+    "accuracy/unlearned": "accuracy/forgotten",
+    "accuracy/retained": "accuracy/retained",
+    "server/train_seconds": "cost, the server/seconds",
     **{
-        f"{cost}/{whose}": f"cost, {who}/{cost.replace('_', ' ')}"
+        f"{whose}/{cost}": f"cost, {who}/{cost.removeprefix('train_').replace('_', ' ')}"
         for whose, who in (("requesting", "a client that asks"), ("other", "another client"))
-        for cost in ("seconds", "bytes_up", "bytes_down", "messages")
+        for cost in ("train_seconds", "bytes_up", "bytes_down", "messages")
     },
     **{
-        f"membership/{when}/{rate}": f"membership {when}/{name}"
-        for when in ("before", "after", "reference", "pair")
+        f"membership{attack}/{rate}": f"membership {attack.strip('_') or 'after'}/{name}"
+        for attack in ("_before", "", "_reference", "_pair")
         for rate, name in (("hit_rate", "hit rate"), ("auc", "area under the curve"))
     },
 }
 # The same of measures whose name ends with a name of the run's.
 _STARTS = {
-    "data set/": "accuracy, by data set/",
+    "accuracy/per_task/": "accuracy, by data set/",
     "divergence/": "distance from the retrained model/",
     "backdoor/": "backdoor/",
 }

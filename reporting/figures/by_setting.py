@@ -31,11 +31,13 @@ class Quantity:
     measure: str
 
 
-_SECONDS = Quantity("requesting client's computing", "seconds", "seconds/requesting")
-_WIRE = Quantity("requesting client's upload on the wire", "seconds", "wire_up/requesting")
-_UPLOAD = Quantity("requesting client's upload", "bytes", "bytes_up/requesting")
-_FORGOTTEN = Quantity("forgotten accuracy", "share", "forgotten")
-_RETAINED = Quantity("retained accuracy", "share", "retained")
+_SECONDS = Quantity("requesting client's computing", "seconds", "requesting/train_seconds")
+_WIRE = Quantity(
+    "requesting client's upload on the wire", "seconds", "requesting/transmission_seconds_up"
+)
+_UPLOAD = Quantity("requesting client's upload", "bytes", "requesting/bytes_up")
+_FORGOTTEN = Quantity("forgotten accuracy", "share", "accuracy/unlearned")
+_RETAINED = Quantity("retained accuracy", "share", "accuracy/retained")
 _ELBOW = Quantity("perfect matching, kmeans elbow", "share", "matching/kmeans elbow/perfect")
 _STRONGEST = Quantity("perfect matching, strongest attack", "share", "matching/strongest/perfect")
 

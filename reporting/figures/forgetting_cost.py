@@ -29,12 +29,12 @@ def forgetting_against_cost(results: Results) -> Figure | None:
         measure, unit, kind = (
             ("divergence/forgotten", "bits", "divergence on the forgotten, bits")
             if by_outputs
-            else ("distance/forgotten", "share", "forgotten accuracy, share")
+            else ("distance/unlearned", "share", "forgotten accuracy, share")
         )
         curves = []
         for group in results.groups:
             far = results.of(group, task, measure)
-            cost = results.of(group, task, "bytes/requesting")
+            cost = results.of(group, task, "requesting/bytes")
             if all(cell.setting("unlearning") == "retrain" for cell in group.cells):
                 far = Summary(0.0, None, len(group.cells))
             if far is None or cost is None:

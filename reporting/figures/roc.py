@@ -12,10 +12,10 @@ from split_unlearning.reporting.table import Column, make_table
 from split_unlearning.reporting.values import Label, Summary, Value, percent
 
 _WHEN = {
-    "before": ("before forgetting", 1),
-    "after": ("after forgetting", 0),
-    "reference": ("retrained model", 2),
-    "pair": ("attack on before and after", 3),
+    "membership_before": ("before forgetting", 1),
+    "membership": ("after forgetting", 0),
+    "membership_reference": ("retrained model", 2),
+    "membership_pair": ("attack on before and after", 3),
 }
 _GUESSING = 7
 _SHOWN = 6  # so many panels are not folded away

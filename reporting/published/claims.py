@@ -16,7 +16,7 @@ from typing import Literal
 from split_unlearning.reporting.cells import Cell, Phase
 from split_unlearning.reporting.groups import Group
 from split_unlearning.reporting.published.paper import published
-from split_unlearning.reporting.published.terms import HIT_RATE, forgotten, is_altered
+from split_unlearning.reporting.published.terms import forgotten, is_altered
 from split_unlearning.reporting.results import Results
 from split_unlearning.reporting.table import Column, Table, make_table
 from split_unlearning.reporting.values import Label, Summary, Tone, Value
@@ -111,7 +111,7 @@ def cost_is_cut(results: Results, baseline: str, quantity: str) -> Claim:
     seconds on the way up. Where pre-training was not measured apart, too small a cut tells nothing.
     """
     text = f"Forgetting costs the requesting client 97-99 % less {quantity} than with {baseline}"
-    measure = f"{'split_seconds' if quantity == 'training' else 'bytes_up'}/requesting"
+    measure = f"requesting/{'split_seconds' if quantity == 'training' else 'bytes_up'}"
     cuts, pretrained = [], False
     for ours, theirs in _compared(results.groups, baseline):
         mine, other = results.of(ours, 1, measure), results.of(theirs, 1, measure)
@@ -145,19 +145,16 @@ def others_pay_nothing(results: Results) -> Claim:
         client
         for phase in _forgettings(results.groups)
         for client in phase.clients
-        if not client.requested
+        if not client["requested"]
     ]
     if not others:
         return Claim(text, "cannot be told", "no such cell has other clients and a forgetting")
-    spent = [one for one in others if one.seconds or one.bytes_up or one.bytes_down or one.messages]
+    spent = [one for one in others if one["train_seconds"] or one["bytes"] or one["messages"]]
     if not spent:
-        figures = f"0 bytes and 0 s in all {len(others)} cases"
-        return Claim(text, "holds", figures, _ZERO)
-    most = max(spent, key=lambda one: one.bytes_up + one.bytes_down)
-    size = most.bytes_up + most.bytes_down
+        return Claim(text, "holds", f"0 bytes and 0 s in all {len(others)} cases", _ZERO)
     figures = (
-        f"{len(spent)} of {len(others)} pay, up to {size:,.0f} bytes and "
-        f"{max(one.seconds for one in spent):.3g} s"
+        f"{len(spent)} of {len(others)} pay, up to {max(one['bytes'] for one in spent):,.0f} bytes "
+        f"and {max(one['train_seconds'] for one in spent):.3g} s"
     )
     return Claim(text, "does not hold", figures, _ZERO)
 
@@ -169,9 +166,9 @@ def forgotten_label_is_gone(results: Results) -> Claim:
     """
     text = "Accuracy on a forgotten label is 0 % (splitwiper, splitwiper-plus)"
     found = [
-        phase.measures["forgotten"]
+        phase.measures["accuracy/unlearned"]
         for phase in _forgettings(results.groups)
-        if "forgotten" in phase.measures and _is_a_whole_label(phase.request)
+        if "accuracy/unlearned" in phase.measures and _is_a_whole_label(phase.request)
     ]
     if not found:
         return Claim(text, "cannot be told", "no such cell forgets a whole label", "0.00 %")
@@ -190,7 +187,7 @@ def retained_is_better(results: Results, baseline: str, phase: str) -> Claim:
     task = 0 if phase == "learning" else 1
     found: list[tuple[float, float]] = []
     for ours, theirs in _compared(results.groups, baseline):
-        mine, other = results.of(ours, task, "retained"), results.of(theirs, task, "retained")
+        mine, other = (results.of(one, task, "accuracy/retained") for one in (ours, theirs))
         if mine is not None and other is not None:
             found.append((mine.mean - other.mean, 2 * _error(mine, other)))
     paper = _published_gain(baseline, "learn" if task == 0 else "unlearn")
@@ -308,7 +305,7 @@ def _is_a_whole_label(request: str) -> bool:
 def _put_in_chain(chains: dict[tuple[object, ...], dict[float, list[float]]], cell: Cell) -> None:
     phase = cell.phase(1)
     meant = forgotten(phase.request, ()) if phase else None
-    after = cell.measure(1, HIT_RATE.format("after"))
+    after = cell.measure(1, "membership/hit_rate")
     if meant is None or after is None or not _is_retrained(cell):
         return
     own = tuple(
@@ -316,7 +313,7 @@ def _put_in_chain(chains: dict[tuple[object, ...], dict[float, list[float]]], ce
     )
     chain = chains.setdefault((own, _shared(cell, "forget"), meant.label), {})
     chain.setdefault(meant.share, []).append(after)
-    before = cell.measure(1, HIT_RATE.format("before"))
+    before = cell.measure(1, "membership_before/hit_rate")
     if before is not None:
         chain.setdefault(0.0, []).append(before)
 

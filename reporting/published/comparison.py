@@ -11,7 +11,6 @@ from split_unlearning.reporting.groups import Group
 from split_unlearning.reporting.published.paper import Row, lookup
 from split_unlearning.reporting.published.terms import (
     BANDWIDTH,
-    HIT_RATE,
     Forgotten,
     dataset,
     differences,
@@ -180,14 +179,14 @@ def _times(results: Results, group: Group) -> Iterator[Pair]:
             if phase is None or row is None:
                 continue
             apart = differences(results.benchmark, cell, row["dataset"], meant.label)
-            training = results.of(group, task, f"split_seconds/{clients}")
+            training = results.of(group, task, f"{clients}/split_seconds")
             if training is not None:
                 theirs = float(row["training_s"])
                 more = [_HARDWARE] if training.mean or theirs else []
                 pretrained = cell.setting("pretrain-epochs") and not phase.pretraining_is_apart
                 more += [_PRETRAINING] if training.mean and pretrained else []
                 yield Pair(at, "training", "seconds", training, theirs, (*apart, *more))
-            up = results.of(group, task, f"bytes_up/{clients}")
+            up = results.of(group, task, f"{clients}/bytes_up")
             if up is not None:
                 seconds = up.times(8 / (BANDWIDTH * 1e6))
                 theirs = float(row["transmission_s"])
@@ -198,25 +197,25 @@ def _accuracies(results: Results, group: Group) -> Iterator[Pair]:
     meant = _meant(group.cells[0])
     if meant and meant.share == 1:
         for scenario, task in _SCENARIOS.items():
-            for labels, name in _LABELS.items():
-                at = {"scenario": scenario, "labels": labels}
-                yield from _shares(results, group, "label_accuracy", at, task, name)
+            for labels in _LABELS:
+                at, measure = {"scenario": scenario, "labels": labels}, f"accuracy/{labels}"
+                yield from _shares(results, group, "label_accuracy", at, task, measure)
 
 
 def _sample_accuracies(results: Results, group: Group) -> Iterator[Pair]:
     meant = _meant(group.cells[0])
     if meant and meant.share != 1:
         for delta, task in ((0.0, 0), (meant.share, 1)):
-            for labels, name in _LABELS.items():
-                at = {"delta": f"{delta:g}", "labels": labels}
-                yield from _shares(results, group, "sample_level_accuracy", at, task, name)
+            for labels in _LABELS:
+                at, measure = {"delta": f"{delta:g}", "labels": labels}, f"accuracy/{labels}"
+                yield from _shares(results, group, "sample_level_accuracy", at, task, measure)
 
 
 def _hit_rates(results: Results, group: Group) -> Iterator[Pair]:
     meant = _meant(group.cells[0])
     if meant and meant.share != 1:
-        for delta, when in ((0.0, "before"), (meant.share, "after")):
-            at, measure = {"delta": f"{delta:g}"}, HIT_RATE.format(when)
+        for delta, attack in ((0.0, "membership_before"), (meant.share, "membership")):
+            at, measure = {"delta": f"{delta:g}"}, f"{attack}/hit_rate"
             yield from _shares(results, group, "membership_hit_rate", at, 1, measure)
 
 
@@ -233,7 +232,7 @@ def _shares(
     apart = differences(results.benchmark, cell, row["dataset"], meant.label)
     quantity, column = ("hit rate", "hit_rate_percent")
     if table != "membership_hit_rate":
-        quantity, column = (f"{measure} accuracy", "accuracy_percent")
+        quantity, column = (f"{_LABELS[at['labels']]} accuracy", "accuracy_percent")
     # Accuracies of both kinds of labels stand in one row.
     place = {**where, **{key: value for key, value in at.items() if key != "labels"}}
     yield Pair(place, quantity, "share", ours, float(row[column]) / 100, tuple(apart))

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from split_unlearning.reporting.benchmark import Benchmark
 from split_unlearning.reporting.cells import Cell
 
-HIT_RATE = "membership/{}/hit_rate"  # the measure of a phase, before or after it
 CLIENTS, PRETRAIN_EPOCHS, BANDWIDTH = 5, 10, 100.0
 _SERVER_EPOCHS = {"CIFAR-100": 50}
 _FORGOTTEN = {"CIFAR-10": "bird", "CIFAR-100": "aquarium_fish", "CIFAR-10 + MNIST": "bird"}

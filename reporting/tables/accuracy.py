@@ -11,20 +11,21 @@ def accuracy_table(results: Results) -> Table:
     """Return accuracies after each phase, of each data set where clients hold several."""
     measured: list[Measured] = []
     notes = ["Accuracy on the clients' test splits."]
-    data_sets = results.names("data set/")
+    data_sets = results.names("accuracy/per_task/")
     for task, called in results.phases.items():
         # Of a share of a label, a model that never saw it still knows some: less is not better.
         lower: Better = "lower" if _whole_labels(results, task) else ""
         columns: list[tuple[str, str, Better]] = [
-            ("forgotten", "forgotten", lower if task else "higher"),
+            ("unlearned", "forgotten", lower if task else "higher"),
             ("retained", "retained", "higher"),
             # A data set holds both what is forgotten and what is retained.
-            *((f"data set/{one}", shown(one).text, "" if task else "higher") for one in data_sets),
+            *((f"per_task/{one}", shown(one).text, "" if task else "higher") for one in data_sets),
         ]
         for measure, name, better in columns:
-            slug = f"{stem(task)}_{measure.removeprefix('data set/')}"
+            _, of_data_set, slug = measure.partition("per_task/")
+            slug = f"{stem(task)}_{slug if of_data_set else name}"
             column = Column(slug, name, f"after {called}", "share", better)
-            measured.append(Measured(column, task, measure))
+            measured.append(Measured(column, task, f"accuracy/{measure}"))
     if data_sets:
         notes.append(
             "Where clients hold several data sets, each one's is over the test samples of all who "

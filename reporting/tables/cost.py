@@ -6,11 +6,11 @@ from split_unlearning.reporting.results import Measured, Results, stem
 from split_unlearning.reporting.table import Better, Column, Table
 
 _COSTS: tuple[tuple[str, str, str, str, Better], ...] = (
-    ("seconds", "computing", "computing, a client", "seconds", "lower"),
-    ("pretraining", "pre_training", "of which pre-training", "seconds", ""),
+    ("train_seconds", "computing", "computing, a client", "seconds", "lower"),
+    ("pretrain_seconds", "pre_training", "of which pre-training", "seconds", ""),
     ("bytes_up", "upload", "upload, a client", "bytes", "lower"),
     ("bytes_down", "download", "download, a client", "bytes", "lower"),
-    ("wire_up", "upload_on_the_wire", "upload on the wire", "seconds", "lower"),
+    ("transmission_seconds_up", "upload_on_the_wire", "upload on the wire", "seconds", "lower"),
 )
 
 
@@ -28,11 +28,11 @@ def cost_tables(results: Results) -> list[Table]:
     tables = []
     for task, called in results.phases.items():
         measured = [
-            Measured(Column(f"{slug}_{who}", who, group, unit, better), task, f"{cost}/{who}")
+            Measured(Column(f"{slug}_{who}", who, group, unit, better), task, f"{who}/{cost}")
             for cost, slug, group, unit, better in _COSTS
             for who in ("requesting", "other")
         ]
         column = Column("server_seconds", "training", "server", "seconds", "lower")
-        measured.append(Measured(column, task, "server_seconds"))
+        measured.append(Measured(column, task, "server/train_seconds"))
         tables.append(results.tabulate(f"cost-{stem(task)}", f"Cost of {called}", measured, notes))
     return tables

@@ -20,8 +20,8 @@ _NOTES = {
 _GAP, _RELEARN = "accuracy - retrained's", "epochs to relearn"
 _COLUMNS = {
     **{
-        f"gap/{name}": Column(f"accuracy_{name}_gap", name, _GAP, "share", "zero", signed=True)
-        for name in ("forgotten", "retained")
+        f"gap/{key}": Column(f"accuracy_{name}_gap", name, _GAP, "share", "zero", signed=True)
+        for key, name in (("unlearned", "forgotten"), ("retained", "retained"))
     },
     **{
         f"divergence/{name}": Column(f"divergence_{name}_bits", name, "outputs", "bits", "lower")

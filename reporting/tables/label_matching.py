@@ -32,6 +32,6 @@ def _table(results: Results, task: int) -> Table:
         for kind in ("perfect", "inclusive")
     ]
     column = Column("vanished_are_one_label", "are one label", "masked labels gone", "share")
-    measured.append(Measured(column, task, "vanished_are_one_label"))
+    measured.append(Measured(column, task, "label_matching/vanished_are_one_label"))
     title = f"Label matching after {results.phases[task]}"
     return results.tabulate(f"label-matching-{stem(task)}", title, measured, _NOTES, True)

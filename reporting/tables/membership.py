@@ -5,13 +5,19 @@ from __future__ import annotations
 from split_unlearning.reporting.results import Measured, Results, stem
 from split_unlearning.reporting.table import Column, Table
 
-_WHEN = {"before": "before", "after": "after", "reference": "retrained"}
+# Where an attack stands in metrics.json, what its columns end with, and what they are called.
+_WHEN = (
+    ("membership_before", "before", "before"),
+    ("membership", "after", "after"),
+    ("membership_reference", "reference", "retrained"),
+)
 _RATES = {
-    "hit_rate": ("hit rate", "share"),
-    "false_positives": ("false-positive rate", "share"),
-    "auc": ("AUC", "value"),
-    "tpr_at_low_fpr": ("TPR at 1 % FPR", "share"),
+    "hit_rate": ("hit_rate", "hit rate", "share"),
+    "false_positive_rate": ("false_positives", "false-positive rate", "share"),
+    "auc": ("auc", "AUC", "value"),
+    "tpr_at_1_percent_fpr": ("tpr_at_low_fpr", "TPR at 1 % FPR", "share"),
 }
+_PAIR = "attack on before and after"
 _NOTES = (
     "The hit rate is the share of the forgotten samples that the attack calls members; beside it, "
     "how often it calls those members that never were (false-positive rate), and what does not "
@@ -34,18 +40,20 @@ def membership_tables(results: Results) -> list[Table]:
 
 def _table(results: Results, task: int) -> Table:
     columns = {
-        f"after/{slug}": Column(slug, name, "attacked", "count")
+        f"membership/{slug}": Column(slug, name, "attacked", "count")
         for slug, name in (("members", "members"), ("non_members", "non-members"))
     }
-    for rate, (group, unit) in _RATES.items():
-        for when, name in _WHEN.items():
-            columns[f"{when}/{rate}"] = Column(f"{rate}_{when}", name, group, unit)
-        columns[f"gap/{rate}"] = Column(
-            f"{rate}_gap", "after - retrained", group, unit, "zero", signed=True
+    for rate, (slug, group, unit) in _RATES.items():
+        for attack, when, name in _WHEN:
+            columns[f"{attack}/{rate}"] = Column(f"{slug}_{when}", name, group, unit)
+        columns[f"membership_gap/{rate}"] = Column(
+            f"{slug}_gap", "after - retrained", group, unit, "zero", signed=True
         )
     for rate in ("hit_rate", "auc"):
-        name, unit = _RATES[rate]
-        columns[f"pair/{rate}"] = Column(f"pair_{rate}", name, "attack on before and after", unit)
-    measured = [Measured(column, task, f"membership/{name}") for name, column in columns.items()]
+        _, name, unit = _RATES[rate]
+        columns[f"membership_pair/{rate}"] = Column(
+            f"pair_{rate}", name, "attack on before and after", unit
+        )
+    measured = [Measured(column, task, name) for name, column in columns.items()]
     title = f"Membership after {results.phases[task]}"
     return results.tabulate(f"membership-{stem(task)}", title, measured, _NOTES, True)
