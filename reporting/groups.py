@@ -10,7 +10,7 @@ from typing import Any
 
 from split_unlearning.reporting.cells import Cell, Json
 from split_unlearning.reporting.table import Column
-from split_unlearning.reporting.values import Label, Value
+from split_unlearning.reporting.values import Label
 
 # Says how a cell compares with the paper, and sets none apart.
 _NOTES = frozenset({"paper_dataset", "paper-dataset"})
@@ -42,10 +42,6 @@ class Group:
             None if self.value(axis) is None else shown(self.value(axis))
             for axis in (*self.axes, *self.others)
         )
-
-    def values(self) -> dict[str, Value]:
-        """Return the same by the column of a table."""
-        return dict(zip((*self.axes, *self.others), self.labels(), strict=True))
 
     def name(self, without: str = "") -> Label:
         """Return what the group is called in a figure, without one of its axes."""
@@ -137,7 +133,7 @@ def constant(cells: Sequence[Cell]) -> dict[str, Any]:
 
 
 def axis_columns(group: Group) -> tuple[Column, ...]:
-    """Return the columns that `Group.values` fills; what follows from the axes is for programs."""
+    """Return the columns that `Group.labels` fills; what follows from the axes is for programs."""
     shown_ones = (Column(axis, axis) for axis in group.axes)
     return (*shown_ones, *(Column(axis, axis, folded=True) for axis in group.others))
 

@@ -7,15 +7,16 @@ about cells that were retrained; cells are compared that differ in nothing but t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from statistics import fmean
 from typing import Literal
 
+import pandas as pd
+
 from split_unlearning.reporting.cells import Cell, Phase
 from split_unlearning.reporting.groups import Group
-from split_unlearning.reporting.published.paper import published
+from split_unlearning.reporting.published.paper import SETTING, by_framework, published
 from split_unlearning.reporting.published.terms import forgotten, is_altered
 from split_unlearning.reporting.results import Results
 from split_unlearning.reporting.table import Column, Table, make_table
@@ -213,22 +214,23 @@ def hit_rate_falls(results: Results) -> Claim:
     From δ = 0, before forgetting, on; cells are put in a row that differ in δ alone.
     """
     text = "The membership hit rate falls with δ, the share of a label that is forgotten"
-    chains: dict[tuple[object, ...], dict[float, list[float]]] = {}
-    for cell in results.benchmark.cells:
-        _put_in_chain(chains, cell)
+    rates = pd.DataFrame(
+        [line for cell in results.benchmark.cells for line in _by_share(cell)],
+        columns=["series", "share", "rate"],
+    )
+    means = rates.groupby(["series", "share"], sort=False)["rate"].mean()
     series = [
-        [(delta, fmean(rates)) for delta, rates in sorted(chain.items())]
-        for chain in chains.values()
+        one.droplevel("series").sort_index() for _, one in means.groupby("series", sort=False)
     ]
     # Before and after one request is no row yet: which samples are attacked differs with δ.
-    series = [one for one in series if sum(delta > 0 for delta, _ in one) >= 2]
+    series = [one for one in series if (one.index > 0).sum() >= 2]
     paper = _published_falls()
     if not series:
         reason = "no cells differ in the share of samples:SHARE@class:NAME and have a hit rate"
         return Claim(text, "cannot be told", reason, paper)
     rising = [one for one in series if not _falls(one)]
     shown = (rising or series)[0]
-    words = ", ".join(f"{100 * rate:.1f} % at {delta:g}" for delta, rate in shown)
+    words = ", ".join(f"{100 * rate:.1f} % at {delta:g}" for delta, rate in shown.items())
     counted = f"{len(series) - len(rising)} of {len(series)} fall; " if len(series) > 1 else ""
     verdict: Verdict = "does not hold" if rising else "holds"
     return Claim(text, verdict, counted + words, paper)
@@ -302,25 +304,23 @@ def _is_a_whole_label(request: str) -> bool:
     return found is not None and found.share == 1
 
 
-def _put_in_chain(chains: dict[tuple[object, ...], dict[float, list[float]]], cell: Cell) -> None:
+def _by_share(cell: Cell) -> Iterator[tuple[object, float, float]]:
+    """Yield a cell's hit rates by the share that is forgotten, and what is alike in a series."""
     phase = cell.phase(1)
     meant = forgotten(phase.request, ()) if phase else None
     after = cell.measure(1, "membership/hit_rate")
     if meant is None or after is None or not _is_retrained(cell):
         return
-    own = tuple(
-        sorted((key, str(value)) for key, value in cell.coordinates.items() if key != "forget")
-    )
-    chain = chains.setdefault((own, _shared(cell, "forget"), meant.label), {})
-    chain.setdefault(meant.share, []).append(after)
+    own = sorted((key, str(value)) for key, value in cell.coordinates.items() if key != "forget")
+    series = str((own, _shared(cell, "forget"), meant.label))
+    yield series, meant.share, after
     before = cell.measure(1, "membership_before/hit_rate")
     if before is not None:
-        chain.setdefault(0.0, []).append(before)
+        yield series, 0.0, before
 
 
-def _falls(series: Sequence[tuple[float, float]]) -> bool:
-    rates = [rate for _, rate in series]
-    return all(after <= before for before, after in pairwise(rates)) and rates[-1] < rates[0]
+def _falls(rates: pd.Series) -> bool:
+    return bool(rates.is_monotonic_decreasing and rates.iloc[-1] < rates.iloc[0])
 
 
 def _error(one: Summary, other: Summary) -> float:
@@ -342,45 +342,25 @@ def _where_worst(found: Sequence[object]) -> str:
     return f", the smallest of {len(found)}" if len(found) > 1 else ""
 
 
-def _by_setting(
-    table: str, wanted: Callable[[dict[str, str]], bool], column: str
-) -> dict[tuple[str, ...], dict[str, float]]:
-    """Return a published column by setting and framework."""
-    found: dict[tuple[str, ...], dict[str, float]] = {}
-    for row in published(table):
-        if wanted(row):
-            setting = (row["model"], row["distribution"], row["dataset"])
-            found.setdefault(setting, {})[row["framework"]] = float(row[column])
-    return found
-
-
 def _published_cut(baseline: str, quantity: str) -> str:
-    rows = _by_setting(
-        "client_time",
-        lambda row: row["scenario"] == "unlearn" and row["clients"] == "requesting",
-        f"{quantity}_s",
-    )
-    cuts = [1 - row["splitwiper"] / row[baseline] for row in rows.values()]
-    return f"{_range(cuts)} less, {len(cuts)} settings".replace(", less", " less")
+    where = {"scenario": "unlearn", "clients": "requesting"}
+    seconds = by_framework("client_time", f"{quantity}_s", **where)
+    cuts = 1 - seconds["splitwiper"] / seconds[baseline]
+    return f"{_range(cuts.tolist())} less, {len(cuts)} settings".replace(", less", " less")
 
 
 def _published_gain(baseline: str, scenario: str) -> str:
-    rows = _by_setting(
-        "label_accuracy",
-        lambda row: row["scenario"] == scenario and row["labels"] == "retained",
-        "accuracy_percent",
-    )
-    gains = [row["splitwiper"] - row[baseline] for row in rows.values()]
+    where = {"scenario": scenario, "labels": "retained"}
+    accuracies = by_framework("label_accuracy", "accuracy_percent", **where)
+    gains = accuracies["splitwiper"] - accuracies[baseline]
     return (
-        f"{min(gains):+.1f} to {max(gains):+.1f} points, {fmean(gains):+.1f} on average; above 0 "
-        f"in {sum(gain > 0 for gain in gains)} of {len(gains)} settings"
+        f"{gains.min():+.1f} to {gains.max():+.1f} points, {gains.mean():+.1f} on average; above 0 "
+        f"in {(gains > 0).sum()} of {len(gains)} settings"
     )
 
 
 def _published_falls() -> str:
-    chains: dict[tuple[str, ...], list[tuple[float, float]]] = {}
-    for row in published("membership_hit_rate"):
-        key = (row["model"], row["distribution"], row["dataset"], row["framework"])
-        chains.setdefault(key, []).append((float(row["delta"]), float(row["hit_rate_percent"])))
-    falling = sum(_falls(sorted(chain)) for chain in chains.values())
-    return f"falls in {falling} of {len(chains)} rows"
+    table = published("membership_hit_rate")
+    table = table.assign(delta=table["delta"].astype(float)).sort_values("delta")
+    rows = table.groupby([*SETTING, "framework"])["hit_rate_percent"].apply(_falls)
+    return f"falls in {rows.sum()} of {len(rows)} rows"

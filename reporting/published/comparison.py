@@ -181,7 +181,7 @@ def _times(results: Results, group: Group) -> Iterator[Pair]:
             apart = differences(results.benchmark, cell, row["dataset"], meant.label)
             training = results.of(group, task, f"{clients}/split_seconds")
             if training is not None:
-                theirs = float(row["training_s"])
+                theirs = row["training_s"]
                 more = [_HARDWARE] if training.mean or theirs else []
                 pretrained = cell.setting("pretrain-epochs") and not phase.pretraining_is_apart
                 more += [_PRETRAINING] if training.mean and pretrained else []
@@ -189,7 +189,7 @@ def _times(results: Results, group: Group) -> Iterator[Pair]:
             up = results.of(group, task, f"{clients}/bytes_up")
             if up is not None:
                 seconds = up.times(8 / (BANDWIDTH * 1e6))
-                theirs = float(row["transmission_s"])
+                theirs = row["transmission_s"]
                 yield Pair(at, "transmission", "seconds", seconds, theirs, tuple(apart))
 
 
@@ -235,7 +235,7 @@ def _shares(
         quantity, column = (f"{_LABELS[at['labels']]} accuracy", "accuracy_percent")
     # Accuracies of both kinds of labels stand in one row.
     place = {**where, **{key: value for key, value in at.items() if key != "labels"}}
-    yield Pair(place, quantity, "share", ours, float(row[column]) / 100, tuple(apart))
+    yield Pair(place, quantity, "share", ours, row[column] / 100, tuple(apart))
 
 
 _SCENARIOS = {"learn": 0, "unlearn": 1}
