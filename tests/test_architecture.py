@@ -164,5 +164,4 @@ def test_every_room_is_packaged():
     assert build["wheel"]["sources"] == {room: f"split_unlearning/{room}" for room in ALLOWED}
     assert set(build["sdist"]["only-include"]) > {*door, *ALLOWED}
     bundle = {line.partition("/")[0] for line in project["tool"]["flwr"]["app"]["fab-include"]}
-    # Nothing that Flower starts makes a report.
-    assert bundle == {*ALLOWED, "split_unlearning"} - {"reporting"}
+    assert bundle == {*ALLOWED, "split_unlearning"}
