@@ -13,7 +13,7 @@ from typing import TypeVar
 from flwr.client import NumPyClient
 from flwr.common import Scalar
 
-from split_unlearning.clients.forgotten import Forgotten
+from split_unlearning.clients.forgotten import ForgottenSamples
 from split_unlearning.clients.holding import Holding
 from split_unlearning.clients.setting import ClientSetting
 from split_unlearning.foundations.errors import UserError
@@ -97,7 +97,7 @@ class ActingClient(NumPyClient):
         if self._attempt and isinstance(self._store, StateFolder):
             self._store.check_attempt(str(message.fields["kept"]))
             self._store.begin(self._attempt)
-        self.forgotten = Forgotten(self.state)
+        self.forgotten = ForgottenSamples(self.state)
         self.holding = self._retained()
 
     def _answer(self, message: Message) -> Message:

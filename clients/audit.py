@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
-from split_unlearning.clients.forgotten import Forgotten
+from split_unlearning.clients.forgotten import ForgottenSamples
 from split_unlearning.clients.holding import Holding
 from split_unlearning.transport.message import Array
 
@@ -17,7 +17,7 @@ TRAIN, TEST, TRIGGERED = 0, 1, 2
 
 def audited(
     whole: Holding,
-    forgotten: Forgotten,
+    forgotten: ForgottenSamples,
     received: Mapping[str, Array],
     probabilities: Callable[[Mapping[str, Array]], Array],
 ) -> dict[str, Array]:
@@ -27,7 +27,7 @@ def audited(
     ----------
     whole : Holding
         All samples that the client ever held.
-    forgotten : Forgotten
+    forgotten : ForgottenSamples
         The forgotten samples.
     received : mapping of str to array
         From the server: ``test/<name>`` for the test samples, ``audit/<name>`` for those of

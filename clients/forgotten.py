@@ -15,7 +15,7 @@ FORGOTTEN = "forgotten"
 _SALT = "salt"
 
 
-class Forgotten:
+class ForgottenSamples:
     """The samples that a client has forgotten, as its state records them."""
 
     def __init__(self, state: TensorStore) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from split_unlearning.clients.forgotten import Forgotten
+from split_unlearning.clients.forgotten import ForgottenSamples
 from split_unlearning.foundations.errors import UserError, refuse
 from split_unlearning.simulations.data.distributions.plan import Plan
 from split_unlearning.simulations.preparation import resolve
@@ -264,7 +264,7 @@ def _may_mean(request: Request, client: int, ids: Ids) -> bool:
 def _still_held(state: StateDir, client: int, ids: Ids, attempt: str) -> Ids:
     folder = StateFolder(state.client(client))
     folder.check_attempt(attempt)
-    return np.setdiff1d(ids, Forgotten(TensorStore(folder)).among(ids))
+    return np.setdiff1d(ids, ForgottenSamples(TensorStore(folder)).among(ids))
 
 
 def _apart(asked: Sequence[Asked]) -> list[list[Asked]]:

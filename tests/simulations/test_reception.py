@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from split_unlearning.clients.forgotten import FORGOTTEN, Forgotten
+from split_unlearning.clients.forgotten import FORGOTTEN, ForgottenSamples
 from split_unlearning.foundations.errors import StateError, UserError
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.preparation import deal, prepare
@@ -61,7 +61,7 @@ def forget(state, client, request):
     folder = StateFolder(state.client(client))
     folder.begin(f"request{request.number}")
     kept = TensorStore(folder)
-    ids = np.setdiff1d(plan.train[client], Forgotten(kept).among(plan.train[client]))
+    ids = np.setdiff1d(plan.train[client], ForgottenSamples(kept).among(plan.train[client]))
     selected = request.select(
         client, ids, dataset.y_train[ids], dataset.class_names, state.config.seed
     )

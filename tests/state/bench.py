@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from split_unlearning.clients.forgotten import FORGOTTEN, Forgotten
+from split_unlearning.clients.forgotten import FORGOTTEN, ForgottenSamples
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.data.distributions.plan import Plan
 from split_unlearning.simulations.data.loading import load
@@ -139,7 +139,7 @@ def forgotten(path):
     state = held(str(path))
     _, plan = deal(state.config, state.num_clients)
     return {
-        client: Forgotten(TensorStore(StateFolder(state.client(client)))).among(ids).tolist()
+        client: ForgottenSamples(TensorStore(StateFolder(state.client(client)))).among(ids).tolist()
         for client, ids in enumerate(plan.train)
     }
 
