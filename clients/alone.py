@@ -26,20 +26,12 @@ from split_unlearning.unlearning.stages import NO_REQUEST, Stage, pretraining
 
 
 def pretrain(client: SplitClient, segment: nn.Module, first: int = 0) -> nn.Module:
-    """Train a client segment alone for N epochs against a local head; return the head.
+    """Train a fresh client segment in place for N epochs against a local head; return the head.
 
     The paper does not say against what a client trains its first layers; we pool the smashed data
     and add one linear layer. The head has an output for every label of the data set, so that its
-    size does not tell which labels were forgotten. It is no part of the network.
-
-    Parameters
-    ----------
-    client : SplitClient
-        Its samples and its draws are used.
-    segment : nn.Module
-        Freshly initialised; trained in place. Without samples it stays as it is.
-    first : int
-        The slice to start from; the client's state has the weights of the step before.
+    size does not tell which labels were forgotten. It is no part of the network. Training starts
+    with the slice `first`, from the weights of the step before in the client's state.
     """
     started = time.perf_counter()
     head = local_head(client, segment)
@@ -98,22 +90,11 @@ def train_alone(
     teachers: Mapping[str, nn.Module] | None = None,
     holding: Holding | None = None,
 ) -> None:
-    """Train for one stage on the client's own samples.
+    """Train segment and head in place, as one network, for one stage on the client's own samples.
 
-    Parameters
-    ----------
-    client : SplitClient
-        Its samples are visited.
-    segment, head : nn.Module
-        Trained in place, as one network.
-    stage : Stage
-        Samples, epochs and objective.
-    about : int
-        Number of the request whose samples are the forgotten ones.
-    teachers : mapping, optional
-        Networks by the names that the objective uses.
-    holding : Holding, optional
-        Samples to visit instead of those that the stage names.
+    `about` is the number of the request whose samples are the forgotten ones. `teachers` has
+    networks by the names that the objective uses. `holding` replaces the samples that the stage
+    names.
     """
     network = _joined(segment, head)
     optimiser = client.training.optimiser(network)

@@ -23,17 +23,8 @@ def audited(
 ) -> dict[str, Array]:
     """Return the model's outputs on each sample, and the facts about it.
 
-    Parameters
-    ----------
-    whole : Holding
-        All samples that the client ever held.
-    forgotten : ForgottenSamples
-        The forgotten samples.
-    received : mapping of str to array
-        From the server: ``test/<name>`` for the test samples, ``audit/<name>`` for those of
-        `Holding.audited_x`.
-    probabilities : callable
-        Turns either into probabilities of the labels.
+    The server sends ``test/<name>`` for the test samples and ``audit/<name>`` for those of
+    `Holding.audited_x`; `probabilities` turns either into probabilities of the labels.
 
     Returns
     -------

@@ -173,23 +173,10 @@ class SplitClient(ActingClient):
     def visit(
         self, stage: Stage, epoch: int, about: int, holding: Holding | None = None
     ) -> Iterator[tuple[torch.Tensor, Batch]]:
-        """Yield the batches of one epoch (from 0) of a stage, in their seeded order.
+        """Yield the batches of one epoch (from 0) of a stage, in their seeded order, on the device.
 
-        Parameters
-        ----------
-        stage : Stage
-            Names the samples to visit.
-        epoch : int
-            From 0.
-        about : int
-            Number of the request whose samples are the forgotten ones.
-        holding : Holding, optional
-            Samples to visit instead of those that the stage names.
-
-        Yields
-        ------
-        tensor, shape (n, ...); Batch
-            The samples on the device, and the client's knowledge of them.
+        `about` is the number of the request whose samples are the forgotten ones. `holding`
+        replaces the samples that the stage names.
         """
         forgotten = self.meant_by(about)
         if holding is not None:

@@ -100,17 +100,10 @@ def explained(path: Path) -> Iterator[None]:
 def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
     """Keep other processes out of an existing folder until the block or this process ends.
 
-    Parameters
-    ----------
-    folder : Path
-        Every process that asks for the same folder waits or is refused.
-    patience : float
-        Seconds to wait for another process.
-
     Raises
     ------
     StateError
-        If another process holds the lock.
+        If another process holds the lock, after `patience` seconds.
     OSError
         If the folder cannot be written to.
     """

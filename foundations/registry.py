@@ -65,19 +65,11 @@ def offered(group: str, search_path: tuple[str, ...]) -> tuple[tuple[str, str], 
 
 
 class Registry(Generic[T]):
-    """Objects by name.
+    """Objects by name, the values of the run-config key `key`.
 
-    A name is looked up among the built-in ones, then among the entry points of other installed
-    packages; a name with a colon is a dotted path, ``package.module:Object``.
-
-    Parameters
-    ----------
-    key : str
-        The run-config key whose values these names are; error messages begin with it.
-    group : str
-        Entry-point group under which other packages register; empty if they cannot.
-    check : callable, optional
-        Returns a sentence on what is wrong with an object from outside, or None.
+    A name is looked up among the built-in ones, then among the entry points that other packages
+    register in `group`; a name with a colon is a dotted path, ``package.module:Object``. `check`
+    returns a sentence on what is wrong with an object from outside, or None.
     """
 
     def __init__(

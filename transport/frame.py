@@ -119,14 +119,8 @@ class ReceivedFrame:
 def encode(tensors: Mapping[str, torch.Tensor], fields: Mapping[str, str] | None = None) -> Frame:
     """Make a frame of tensors and fields, the same bytes as the safetensors package.
 
-    Tensors do not keep their order in it.
-
-    Parameters
-    ----------
-    tensors : mapping of str to tensor
-        Dense CPU tensors, contiguous or not, of any dtype that safetensors has a name for.
-    fields : mapping of str to str, optional
-        Text for the frame's header.
+    Tensors are dense, on the CPU, contiguous or not, of any dtype that safetensors has a name for.
+    They do not keep their order in the frame.
 
     Raises
     ------

@@ -143,23 +143,10 @@ class Ledger:
 def transmission_seconds(
     bytes: int, messages: int, bandwidth_mbps: float = 100.0, latency_ms: float = 0.0
 ) -> float:
-    """Compute how long traffic takes on a given network, without waiting for that time.
+    """Return how long traffic takes on a given network: bits over bandwidth plus the latencies.
 
-    Parameters
-    ----------
-    bytes : int
-        Bytes to be charged, in both directions or in one.
-    messages : int
-        Exchanges, each of which waits for one round trip.
-    bandwidth_mbps : float
-        Megabits (1e6 bits) a second.
-    latency_ms : float
-        Milliseconds of a round trip.
-
-    Returns
-    -------
-    float
-        Seconds: bits over bandwidth plus one latency for each message.
+    Each message is an exchange and waits for one round trip of `latency_ms` milliseconds; the
+    bandwidth is in megabits (1e6 bits) a second. Nothing waits for that time here.
 
     Raises
     ------

@@ -57,15 +57,10 @@ class ActivationCache:
     """Smashed data and labels of every client, kept so that no client has to send them again.
 
     SISA's shards are the clients (SplitWiper, Sec. 4.2.1), so a request replaces a client's whole
-    shard. Everything lies in files, and smashed data is read row by row on demand: memory does not
-    grow with the cache. (With mapped files it would: a kernel maps up to 2 MB for one row, and soon
-    the whole cache counts as this process's memory.)
-
-    Parameters
-    ----------
-    files : StateFolder, optional
-        The folder, which holds nothing else; shards in it are taken up. By default a temporary
-        folder.
+    shard. Everything lies in a folder, by default a temporary one, that holds nothing else; shards
+    in it are taken up. Smashed data is read row by row on demand: memory does not grow with the
+    cache. (With mapped files it would: a kernel maps up to 2 MB for one row, and soon the whole
+    cache counts as this process's memory.)
     """
 
     def __init__(self, files: StateFolder | None = None) -> None:
@@ -89,20 +84,9 @@ class ActivationCache:
     def add(
         self, client: int, chunk: int, smashed: torch.Tensor, labels: torch.Tensor, ids: Ids
     ) -> None:
-        """Take one chunk of a client's upload; chunk 0 replaces the client's shard.
+        """Take a chunk, counted from 0, of a client's upload; chunk 0 replaces the shard.
 
-        Parameters
-        ----------
-        client : int
-            The client that uploads.
-        chunk : int
-            Number of the chunk, from 0, in order.
-        smashed : tensor of float32, shape (n, ...)
-            Smashed data.
-        labels : tensor of int64, shape (n,)
-            Labels.
-        ids : array of int64, shape (n,)
-            Sample ids.
+        Smashed data are float32, shape (n, ...); labels and ids are int64, shape (n,).
 
         Raises
         ------
@@ -207,14 +191,9 @@ class CachedSamples:
         return self.keys // _IDS_PER_CLIENT
 
     def smashed(self, rows: torch.Tensor | None = None, pinned: bool = False) -> torch.Tensor:
-        """Return smashed data in the order of `rows`: float32, shape (m, ...).
+        """Return smashed data in the order of `rows`, by default of all: float32, shape (m, ...).
 
-        Parameters
-        ----------
-        rows : tensor of int64, shape (m,), optional
-            Positions among these samples; by default all.
-        pinned : bool
-            Whether to allocate pinned memory, from which a GPU copies by itself.
+        Rows are positions among these samples. A GPU copies from pinned memory by itself.
         """
         places = np.arange(len(self)) if rows is None else rows.numpy()
         smashed = torch.empty(len(places), *self._chunks[0].shape, pin_memory=pinned)
@@ -238,16 +217,9 @@ class CachedSamples:
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield smashed data and labels, batch by batch.
 
-        A thread reads several batches at a time ahead of the work on them.
-
-        Parameters
-        ----------
-        rows : tensor of int64, shape (m,)
-            Positions among these samples, in the order of the visits.
-        batches : iterable of slice
-            Slices of `rows`, from its beginning to its end.
-        pinned : bool
-            As in `smashed`.
+        A thread reads several batches at a time ahead of the work on them. Rows are positions among
+        these samples in the order of the visits, batches are slices of `rows` from its beginning to
+        its end.
         """
         ahead = max(1, _AHEAD_BYTES // self._chunks[0].row_bytes) if self._chunks else 1
         groups = list(_together(batches, ahead))

@@ -20,21 +20,10 @@ Ids = NDArray[np.int64]
 
 
 def order(ids: Ids, seed: int) -> NDArray[np.intp]:
-    """Return a random order of samples, in which the order of two never depends on a third.
+    """Return positions in a random order, in which the order of two never depends on a third.
 
-    The hashes of ids and seed are sorted, so that removing samples leaves the others in order.
-
-    Parameters
-    ----------
-    ids : array of int64, shape (n,)
-        Sample ids, each once.
-    seed : int
-        From `derive_seed`.
-
-    Returns
-    -------
-    array of int, shape (n,)
-        Positions in `ids`.
+    The hashes of ids (each once) and seed are sorted, so that removing samples leaves the others in
+    order.
     """
     return np.argsort(mixed(ids, seed), kind="stable")
 

@@ -17,12 +17,8 @@ class Journal:
     """Events in order, as JSON lines; each is durable once it is appended.
 
     Every line carries a hash of itself and of all lines before it, so that an edit is detected. A
-    last line that was cut off while it was written counts as never written.
-
-    Parameters
-    ----------
-    path : Path, optional
-        The file; without it events stay in memory.
+    last line that was cut off while it was written counts as never written. Without a path events
+    stay in memory.
 
     Raises
     ------

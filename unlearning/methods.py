@@ -116,12 +116,8 @@ class UnlearningMethod:
     def check_batches(self, batches: Iterable[Ids], forgotten: Ids) -> None:
         """Refuse requests that the method cannot answer, before anything starts.
 
-        Parameters
-        ----------
-        batches : iterable of array of int64
-            The sample ids of each batch of learning, computed on demand.
-        forgotten : array of int64
-            The ids of all samples that the run is to forget.
+        `batches` has the sample ids of each batch of learning, computed on demand, `forgotten` the
+        ids of all samples that the run is to forget.
 
         Raises
         ------

@@ -31,16 +31,8 @@ LogitsOf = Callable[[str, torch.Tensor], torch.Tensor]
 class Batch:
     """A client's knowledge of the samples of one batch.
 
-    Parameters
-    ----------
-    ids : array of int64, shape (n,)
-        Sample ids.
-    labels : tensor of int64, shape (n,)
-        Labels.
-    forgotten : tensor of bool, shape (n,)
-        Whether the request means the sample.
-    num_labels : int
-        Number of labels of the data set.
+    Ids and labels are int64, shape (n,); `forgotten` is bool, shape (n,), and says which samples
+    the request means.
     """
 
     ids: Ids

@@ -114,16 +114,8 @@ class Request:
     ) -> Ids:
         """Return the sorted ids of a client's samples that the request means.
 
-        Parameters
-        ----------
-        client : int
-            The client that holds the samples.
-        ids, labels : array of int64, shape (n,)
-            The samples it holds.
-        class_names : sequence of str
-            Every label of the data set.
-        seed : int
-            The run's seed; a share is drawn from it.
+        The client holds `ids` and `labels`, int64, shape (n,). A share is drawn with the run's
+        seed.
         """
         if self.client is not None and client != self.client:
             return np.empty(0, dtype=np.int64)

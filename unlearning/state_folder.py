@@ -193,17 +193,12 @@ class StateFolder(MutableMapping[str, bytes]):
     def begin(self, attempt: str) -> None:
         """Resume what an attempt staged, or begin it; what another attempt staged is dropped.
 
-        Parameters
-        ----------
-        attempt : str
-            A unique name of letters and digits.
-
         Raises
         ------
         StateError
             If the folder cannot be written to.
         ValueError
-            If the name has anything but letters and digits.
+            If the attempt's name has anything but letters and digits.
         """
         # The name comes from the server, and becomes part of a path.
         if not re.fullmatch(r"[0-9A-Za-z]+", attempt):

@@ -36,12 +36,8 @@ class ConsensusSettings:
 class Pool:
     """The pool that goes round.
 
-    Parameters
-    ----------
-    labels : frozenset of int
-        Y, the labels that were added.
-    done : frozenset of int
-        Positions in the round of the clients that have no missing label and have said so.
+    `labels` is Y, the labels that were added; `done` has the positions in the round of the clients
+    that have no missing label and have said so.
     """
 
     labels: frozenset[int] = frozenset()
@@ -84,18 +80,8 @@ def visited(
 ) -> Pool:
     """Return the pool after a visit to one client (Algorithm 3, one turn of one client).
 
-    Parameters
-    ----------
-    pool : Pool
-        The pool before the visit.
-    place : int
-        The client's position in the round.
-    own : collection of int
-        Y_k, the labels that the client holds.
-    settings : ConsensusSettings
-        λ1, λ2 and μ.
-    draws : Generator
-        The client's own, which nobody else can repeat.
+    `place` is the client's position in the round, `own` is Y_k, its labels, and `draws` a generator
+    that nobody else can repeat.
     """
     if place in pool.done:
         return pool

@@ -29,18 +29,8 @@ _PSEUDONYM_BITS = 40
 class Assignment:
     """The rows of one upload, sorted by pseudonym; only masked labels and pseudonyms leave.
 
-    Parameters
-    ----------
-    rows : array of int64, shape (m,)
-        The record's position.
-    ids : array of int64, shape (m,)
-        The record's id.
-    copy : array of int64, shape (m,)
-        Number of the record's copy, from 0.
-    masked : array of int64, shape (m,)
-        Masked label.
-    pseudonyms : array of int64, shape (m,)
-        Unique in this upload, from 0, below 2**40.
+    Each array is int64, shape (m,). `rows` are the records' positions, `copy` the numbers of their
+    copies from 0. Pseudonyms are unique in the upload, from 0, below 2**40.
     """
 
     rows: NDArray[np.int64]
@@ -62,24 +52,10 @@ def assign(
     """Assign records to masked labels and pseudonyms for one upload.
 
     The order of the records changes nothing but `Assignment.rows`. With ``replicate`` and
-    ``partition`` the labels of a record depend on no other record.
-
-    Parameters
-    ----------
-    copies : "replicate", "partition" or "modes"
-        See this module.
-    smashed : array of float32, shape (n, ...), or None
-        Clipped, without noise; needed for ``modes`` only.
-    labels : array of int64, shape (n,)
-        The records' real labels.
-    ids : array of int64, shape (n,)
-        The records' ids, each once.
-    label_map : LabelMap
-        The masked labels of each label.
-    secret : bytes
-        The client's own, which neither another client nor the server holds.
-    generation : int
-        Number of this upload of the client, from 0. Each has pseudonyms and draws of its own.
+    ``partition`` the labels of a record depend on no other record. Smashed data, float32, shape (n,
+    ...), are clipped and without noise; only ``modes`` needs them. Labels are real ones; the ids of
+    records, int64, shape (n,), are there once each. The secret is the client's own. `generation` is
+    the number of the client's upload, from 0: each has pseudonyms and draws of its own.
 
     Raises
     ------
@@ -134,21 +110,8 @@ def modes(records: NDArray[np.float32], groups: int, seed: bytes) -> NDArray[np.
     """Return the group of each record by KMeans, the same bits with any number of threads.
 
     It runs in float64 and on one thread, since threads add up sums in the order in which they
-    finish.
-
-    Parameters
-    ----------
-    records : array of float32, shape (n, ...)
-        At least one.
-    groups : int
-        Largest number of groups; fewer where fewer records differ.
-    seed : bytes
-        Seed of the first centres, at least 4 bytes.
-
-    Returns
-    -------
-    array of int64, shape (n,)
-        From 0, below `groups`.
+    finish. Records are float32, shape (n, ...), at least one. There are at most `groups` groups
+    from 0, fewer where fewer records differ. The seed has at least 4 bytes.
     """
     wide = records.reshape(len(records), -1).astype(np.float64)
     groups = _different(wide, groups)
@@ -183,19 +146,9 @@ def pseudonyms(
 ) -> NDArray[np.int64]:
     """Return a pseudonym for each copy of each record, which tells nothing without the secret.
 
-    Pseudonyms are keyed hashes. Of two equal ones that of the lower id, then of the lower copy,
-    stays; the other is drawn again, with the number of the attempt, until all differ.
-
-    Parameters
-    ----------
-    secret : bytes
-        The client's own.
-    ids, copy : array of int64, shape (m,)
-        Every pair once.
-    generation : int
-        Number of the upload.
-    bits : int
-        Pseudonyms are below 2**bits, at least twice their number.
+    Pseudonyms are keyed hashes below 2**bits, of which at most half are used. Of two equal ones
+    that of the lower id, then of the lower copy, stays; the other is drawn again, with the number
+    of the attempt, until all differ. Every pair of id and copy is there once.
     """
     if len(ids) > 2**bits // 2:
         raise ValueError(f"{len(ids)} names of {bits} bits")

@@ -57,14 +57,8 @@ class Expansion:
 class LabelMap:
     """The masked labels of each real label: the paper's G_Y.
 
-    Every client draws the same map with `drawn`; no message carries it.
-
-    Parameters
-    ----------
-    labels : tuple of int
-        The real labels, sorted.
-    masked : tuple of tuple of int
-        The masked labels of each, in a secret order; all together they are 0 .. E-1.
+    Every client draws the same map with `drawn`; no message carries it. Real labels are sorted.
+    Each label's masked ones are in a secret order, and all together are 0 .. E-1.
     """
 
     labels: tuple[int, ...]
@@ -73,16 +67,7 @@ class LabelMap:
 
     @classmethod
     def drawn(cls, labels: tuple[int, ...], expansion: Expansion, secret: bytes) -> LabelMap:
-        """Return the map that follows from the clients' agreement alone.
-
-        Parameters
-        ----------
-        labels : tuple of int
-            The real labels of the consensus, each once, sorted.
-        expansion : Expansion
-            Number of masked labels of each.
-        secret : bytes
-            The clients' common secret, which the server does not hold.
+        """Return the map that follows from the labels and secret of the clients' agreement alone.
 
         Raises
         ------

@@ -35,25 +35,14 @@ def mask(
 ) -> NDArray[np.float32]:
     """Return rows `start` to `stop` (excluded) of an upload: float32, shape (stop - start, ...).
 
-    The noise of a row follows from the secret, the generation, the record's id and the number of
-    its copy: the same bits whatever the borders and the other records. So a generation is for one
-    set of smashed data. Other data under the same generation would carry the same noise, and the
-    difference of both uploads none; so would another client's with the same secret and ids.
+    Records, float32, shape (n, ...), are indexed by arrays of positions. Without a mechanism
+    nothing is clipped and no noise is added. The secret is the client's own.
 
-    Parameters
-    ----------
-    records : array of float32, shape (n, ...), or the like
-        The smashed data of every record, indexed by arrays of positions.
-    assignment : Assignment
-        The records of the upload, from `assign`.
-    mechanism : Mechanism, optional
-        Without a mechanism nothing is clipped and no noise is added.
-    secret : bytes
-        The client's own, which neither another client nor the server holds.
-    generation : int
-        Number of this upload of the client, from 0.
-    start, stop : int
-        Rows of the assignment.
+    The noise of a row follows from the secret, the generation (the number of the client's upload,
+    from 0), the record's id and the number of its copy: the same bits whatever the borders and the
+    other records. So a generation is for one set of smashed data. Other data under the same
+    generation would carry the same noise, and the difference of both uploads none; so would another
+    client's with the same secret and ids.
 
     Raises
     ------

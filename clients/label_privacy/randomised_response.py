@@ -98,14 +98,8 @@ def randomised_labels(
 ) -> torch.Tensor:
     """Return randomised labels: int64, shape (n,).
 
-    Parameters
-    ----------
-    labels : tensor of int64, shape (n,)
-        The true labels.
-    response : array of float64, shape (labels, labels)
-        By the true label, the probability of each answer.
-    numbers : array of float64, shape (n,)
-        In [0, 1), one a sample: the position in the distribution of answers.
+    `response` has, by the true label, the probability of each answer; `numbers`, in [0, 1), the
+    position of each sample's answer in that distribution.
     """
     reached = response.cumsum(axis=1)
     # So the last is exactly 1, and rounding reaches no answer without probability.

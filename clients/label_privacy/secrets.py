@@ -60,26 +60,11 @@ def numbers(secret: bytes, ids: Ids, *purpose: str | int) -> NDArray[np.uint64]:
 
 
 def uniforms(secret: bytes, ids: Ids, size: int, *purpose: str | int) -> NDArray[np.float64]:
-    """Return floats between 0 and 1 for each id, from a stream cipher (ChaCha20).
+    """Return floats between 0 and 1 for each id, shape (n, size), from a stream cipher (ChaCha20).
 
     Each purpose has a key and each id a nonce, so that an id's row does not depend on the other
-    ids.
-
-    Parameters
-    ----------
-    secret : bytes
-        As in `derive_key`.
-    ids : array of int64, shape (n,)
-        One nonce each.
-    size : int
-        Floats for each id.
-    purpose : str or int
-        As in `derive_key`.
-
-    Returns
-    -------
-    array of float64, shape (n, size)
-        Each an odd multiple of 2**-53: 52 random bits, never 0 nor 1, symmetric about 1/2.
+    ids. Each float is an odd multiple of 2**-53: 52 random bits, never 0 nor 1, symmetric about
+    1/2.
     """
     key = derive_key(secret, *purpose)
     # The cipher turns zeros into its keystream.
