@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import wraps
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +167,27 @@ def trained_without_what(run):
         return LocalRun(
             plan.num_clients, **{**run.prepared.config.__dict__, "forget": "", "out": ""}
         )
+
+
+def test_the_server_answers_a_frame_of_the_strategy_and_keeps_what_came_with_it(installed):
+    part = importlib.import_module("frozen_features").Sums
+    answer, moved = part.sum, []
+
+    @wraps(answer)
+    def noted(sums, client, tensors, value):
+        reply = answer(sums, client, tensors, value)
+        moved.append((client, float(reply["moved"])))
+        return reply
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(part, "sum", noted)
+        run = LocalRun(3, **FROZEN, forget="class:2;client:1")
+    assert sorted(moved[:3]) == [(0, 0.0), (1, 0.0), (2, 0.0)]
+    forgetting = dict(moved[3:])
+    assert sorted(forgetting) == sorted(
+        {client for client, action in run.instructions("unlearn") if action == "draw"}
+    )
+    assert all(far > 0 for far in forgetting.values())
 
 
 @pytest.mark.parametrize("strategy", ["vanilla", "u-shaped", "splitfed", "splitwiper"])

@@ -7,15 +7,28 @@ import torch
 import split_unlearning as su
 
 
+class Sums(su.ServerPart):
+    """Keeps the sum of each client's smashed data beside the server segment, wherever that runs."""
+
+    @su.frame
+    def sum(self, client: int, tensors: dict[str, torch.Tensor], _: str) -> dict[str, torch.Tensor]:
+        """Keep a sum, and answer with how far it is from the one before."""
+        before = self.kept.load(f"sum-{client}") or tensors
+        self.kept.save(f"sum-{client}", tensors)
+        return {"moved": (tensors["sum"] - before["sum"]).norm(keepdim=True)}
+
+
 class FrozenFeatures(su.SplitStrategy):
     """Clients upload random features, clipped, once; the server alone learns; forgets exactly."""
 
     client = "frozen_features:FrozenFeaturesClient"
+    server_parts = (Sums,)
     own_options: ClassVar = {"clip": su.Option(1.0, "a number > 0", lambda value: value > 0)}
 
     def learn(self, clients: list[int] | None = None) -> su.Script:
         """Have clients upload, by default all; train a fresh server segment on all that came."""
-        yield from self.collect(self.ask(clients or self.clients, "draw"))
+        link = self.server.call(su.ServerLink.open)
+        yield from self.collect(self.ask(clients or self.clients, "draw", **link))
         self.server.call(su.ServerModel.initialise)
         for epoch in range(self.training.server_epochs):
             self.server.call(su.Shards.train, epoch)
@@ -33,6 +46,9 @@ class FrozenFeaturesClient(su.SplitClient):
     def draw(self, message: su.Message) -> su.Message:
         """Keep a fresh segment, the same one each time; upload the samples that there are."""
         self.keep_segment(self.fresh_segment())
+        bottom, x = self.bottom(self.kept_segment()), self.holding.x
+        with self.connect(message) as link:
+            link.exchange({"sum": self.smashed(bottom, x, 0, len(x)).sum(dim=0)}, {"sum": ""})
         return self.upload_chunk(self.kept_segment(), "train", chunk=0)
 
     def bottom(self, segment: torch.nn.Module) -> torch.nn.Module:
@@ -54,9 +70,7 @@ class Relabel(su.StagedMethod):
     """Learn wrong labels for the forgotten samples, then train on without them."""
 
     uses = frozenset({"fine-tune-epochs"})
-    own_options: ClassVar = {
-        "relabel-epochs": su.Option(3, "an integer > 0", lambda value: value > 0)
-    }
+    own_options: ClassVar = {"relabel-epochs": su.Option(3, "an integer > 0", lambda n: n > 0)}
 
     def stages(self) -> tuple[su.Stage, ...]:
         """Return one stage on the forgotten samples, then one on the retained."""
