@@ -147,7 +147,7 @@ class SplitStrategy(ScriptedStrategy):
         """Forget what the requests mean, each said by the client that holds the samples."""
 
     @classmethod
-    def can_drop(cls, method: UnlearningMethod) -> bool:
+    def can_drop(cls, method: type[UnlearningMethod]) -> bool:
         """Say whether `drop` can be carried out with an unlearning method."""
         return cls.drop is not SplitStrategy.drop
 
@@ -170,7 +170,7 @@ class SplitStrategy(ScriptedStrategy):
         )
 
     @classmethod
-    def can_miss_clients(cls, method: UnlearningMethod) -> bool:
+    def can_miss_clients(cls, method: type[UnlearningMethod]) -> bool:
         """Say whether forgetting can go on while clients that ask for nothing are away.
 
         Where all of them are needed, that is. Those that are there are `reachable`.

@@ -120,17 +120,17 @@ class CachingVanilla(Vanilla):
         yield from self._train_on(self.method, about, list(requests))
 
     @classmethod
-    def can_drop(cls, method: UnlearningMethod) -> bool:
+    def can_drop(cls, method: type[UnlearningMethod]) -> bool:
         """Say yes of the recursion: its caches are kept, and the server's has every client's steps.
 
         What the authors' form takes away is no part of a cache, and retraining has none.
         """
-        return isinstance(method, GradientProjection)
+        return issubclass(method, GradientProjection)
 
     @classmethod
-    def can_miss_clients(cls, method: UnlearningMethod) -> bool:
+    def can_miss_clients(cls, method: type[UnlearningMethod]) -> bool:
         """Say yes of the recursion: what it has not projected off can be left as it is."""
-        return isinstance(method, GradientProjection)
+        return issubclass(method, GradientProjection)
 
     @classmethod
     def needed_to_drop(cls, clients: Sequence[int]) -> list[int]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from split_unlearning.foundations.registry import Registry
 from split_unlearning.strategies.base import SplitStrategy
-from split_unlearning.unlearning.methods import UnlearningMethod, declares_wrongly
+from split_unlearning.unlearning.methods import METHODS, Retrain, UnlearningMethod, declares_wrongly
 
 
 def _complaint(value: object) -> str | None:
@@ -48,3 +50,16 @@ def carrying_out(name: str, method: type[UnlearningMethod]) -> type[SplitStrateg
         As `Registry.get`.
     """
     return STRATEGIES.get(method.carried_out_by.get(name, name))
+
+
+def ways_to(can: Callable[[type[SplitStrategy], type[UnlearningMethod]], bool]) -> str:
+    """Say with which strategies, and otherwise with which methods, something can be done."""
+    alone = [name for name in STRATEGIES.names() if can(STRATEGIES.get(name), Retrain)]
+    others = [name for name in STRATEGIES.names() if name not in alone]
+    methods = [
+        name
+        for name in METHODS.names()
+        if any(can(carrying_out(one, METHODS.get(name)), METHODS.get(name)) for one in others)
+    ]
+    ways = [f"strategy={name}" for name in alone] + [f"unlearning={name}" for name in methods]
+    return ", or ".join(f"with {way}" for way in ways)

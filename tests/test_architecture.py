@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import tomllib
 from pathlib import Path
 
@@ -144,6 +145,38 @@ def test_ray_is_known_to_the_placement_of_the_server_segment_alone():
         if "ray" in {name.partition(".")[0] for name in imports(path)}
     }
     assert knowing == {"strategies/server/placement.py"}
+
+
+def names_in(path):
+    """Every name that a module defines, uses or imports, and every text that is no docstring."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    said = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in said:
+            yield node.value
+        else:
+            yield from (value for value in vars(node).values() if isinstance(value, str))
+
+
+# They list names that a user types, each beside the dotted path that it stands for.
+LISTS = {"simulations/keys.py", "strategies/registry.py", "unlearning/methods.py"}
+
+
+def test_gradient_projection_is_known_to_its_own_rooms_alone():
+    knowing = {
+        path.relative_to(ROOT).as_posix()
+        for room in ALLOWED
+        for path in (ROOT / room).rglob("*.py")
+        if "gradient_projection" not in path.relative_to(ROOT).as_posix()
+        and any(re.search("gradient.?projection", name, re.IGNORECASE) for name in names_in(path))
+    }
+    assert knowing <= LISTS
 
 
 def test_the_recorddict_compatibility_layer_is_known_to_one_module():

@@ -26,6 +26,7 @@ from split_unlearning.simulations.state.agenda import (
     tasks_of,
 )
 from split_unlearning.simulations.state.state_dir import StateDir
+from split_unlearning.strategies.registry import ways_to
 from split_unlearning.unlearning.exactness import Ids
 from split_unlearning.unlearning.request import Request, parse_requests
 from split_unlearning.unlearning.state_folder import StateFolder
@@ -90,8 +91,8 @@ def receive(
             "class:2"
         )
     assert state.config is not None
-    if drop and not state.config.protocol().can_drop(state.config.method()):
-        allowed = "with strategy=splitwiper, or with unlearning=gradient-projection"
+    if drop and not state.config.protocol().can_drop(type(state.config.method())):
+        allowed = ways_to(lambda strategy, method: strategy.can_drop(method))
         raise refuse("--drop-client", state.config.strategy, allowed)
     resolved = _resolved(state, tasks, wanted, drop, again, absent)
     away = _checked_absent(state, tasks, resolved, absent)
@@ -138,12 +139,11 @@ def _checked_absent(
     if not absent:
         return []
     assert state.config is not None
-    strategy, method = state.config.protocol(), state.config.method()
+    strategy, method = state.config.protocol(), type(state.config.method())
     if not strategy.can_miss_clients(method):
         alone = strategy.needed([0, 1], [0]) == [0]
-        allowed = (
-            "none: only who asks is needed" if alone else "with unlearning=gradient-projection"
-        )
+        ways = ways_to(lambda strategy, method: strategy.can_miss_clients(method))
+        allowed = "none: only who asks is needed" if alone else ways
         raise refuse("--absent", min(absent), allowed)
     asking = {client for one in asked for client in one.counts}
     here = set(range(state.num_clients)) - dropped(tasks) - asking

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 
 import torch
 
@@ -23,6 +22,11 @@ class ServerLink(ServerPart):
         self._model, self._clock = parts[ServerModel], parts[Clock]
         self._ledger = Ledger()
         self._server: LinkServer | None = None
+        self._answers: dict[str, Answer] = {}
+        for part in parts:
+            if taken := sorted(self._answers.keys() & part.frames().keys()):
+                raise TypeError(f"{type(part).__name__} answers frames of another part: {taken}")
+            self._answers |= part.frames()
 
     def open(self) -> dict[str, str]:
         """Host the link; return what a client needs to join it, as fields of an instruction."""
@@ -57,16 +61,6 @@ class ServerLink(ServerPart):
                 reply = self._answers[name](caller.client, tensors, value)
         self._ledger.record(caller.client, caller.phase, server_seconds=lap.seconds)
         return {name: tensor.cpu() for name, tensor in reply.items()}, {}
-
-    @cached_property
-    def _answers(self) -> dict[str, Answer]:
-        answers: dict[str, Answer] = {}
-        for part in self.parts:
-            frames = part.frames()
-            if taken := sorted(answers.keys() & frames.keys()):
-                raise TypeError(f"{type(part).__name__} answers frames of another part: {taken}")
-            answers |= frames
-        return answers
 
     def take_ledger(self) -> list[Row]:
         """Return what crossed the link since the last call."""

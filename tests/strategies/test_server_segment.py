@@ -21,6 +21,7 @@ from split_unlearning.strategies.server.clock import Clock
 from split_unlearning.strategies.server.kept_state import KeptState
 from split_unlearning.strategies.server.link import ServerLink
 from split_unlearning.strategies.server.model import ServerModel
+from split_unlearning.strategies.server.part import ServerPart, frame
 from split_unlearning.strategies.server.precision import forward
 from split_unlearning.strategies.server.scoring import Scoring
 from split_unlearning.strategies.server.segment import LocalSegment
@@ -434,3 +435,77 @@ def test_one_set_of_weights_learns_from_one_batch_at_a_time(monkeypatch):
 
     answered_at_once(segment(model="vgg", input_shape=(3, 16, 16)), monkeypatch, passed)
     assert at_once == [True] * 4
+
+
+# Parts of a stranger's.
+
+
+class Counting(ServerPart):
+    """Counts what clients send; the count outlives the run."""
+
+    def take_up(self, folder):
+        super().take_up(folder)
+        kept = self.kept.load("count")
+        self.count = int(kept["count"]) if kept else 0
+
+    @frame
+    def count_up(self, client, tensors, value):
+        self.count += len(tensors["samples"]) * int(value)
+        return {"count": torch.tensor([self.count])}
+
+    def counted(self):
+        return self.count
+
+    def keep(self):
+        self.kept.save("count", {"count": torch.tensor(self.count)})
+
+
+class Rival(ServerPart):
+    @frame
+    def batch(self, client, tensors, value):
+        return {}
+
+
+def with_parts(*own):
+    return LocalSegment(SegmentSetting("cnn", (1, 8, 8), 10, TRAINING), own)
+
+
+def test_a_part_answers_its_frames_and_is_called_by_its_methods():
+    server, frames = with_parts(Counting), {"samples": torch.zeros(3)}
+    for expected in (6, 12):
+        reply, _ = server.call(ServerLink.answer, CALLER, frames, {"count-up": "2"})
+        assert reply["count"].tolist() == [expected]
+    assert server.call(Counting.counted) == 12
+    with pytest.raises(TypeError, match=r"no part .* has Counting\.counted.*server_parts"):
+        segment().call(Counting.counted)
+
+
+def test_what_a_part_keeps_counts_once_it_is_committed(tmp_path):
+    def count_up(server):
+        server.call(ServerLink.answer, CALLER, {"samples": torch.zeros(1)}, {"count-up": "1"})
+
+    for attempt, committed in (("first", True), ("second", False)):
+        server = with_parts(Counting)
+        server.call(KeptState.open, str(tmp_path / "state"))
+        server.call(KeptState.begin, attempt)
+        count_up(server)
+        server.call(KeptState.seal)
+        if committed:
+            server.call(KeptState.commit, attempt)
+    again = with_parts(Counting)
+    again.call(KeptState.open, str(tmp_path / "state"))
+    assert again.call(Counting.counted) == 1
+    # Whoever commits what another process changed goes on from that.
+    again.call(KeptState.commit, "second")
+    assert again.call(Counting.counted) == 2
+
+
+@pytest.mark.parametrize("fields", [{"unknown": ""}, {"teacher": "original", "count-up": "1"}])
+def test_a_frame_that_no_part_answers_is_refused_with_those_that_there_are(fields):
+    with pytest.raises(ValueError, match="a frame has one field, of batch, count-up, teacher, not"):
+        with_parts(Counting).call(ServerLink.answer, CALLER, GOOD, fields)
+
+
+def test_two_parts_that_answer_the_same_frames_are_refused():
+    with pytest.raises(TypeError, match=r"Rival answers frames of another part: \['batch'\]"):
+        with_parts(Rival)
