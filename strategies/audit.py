@@ -16,11 +16,6 @@ def audit(strategy: SplitStrategy) -> Script:
     that; the training samples travel the same way, and again only where a segment changed. The
     answers are the strategy's `audited`. Labels and outputs leave the clients: this is for
     measuring in a simulation.
-
-    Parameters
-    ----------
-    strategy : SplitStrategy
-        Just scored.
     """
     strategy.audited = {}
     scored = yield from strategy.refresh("test", strategy.present)

@@ -254,14 +254,9 @@ class SplitStrategy(ScriptedStrategy):
         """Measure accuracy on each client's own test split, with Concat(F^k, F^s).
 
         Clients whose segment changed since they last did so upload their test activations; the
-        server predicts from what it has of every client; each client that is there scores its own
-        predictions. A test label stays with its client; counts of samples and of hits by label are
-        its answer.
-
-        Parameters
-        ----------
-        present : sequence of int, optional
-            Clients that can be reached; default those of the setting.
+        server predicts from what it has of every client; each client that is `present`, by default
+        those of the setting, scores its own predictions. A test label stays with its client; counts
+        of samples and of hits by label are its answer.
         """
         present = self.present if present is None else present
         uploaded = yield from self.refresh("test", present)
@@ -279,12 +274,8 @@ class SplitStrategy(ScriptedStrategy):
     def end_epoch(self, hand_out: Callable[[], Question] | None = None) -> Script:
         """Measure accuracy after an epoch of training, if the run is to; call it after each.
 
-        It changes nothing of what is trained, and counts as evaluation.
-
-        Parameters
-        ----------
-        hand_out : callable, optional
-            Asks clients first to take what they do not hold yet of the model so far.
+        It changes nothing of what is trained, and counts as evaluation. `hand_out` asks clients
+        first to take what they do not hold yet of the model so far.
         """
         self._epochs += 1
         every = self.setting.score_every
@@ -334,18 +325,7 @@ class SplitStrategy(ScriptedStrategy):
     def outputs_for(self, client: int, split: Scored) -> dict[str, Array]:
         """Return what a client makes probabilities of real labels of, for samples of its own.
 
-        Whoever overrides `predictions_for` and can be audited overrides this too.
-
-        Parameters
-        ----------
-        client : int
-            Whose samples.
-        split : "test" or "audit"
-            Which of them.
-
-        Returns
-        -------
-        dict of str to array
-            Each of one row a sample; by default those probabilities.
+        By tensor, one row a sample; here those probabilities. A strategy that overrides
+        `predictions_for` and can be audited overrides this too.
         """
         return {"probabilities": self.server.call(Scoring.probabilities, client, split)}

@@ -218,16 +218,9 @@ class CachingVanilla(Vanilla):
     ) -> Script:
         """Go through the cached steps on both sides, in order.
 
-        Parameters
-        ----------
-        method : GradientProjection
-            How.
-        counts : mapping of int to int
-            Which steps hold forgotten samples, and how many.
-        parts : iterable of (int, int, int)
-            Which clients go through which of their steps, from the first up to the last.
-        stand_ins : mapping of int to (float, float), optional
-            As of `SequentialProjection`, over the steps of all clients.
+        `counts` says which steps hold forgotten samples, and how many; `parts` which clients go
+        through which of their steps, from the first up to the last; `stand_ins` is as in
+        `SequentialProjection`, over the steps of all clients.
         """
         self.server.call(GradientCaches.begin, counts, method.shares, method.beta, self._lasting)
         link = self.server.call(ServerLink.open)
@@ -328,8 +321,9 @@ class CachingVanilla(Vanilla):
 
     def _apply(self, removed: Mapping[str, Array]) -> Script:
         """Have every client go on from what it learned, less what is to be removed."""
-        told: dict[str, Scalar] = {"cache-run": self._run, "lasting": self._lasting}
-        yield Question({client: Message("apply", told, dict(removed)) for client in self.reachable})
+        fields: dict[str, Scalar] = {"cache-run": self._run, "lasting": self._lasting}
+        apply = Message("apply", fields, dict(removed))
+        yield Question(dict.fromkeys(self.reachable, apply))
 
     def _forgotten_steps(self) -> dict[int, int]:
         """Return the steps that held samples that are forgotten by now, in order, and how many."""

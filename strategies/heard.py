@@ -8,14 +8,9 @@ from split_unlearning.strategies.script import Reply
 
 
 class ClientFailureError(RuntimeError):
-    """A client did not answer a question.
+    """A client did not answer a question; -1 where it is not known which.
 
-    Parameters
-    ----------
-    text : str
-        One line that names the client, the phase, the action and the reason.
-    client : int
-        Who it was; -1 if that is not known.
+    The text is one line that names the client, the phase, the action and the reason.
     """
 
     def __init__(self, text: str, client: int = -1) -> None:
@@ -25,35 +20,21 @@ class ClientFailureError(RuntimeError):
 
 @dataclass
 class Heard:
-    """What was heard in the course of one script.
-
-    Parameters
-    ----------
-    answered : set of int
-        The clients that answered.
-    absences : list of ClientFailureError
-        Those that did not, where the script could go on without them.
-    left_out : dict of int to int
-        How many samples each client left out.
-    forgotten : dict of int to bytes
-        Their salted hashes, see `unlearning.salted`.
-    first_slices : dict of int to int
-        From which of its slices on each client trained.
-    releases : dict of int to int
-        How many uploads of its training samples each client has made by now, where it counts them.
-    batches : int
-        How many batches crossed the link.
-    batch_seconds : float
-        How long they took, in seconds.
-    """
+    """What was heard in the course of one script."""
 
     answered: set[int] = field(default_factory=set)
     absences: list[ClientFailureError] = field(default_factory=list)
+    """Clients that did not answer, where the script could go on without them."""
     left_out: dict[int, int] = field(default_factory=dict)
+    """How many samples each client left out."""
     forgotten: dict[int, bytes] = field(default_factory=dict)
+    """Their salted hashes, see `unlearning.salted`."""
     first_slices: dict[int, int] = field(default_factory=dict)
+    """From which of its slices on each client trained."""
     releases: dict[int, int] = field(default_factory=dict)
+    """How many uploads of its training samples each client has made by now, if it counts them."""
     batches: int = 0
+    """How many batches crossed the link."""
     batch_seconds: float = 0.0
 
     def note(self, reply: Reply) -> None:

@@ -14,20 +14,14 @@ from split_unlearning.transport.message import Array, Message, Scalar
 def agree_on_labels(clients: Sequence[int], rounds: int) -> Generator[Question, list[Reply], int]:
     """Have clients share a secret, and agree on all labels that any of them holds.
 
-    Use as ``yield from agree_on_labels(...)``. Who has agreed before, as in training again to
-    verify that, goes by that.
-
-    Parameters
-    ----------
-    clients : sequence of int
-        In the order in which the pool goes round.
-    rounds : int
-        How often it does so at most.
+    Use as ``yield from agree_on_labels(...)``. The pool goes round in the order of `clients`, at
+    most `rounds` times. Clients that have agreed before, as in training again to verify that, go by
+    that.
 
     Returns
     -------
     int
-        E, the number of masked labels: all that the server is told.
+        E, the number of masked labels, which is all that the server learns.
 
     Raises
     ------
@@ -36,12 +30,12 @@ def agree_on_labels(clients: Sequence[int], rounds: int) -> Generator[Question, 
     """
     replies = yield Question({client: Message("offer-key") for client in clients})
     if all("masked-labels" in reply.message.fields for reply in replies):
-        return _number_told(replies)
+        return _number_of_labels(replies)
     yield from _share_secret(clients, [reply.message.tensors["key"] for reply in replies])
     pool = yield from _go_round(clients, rounds)
     fields: dict[str, Scalar] = {"places": len(clients)}
     replies = yield Question({one: Message("agree", fields, {"pool": pool}) for one in clients})
-    return _number_told(replies)
+    return _number_of_labels(replies)
 
 
 def _share_secret(
@@ -74,7 +68,7 @@ def _go_round(clients: Sequence[int], rounds: int) -> Generator[Question, list[R
     raise refuse("consensus-rounds", rounds, allowed)
 
 
-def _number_told(replies: Sequence[Reply]) -> int:
+def _number_of_labels(replies: Sequence[Reply]) -> int:
     numbers = {reply.message.integer("masked-labels") for reply in replies}
     if len(numbers) != 1:
         raise ValueError(f"the clients tell different numbers of masked labels: {sorted(numbers)}")

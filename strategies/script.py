@@ -13,14 +13,8 @@ from split_unlearning.transport.message import Message
 class Question:
     """What a script asks: one message to each of some clients, answered together.
 
-    Parameters
-    ----------
-    messages : dict of int to Message
-        What each client is asked.
-    kind : "fit" or "evaluate"
-        Which method of the NumPyClient answers.
-    optional : bool
-        Whether the script goes on without those who do not answer; else their silence ends it.
+    `kind` is the method of the NumPyClient that answers. Without the answers of an `optional`
+    question the script goes on; else a client's silence ends it.
     """
 
     messages: Mapping[int, Message]

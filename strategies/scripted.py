@@ -54,15 +54,7 @@ class ScriptedStrategy(Strategy):
         self._question: Question | None = None
 
     def begin(self, script: Script, phase: str) -> None:
-        """Run a script up to its first question.
-
-        Parameters
-        ----------
-        script : Script
-            From `learn`, `unlearn` or `score`.
-        phase : str
-            Under which the ledger counts it.
-        """
+        """Run a script up to its first question; the ledger counts it under `phase`."""
         if not isinstance(script, Generator):
             raise TypeError(
                 f"{type(self).__name__} has no script for the phase {phase}: learn and unlearn "

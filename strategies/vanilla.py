@@ -103,18 +103,10 @@ class Vanilla(SplitStrategy):
         about: int = NO_REQUEST,
         asking: Collection[int] = (),
     ) -> Script:
-        """Run the turns of a stage's epochs over the link.
+        """Run the turns of a stage's epochs over the link; the server segment has begun the stage.
 
-        Parameters
-        ----------
-        stage : Stage
-            Which the server segment has begun.
-        clients : sequence of int
-            Who takes part.
-        about : int
-            The number of the request whose samples the stage means by forgotten ones.
-        asking : collection of int
-            Who holds them.
+        `about` is the number of the request whose samples the stage means by forgotten ones,
+        `asking` are the clients that hold them.
         """
         link = self.server.call(ServerLink.open)
         carried: dict[str, Array] = {}

@@ -49,14 +49,7 @@ class Caller:
     """Who sends a frame, as the link announced when it opened.
 
     The token admits whoever holds it under any client id: it keeps strangers out, it does not tell
-    admitted clients apart.
-
-    Attributes
-    ----------
-    client : int
-        The client's id.
-    phase : str
-        The ledger's phase that the exchanges belong to.
+    admitted clients apart. `phase` is that of the ledger.
     """
 
     client: int
@@ -77,10 +70,7 @@ client, any other exception the server; either ends that link only.
 class Link(ABC):
     """A client's side of the link: frames, the clock and the end; how frames travel is its kind's.
 
-    Parameters
-    ----------
-    codec : "float32", "float16" or "bfloat16"
-        What floating-point numbers are rounded to on the way, both ways.
+    `codec` is what floating-point numbers are rounded to on the way, both ways.
 
     Attributes
     ----------
@@ -97,19 +87,7 @@ class Link(ABC):
     def exchange(
         self, tensors: Mapping[str, Tensor], fields: Mapping[str, str] | None = None
     ) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Send one frame and wait for its reply.
-
-        Parameters
-        ----------
-        tensors : Mapping[str, torch.Tensor]
-            What to send, see `transport.frame.encode`.
-        fields : Mapping[str, str], optional
-            Text to send with it.
-
-        Returns
-        -------
-        tuple[dict[str, torch.Tensor], dict[str, str]]
-            The reply's tensors and fields, see `transport.frame.ReceivedFrame`.
+        """Send one frame, tensors and text by name, and return those of its reply.
 
         Raises
         ------
@@ -161,14 +139,8 @@ class Link(ABC):
 class Endpoint:
     """Where a link's server is and what admits a client; travels in a Flower fit instruction.
 
-    Attributes
-    ----------
-    target : str
-        ``host:port``.
-    token : str
-        The server's secret.
-    certificate : str
-        The one certificate to trust, in PEM; empty for a connection without TLS.
+    `target` is ``host:port``, `certificate` the one to trust, in PEM; empty for a connection
+    without TLS.
     """
 
     target: str
@@ -276,23 +248,7 @@ def _unpacked(reply: ReceivedFrame) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 class LoopbackLink(Link):
-    """A `Link` to a handler in the same process: same frames, counts and errors, no network.
-
-    Parameters
-    ----------
-    handler : Handler
-        What to do with each frame.
-    ledger : Ledger
-        Where the bytes of every frame are recorded.
-    client : int
-        The client's id.
-    phase : str
-        The ledger's phase.
-    max_frame_bytes : int
-        The largest frame, in bytes, either way.
-    codec : "float32", "float16" or "bfloat16"
-        As of `Link`.
-    """
+    """A `Link` to a handler in the same process: same frames, counts and errors, no network."""
 
     def __init__(
         self,

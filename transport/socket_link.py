@@ -68,16 +68,12 @@ class LinkServer:
     ----------
     handler : Handler
         What to do with each frame; called from several threads at once.
-    ledger : Ledger
-        Where the bytes of every frame are recorded, under its caller's client and phase.
     host : str
-        The one address to listen at, also the address clients are told. The system chooses the
-        port.
+        The address to listen at, also the address clients are given. The system chooses the port.
     max_frame_bytes : int
         The largest frame, in bytes, to accept or to send.
     tls : bool, optional
-        Whether to encrypt; by default exactly when `host` is not this machine's loopback. The
-        certificate is made here, see `transport.tls.server_context`.
+        Whether to encrypt; by default exactly when `host` is not this machine's loopback.
     max_links : int
         Links served at once, each by one thread. Further ones wait until one of these ends.
 
@@ -220,22 +216,8 @@ class LinkServer:
 def connect(endpoint: Endpoint, client: int, phase: str, codec: FloatCodec = "float32") -> Link:
     """Open a link to a server.
 
-    Parameters
-    ----------
-    endpoint : Endpoint
-        Where the server is and what admits this client.
-    client : int
-        This client's id.
-    phase : str
-        The ledger's phase that the exchanges belong to.
-    codec : "float32", "float16" or "bfloat16"
-        What floating-point numbers are rounded to on the way, both ways.
-
-    Returns
-    -------
-    Link
-        The link. Nothing is waited for here: a server that is absent or refuses this client shows
-        as a `LinkError` of the first exchange.
+    Nothing is waited for here: a server that is absent or refuses this client shows as a
+    `LinkError` of the first exchange.
     """
     return _SocketLink(endpoint, client, phase, codec)
 

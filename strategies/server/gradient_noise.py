@@ -25,13 +25,8 @@ GRADIENT_NOISES = ("max-norm", "marvell")
 class GradientNoise:
     """Which noise the server adds to a batch's gradients at the cut.
 
-    Parameters
-    ----------
-    kind : "max-norm" or "marvell"
-        As `max_norm`, or as `marvell`.
-    power : float
-        What `marvell` may add, in units of the squared distance between the labels' mean gradients
-        (the paper's s); max-norm takes none.
+    `power` is what `marvell` may add, in units of the squared distance between the labels' mean
+    gradients (the paper's s); max-norm takes none.
 
     Raises
     ------
@@ -60,20 +55,9 @@ class GradientNoise:
     def added_to(
         self, gradient: torch.Tensor, labels: torch.Tensor | None, seed: int
     ) -> torch.Tensor:
-        """Return a batch's gradients with noise.
+        """Return a batch's gradients, float32, shape (n, ...), with noise.
 
-        Parameters
-        ----------
-        gradient : tensor of float32, shape (n, ...)
-            One row a sample.
-        labels : tensor of int64, shape (n,), or None
-            Of the samples, as the server knows them.
-        seed : int
-            Of the noise.
-
-        Returns
-        -------
-        tensor of float32, shape (n, ...)
+        `labels` are those that the server was sent, int64, shape (n,).
 
         Raises
         ------

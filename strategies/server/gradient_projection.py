@@ -67,19 +67,10 @@ class GradientCaches(ServerPart):
     # Learning.
 
     def record(self, codec: Codec, every: int, lasting: bool) -> str:
-        """Cache every step from here on, until `learned`.
+        """Cache every step from here on, until `learned`; return the name of the training.
 
-        Parameters
-        ----------
-        codec, every
-            As of `GradientCache`.
-        lasting : bool
-            Whether the cache is to be rewritten for requests to come.
-
-        Returns
-        -------
-        str
-            The name of the training: it follows from the weights it begins with, and its settings.
+        The name follows from the weights that the training begins with, and its settings. A
+        `lasting` cache is rewritten for requests to come.
         """
         known = f"{self._model.digest()} {self.training}"
         run = hashlib.sha256(known.encode()).hexdigest()[:16]
@@ -89,7 +80,7 @@ class GradientCaches(ServerPart):
         return run
 
     def reopen(self, codec: Codec, every: int, lasting: bool) -> str:
-        """Take up the cache that is kept; parameters and what is returned as of `record`.
+        """Take up the cache that is kept, as `record`; return the name of its training.
 
         Raises
         ------
@@ -136,11 +127,8 @@ class GradientCaches(ServerPart):
     def learned(self, lasting: bool) -> None:
         """Cache no further step.
 
-        Parameters
-        ----------
-        lasting : bool
-            Whether each request is to go on from what the one before left. Else the weights are
-            kept, and every request goes back to them.
+        If `lasting`, each request goes on from what the one before left. Else the weights are kept,
+        and every request goes back to them.
         """
         self._opened.flush()
         if not lasting:
@@ -179,14 +167,9 @@ class GradientCaches(ServerPart):
     def begin(self, counts: Mapping[int, int], shares: Shares, beta: float, lasting: bool) -> None:
         """Begin to project: go on from the weights that were learned.
 
-        Parameters
-        ----------
-        counts : mapping of int to int
-            Which steps hold forgotten samples, and how many.
-        shares, beta
-            As in `SequentialProjection`.
-        lasting : bool
-            Whether to rewrite the cache on the way, for requests to come.
+        `counts` says which steps hold forgotten samples, and how many; `shares` and `beta` are
+        those of `SequentialProjection`. A `lasting` cache is rewritten on the way, for requests to
+        come.
         """
         self._forgotten = dict(counts)
         self._whole_batches = shares == "whole"
@@ -271,12 +254,7 @@ class GradientCaches(ServerPart):
     ) -> None:
         """Move the weights that were learned as the authors' form of the method does.
 
-        Parameters
-        ----------
-        steps : sequence of int
-            Which steps hold forgotten samples.
-        variant, weighting, devaluation, edge_boost
-            As in `unlearning.gradient_projection.one_shot.step_along`.
+        `steps` hold forgotten samples; the others are as in `one_shot.step_along`.
         """
         cache, rate = self._opened, self.training.learning_rate
         with self._clock.running():

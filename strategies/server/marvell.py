@@ -98,26 +98,14 @@ def _of_total(
 
 
 def best_noise(labels: TwoLabels, budget: float) -> Noise:
-    """Return the noise of least divergence that has a given power.
+    """Return the noise of least divergence that has a given power, `budget`, P > 0.
 
-    The four variances of the paper's optimum, whose covariances are
-    (λ1 - λ2)·Δg·Δgᵀ/‖Δg‖² + λ2·I. In the logarithms of the total variances the problem is convex (a
-    geometric program), and two of them follow from the others: at the optimum the whole budget is
-    spent, and across the gap only the gradients that vary less get noise, at most so much that both
-    vary alike (if both had some, scaling all variances across down would change no divergence and
-    save power). What is left are two searches in one dimension each.
-
-    Parameters
-    ----------
-    labels : TwoLabels
-        What the gradients look like.
-    budget : float
-        P > 0, the power.
-
-    Returns
-    -------
-    Noise
-        Never with more variance across the gap than along it.
+    The four variances of the paper's optimum, whose covariances are (λ1 - λ2)·Δg·Δgᵀ/‖Δg‖² + λ2·I.
+    In the logarithms of the total variances the problem is convex (a geometric program), and two of
+    them follow from the others: at the optimum the whole budget is spent, and across the gap only
+    the gradients that vary less get noise, at most so much that both vary alike (if both had some,
+    scaling all variances across down would change no divergence and save power). What is left are
+    two searches in one dimension each. There is never more variance across the gap than along it.
     """
     # In units of the gap.
     u, v = (max(variance / labels.gap, _LEAST) for variance in labels.variances)

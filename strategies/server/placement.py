@@ -51,14 +51,9 @@ class _Host:
 
 
 class HostedSegment(ServerSegment):
-    """A server segment in a Ray actor: every call goes there and waits.
+    """A server segment in a Ray actor, of `_Host`: every call goes there and waits.
 
-    Parameters
-    ----------
-    actor : ray actor of _Host
-        Where it runs.
-    reserved : pair of float
-        The CPUs and GPUs that the actor holds.
+    `reserved` are the CPUs and GPUs that the actor holds.
     """
 
     def __init__(self, actor: Any, reserved: tuple[float, float]) -> None:
@@ -117,14 +112,8 @@ def place(
     """Make a server segment where it is to run: in this process if there is no Ray.
 
     Call it once Flower's client pool stands, that is, after the first answers: what it then can
-    have is what the pool left.
-
-    Parameters
-    ----------
-    num_cpus, num_gpus : float
-        What Ray reserves for it; fractions are allowed.
-    own : sequence of subclass of ServerPart
-        The parts that the strategy brings.
+    have is what the pool left. Ray reserves CPUs and GPUs for it, fractions too; `own` are the
+    parts that the strategy brings.
 
     Raises
     ------
@@ -159,13 +148,8 @@ def place(
 def release(server: ServerSegment, more: bool = False) -> None:
     """End a server segment: close what it has open and give its resources back.
 
-    Parameters
-    ----------
-    server : ServerSegment
-        From `place`.
-    more : bool
-        Whether there will be more like it: then its process, and what that holds, wait for the
-        next, because to start one takes as long as many a run.
+    If there will be `more` like it, its process, and what that holds, wait for the next, because to
+    start one takes as long as many a run.
     """
     try:
         # What is gone has nothing open, and why it is gone has been said.
@@ -188,15 +172,10 @@ def _end_spare() -> None:
 def nodes_at(address: str) -> list[tuple[float, float]]:
     """Return the CPUs and GPUs of each node of a Ray cluster that is alive.
 
-    Parameters
-    ----------
-    address : str
-        As of ``ray.init``.
-
     Raises
     ------
     UserError
-        If there is no cluster at that address.
+        If there is no cluster at that address, as of ``ray.init``.
     """
     host, colon, port = address.rpartition(":")
     try:

@@ -95,12 +95,7 @@ def check_computes(
 ) -> None:
     """Refuse a precision in which a network cannot be trained, before anything starts.
 
-    Parameters
-    ----------
-    precision : "float32" or "bfloat16"
-        What to compute with.
-    part, model, input_shape, num_labels
-        The server's, as in ``models.split.build_segment``; known to train in float32.
+    The network is known to train in float32.
 
     Raises
     ------

@@ -25,23 +25,19 @@ def epochs_to_relearn(
 ) -> int | None:
     """Train a segment on forgotten samples alone; return after how many epochs it has them back.
 
+    The segment is a copy: it is trained. `wanted` is the share of the samples that it is to get
+    right.
+
     Parameters
     ----------
-    segment : nn.Sequential
-        A copy: it is trained.
     smashed : tensor of float32, shape (n, ...)
         Of the forgotten samples, on the device.
     labels : tensor of int64, shape (n,)
-        Theirs.
-    wanted : float
-        The share of them that it is to get right.
-    most : int
-        Epochs to try.
 
     Returns
     -------
     int or None
-        None if it does not in so many epochs.
+        None if it does not in `most` epochs.
     """
     optimiser, objective = training.optimiser(segment), CrossEntropy()
     for epoch in range(most + 1):

@@ -57,21 +57,9 @@ class Scoring(ServerPart):
     ) -> int | None:
         """Return how many epochs a copy of the segment needs to learn forgotten samples again.
 
-        Client segments stay as they are: it learns from what was uploaded for an audit.
-
-        Parameters
-        ----------
-        forgotten : mapping of int to pair of array of int64, shape (n,)
-            By client, the places of its forgotten samples in that upload, and their labels.
-        wanted : float
-            The share of them that it is to get right.
-        most : int
-            Epochs to try.
-
-        Returns
-        -------
-        int or None
-            None if it does not in so many epochs.
+        Client segments stay as they are: it learns from what was uploaded for an audit. `forgotten`
+        gives, by client, the places of its forgotten samples in that upload and their labels, each
+        int64, shape (n,); otherwise as `server.relearning`.
         """
         audited = self._uploads["audit"]
         smashed = [audited.smashed(client)[rows] for client, (rows, _) in forgotten.items()]

@@ -34,18 +34,9 @@ _PIECES_IN_MEMORY = 2
 class GradientCache:
     """The steps of one training, in order, and the gradient of each, or of every s-th.
 
-    Parameters
-    ----------
-    files : mapping of str to bytes
-        Where it lies: a folder, Flower's context, a dict. What is there is taken up; other names
-        in it are left alone.
-    run : str
-        Names the training; a cache of another one is refused.
-    codec : "float32", "float16", "int8" or "sketch"
-        How gradients are kept. An 8-bit value is off by at most half of 1/127 of the largest of its
-        tensor, one of a sketch by the size of seven others.
-    every : int
-        Gradients are kept of steps 0, s, 2s and so on; the other steps are known without.
+    `files` is where it lies: a folder, Flower's context, a dict. What is there is taken up; other
+    names in it are left alone. `run` names the training. Gradients are kept of steps 0, s, 2s and
+    so on, with s = `every`; the other steps are known without.
 
     Raises
     ------
@@ -80,14 +71,9 @@ class GradientCache:
     # Writing.
 
     def add(self, step: Step, gradients: Mapping[str, torch.Tensor]) -> None:
-        """Keep one step.
+        """Keep one step, later than all that are kept, and its gradients, float32.
 
-        Parameters
-        ----------
-        step : Step
-            Later than all that are kept.
-        gradients : mapping of str to tensor of float32
-            As they were applied: with weight decay, before momentum.
+        They are as they were applied: with weight decay, before momentum.
 
         Raises
         ------
@@ -142,13 +128,7 @@ class GradientCache:
     # Rewriting.
 
     def replace(self, number: int, gradients: Mapping[str, torch.Tensor]) -> None:
-        """Keep another gradient of a step whose gradient is kept, instead of the one that was.
-
-        Raises
-        ------
-        KeyError
-            If the gradient of that step is not kept.
-        """
+        """Keep another gradient of a step; raise KeyError if none of it is kept."""
         piece = self._piece(self._place(number))
         _row(piece, number)
         if self._replaced and self._place(next(iter(self._replaced))) != self._place(number):
@@ -156,15 +136,7 @@ class GradientCache:
         self._replaced[number] = encode(gradients, self._codec)
 
     def describe(self, steps: Mapping[int, Step], shifts: Mapping[int, dict[str, float]]) -> None:
-        """Say anew what is known of some steps.
-
-        Parameters
-        ----------
-        steps : mapping of int to Step
-            By number, instead of what was known.
-        shifts : mapping of int to dict
-            By number, see `shifts`; instead of what was there.
-        """
+        """Say anew what is known of some steps, and their shifts, see `shifts`; both by number."""
         self.flush()
         self._steps = [steps.get(step.number, step) for step in self._steps]
         self._shifts |= shifts
@@ -235,14 +207,9 @@ class GradientCache:
         return sum(self._sizes[one] for one in names)
 
     def gradients(self, number: int) -> Gradients:
-        """Return the gradients of a step whose gradients are kept, float32, on the CPU.
+        """Return the gradients of a step, float32, on the CPU; raise KeyError if they are not kept.
 
         Not to be written to: they may be the file itself, mapped.
-
-        Raises
-        ------
-        KeyError
-            If they are not.
         """
         if number in self._replaced:
             return decode(self._replaced[number])

@@ -50,13 +50,7 @@ class ProjectionMethod(UnlearningMethod, ABC):
         """How long the fine-tuning is, as a part of learning."""
 
     def fine_tuning(self, epochs: int) -> Stage:
-        """Return the stage that follows the projection.
-
-        Parameters
-        ----------
-        epochs : int
-            Of learning.
-        """
+        """Return the stage that follows the projection, given the epochs of learning."""
         return Stage(_FINE_TUNING, max(1, round(self.fine_tune_share * epochs)))
 
     def check_network(self, network: nn.Module) -> None:
@@ -71,10 +65,7 @@ class ProjectionMethod(UnlearningMethod, ABC):
     def approximations(self, lasting: bool) -> list[str]:
         """Return what of the result is approximate, a line each.
 
-        Parameters
-        ----------
-        lasting : bool
-            Whether the caches are rewritten and kept for later requests.
+        With `lasting` caches, which are rewritten and kept for later requests.
         """
         lines = [
             f"the weights approximate those of retraining: {type(self).__name__}, then fine-tuning",

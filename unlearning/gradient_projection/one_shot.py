@@ -35,22 +35,10 @@ _PARALLEL = 1e-6
 def step_weights(
     weighting: Weighting, steps: int, devaluation: float = 0.25, edge_boost: float = 4.0
 ) -> torch.Tensor:
-    """Return the weight of each forget gradient, in the order of the steps.
+    """Return the weight of each forget gradient, in the order of the steps, shape (steps,).
 
-    Parameters
-    ----------
-    weighting : Weighting
-        Their shape; straight lines between its corners.
-    steps : int
-        How many.
-    devaluation : float
-        The least weight that the shape has.
-    edge_boost : float
-        The first and the last step weigh so many times more (our reading of an edge).
-
-    Returns
-    -------
-    tensor of float32, shape (steps,)
+    The shape of a weighting is made of straight lines, `devaluation` is its least weight, and the
+    first and the last step weigh `edge_boost` times more (our reading of an edge).
     """
     place = torch.linspace(0, 1, steps)
     falls = {
@@ -71,7 +59,7 @@ def clipped(gradient: torch.Tensor) -> torch.Tensor:
 
 
 def excise(forgotten: torch.Tensor, weights: torch.Tensor, variant: Variant) -> torch.Tensor:
-    """Return what is left of the weighted sum of the forget gradients.
+    """Return what is left of the weighted sum of the forget gradients, shape (d,).
 
     Parameters
     ----------
@@ -79,12 +67,6 @@ def excise(forgotten: torch.Tensor, weights: torch.Tensor, variant: Variant) -> 
         The forget gradients of one weight tensor, in the order of the steps.
     weights : tensor of float32, shape (n,)
         From `step_weights`.
-    variant : Variant
-        What is projected out.
-
-    Returns
-    -------
-    tensor of float32, shape (d,)
     """
     total = weights @ forgotten
     if variant == "gs-noproj":
@@ -143,22 +125,10 @@ def step_along(
     devaluation: float,
     edge_boost: float,
 ) -> Gradients:
-    """Return what the weights of a segment are moved by.
+    """Return the one step of the method, of each weight tensor, of norm 5 at most.
 
-    Parameters
-    ----------
-    gradients : list of dict of str to tensor of float32
-        Those of the steps with a forgotten sample, in order; they are held in memory together, as
-        the decompositions need them.
-    learning_rate : float
-        η of training.
-    variant, weighting, devaluation, edge_boost
-        As in `excise` and `step_weights`.
-
-    Returns
-    -------
-    dict of str to tensor of float32
-        Of each weight tensor, of norm 5 at most; of nothing, nothing.
+    `gradients` are those of the steps with a forgotten sample, in order; they are held in memory
+    together, as the decompositions need them. Of nothing, nothing is returned.
     """
     if not gradients:
         return {}

@@ -17,21 +17,8 @@ class StepRecorder:
     """Puts every step that an optimiser is about to take into a cache.
 
     It sees what the optimiser sees, and changes nothing of it: training gives the same bits.
-
-    Parameters
-    ----------
-    cache : GradientCache
-        Where to.
-    segment : nn.Module
-        Whose parameters are stepped.
-    optimiser : torch.optim.SGD
-        By what.
-    first : int
-        The number of the next step.
-    weights_every : int
-        How often the weights are kept on the way, in steps; 0 for those before the first alone.
-    stage : int
-        Which of the trainings in a row it is, see `Step`.
+    `first` is the number of the next step, `weights_every` says how often the weights are kept on
+    the way (0: those before the first step alone), `stage` is as in `Step`.
     """
 
     def __init__(

@@ -37,19 +37,13 @@ from split_unlearning.unlearning.gradient_projection.steps import Step
 class Rewriting:
     """Rewrites a cache while a projection goes through it; memory does not grow with its steps.
 
-    Parameters
-    ----------
-    cache : GradientCache
-        What is rewritten; changed in place, as what it lies in allows.
-    momentum : float
-        μ of the training.
-    velocity : dict of str to tensor of float32, optional
-        By how much momentum differs, before the first step, from what it was; by default nothing.
+    The cache is changed in place. `momentum` is μ of the training.
 
     Attributes
     ----------
     velocity : dict of str to tensor of float32
-        The same after the last step that was taken.
+        By how much momentum differs, after the last step that was taken, from what it was; given
+        for before the first step, by default nothing.
     """
 
     def __init__(
@@ -62,14 +56,7 @@ class Rewriting:
     def come_to(self, step: Step, removed: Gradients, coefficient: float) -> None:
         """Keep the weights before a step as they are to be, if they are kept.
 
-        Parameters
-        ----------
-        step : Step
-            Which is taken next.
-        removed : dict of str to tensor of float32
-            u before it.
-        coefficient : float
-            Its c_t.
+        `removed` is u before the step, `coefficient` its c_t.
         """
         if not self._cache.has_weights_before(step.number):
             return
@@ -93,16 +80,10 @@ class Rewriting:
         forgotten: Gradients | None,
         moved: Mapping[str, torch.Tensor | float],
     ) -> None:
-        """Rewrite a step.
+        """Rewrite a step, given its shares r_t and f_t, None for zero.
 
-        Parameters
-        ----------
-        step : Step
-            Which.
-        retained, forgotten : dict of str to tensor of float32, or None
-            r_t and f_t, None for zero. A step of no retained share is left to `leave_out`.
-        moved : mapping of str to tensor, shape (), or float
-            β a_t, as `project` returns it, less what was added of r_t in another's stead.
+        A step of no retained share is left to `leave_out`. `moved` is β a_t, as `project` returns
+        it, less what was added of r_t in another's stead.
         """
         before = self._cache.shifts(step.number)
         if moved or before:
@@ -131,17 +112,10 @@ def leave_out(
 ) -> None:
     """Remove the steps that are forgotten as a whole, and every id of a forgotten sample.
 
-    Parameters
-    ----------
-    cache : GradientCache
-        Changed in place, after `Rewriting` has taken the forgotten shares out of mixed batches.
-    counts : mapping of int to int
-        How many samples of a step are forgotten.
-    ids : array of int64
-        Which samples are.
-    whole_batches : bool
-        Whether a batch with a forgotten sample was forgotten as a whole (``shares=whole``). Weights
-        on the way, which that does not need, are then removed.
+    Called after `Rewriting` has taken the forgotten shares out of mixed batches. `counts` says how
+    many samples of a step are forgotten, `ids` which. With `whole_batches` a batch with a forgotten
+    sample was forgotten as a whole (``shares=whole``); weights on the way, which that does not
+    need, are then removed.
     """
     known = {}
     for step in cache.steps:

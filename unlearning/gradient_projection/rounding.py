@@ -9,17 +9,7 @@ from collections.abc import Sequence
 def nearest(step: int, cached: Sequence[int]) -> int | None:
     """Return the cached step nearest to a step; of two that are as near, the earlier.
 
-    Parameters
-    ----------
-    step : int
-        The number of a step, cached or not.
-    cached : sequence of int
-        The numbers of the cached steps, rising.
-
-    Returns
-    -------
-    int or None
-        None if nothing is cached.
+    `cached` rises; None if it is empty.
     """
     place = bisect_left(cached, step)
     around = cached[max(0, place - 1) : place + 1]

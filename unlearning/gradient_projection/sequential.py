@@ -56,12 +56,10 @@ def project(
     removed : dict of str to tensor of float32
         u, what is to be added to the weights that were learned.
     retained, forgotten : mapping of str to tensor of float32, or None
-        r_t and f_t; None for zero. A gradient that holds forgotten samples is never a retained
-        one: projecting along it would keep what is to go.
+        r_t and f_t; None for zero. A gradient that holds forgotten samples is never a retained one:
+        projecting along it would keep what is to go.
     coefficient : float
         c_t, from `coefficients`.
-    beta : float
-        β, how much of the projection is carried out.
 
     Returns
     -------
@@ -96,14 +94,8 @@ def _inner(left: torch.Tensor, *others: torch.Tensor) -> list[torch.Tensor]:
 def coefficients(learning_rates: Sequence[float], momentum: float) -> NDArray[np.float64]:
     """Return c_t = Σ_{s>=t} η_s μ^(s-t), what a step's gradient has moved the last weights by.
 
-    So that w_0 - Σ c_t g_t = w_T.
-
-    Parameters
-    ----------
-    learning_rates : sequence of float
-        η of each step of one segment, in order.
-    momentum : float
-        μ.
+    So that w_0 - Σ c_t g_t = w_T; the learning rates η are those of the steps of one segment, in
+    order.
     """
     moved = np.zeros(len(learning_rates) + 1)
     for place in reversed(range(len(learning_rates))):
@@ -121,12 +113,8 @@ def coefficients_of(steps: Sequence[Step], momentum: float) -> NDArray[np.float6
 class Replay:
     """The weights of a training, rebuilt step by step from its gradients as PyTorch's SGD did.
 
-    Parameters
-    ----------
-    weights, momentum : dict of str to tensor of float32
-        Before the first step; copied. No momentum where there was none yet.
-    factor : float
-        μ.
+    Weights and momentum are those before the first step, and are copied; no momentum where there
+    was none yet. `factor` is μ.
     """
 
     def __init__(self, weights: Gradients, momentum: Gradients, factor: float) -> None:
@@ -163,8 +151,6 @@ class SequentialProjection:
 
     Parameters
     ----------
-    cache : GradientCache
-        Whose steps.
     counts : mapping of int to int
         n_f, how many samples of a step are forgotten; steps with none may be missing.
     coefficient : mapping of int to float
@@ -173,14 +159,8 @@ class SequentialProjection:
         u so far; changed in place.
     steps : sequence of Step, optional
         Those of the cache to go through, in order; default all.
-    shares : "recompute" or "whole"
-        How mixed batches are divided.
-    beta : float
-        As in `project`.
-    momentum : float
-        μ of the training.
     rewriting : Rewriting, optional
-        What is to make another cache of it on the way; by default the cache stays as it is.
+        What makes another cache of it on the way; by default the cache stays as it is.
     stand_ins : mapping of int to (float, float), optional
         By step of these, as what multiple of its gradient that gradient stands for forgotten shares
         of earlier steps, and of later ones, that nobody has any more (`stand_ins_of`).
@@ -261,19 +241,14 @@ class SequentialProjection:
         return self._replayed(number).weights
 
     def take(self, number: int, forgotten: Gradients) -> None:
-        """Take a mixed step, given its forgotten share.
+        """Take a mixed step, given its forgotten share f_t.
 
-        Parameters
-        ----------
-        number : int
-            Which step.
-        forgotten : dict of str to tensor of float32
-            f_t, the sum of the forgotten samples' gradients over the size of the whole batch.
+        f_t is the sum of the forgotten samples' gradients over the size of the whole batch.
 
         Raises
         ------
         ValueError
-            If that step's share is not to be told, or it is not its turn.
+            If that step has no such share, or it is not its turn.
         """
         self.until(number)
         step = self._steps[self._next] if self._next < len(self._steps) else None
@@ -287,12 +262,12 @@ class SequentialProjection:
         self._pass(step, (retained, forgotten))
 
     def mixed(self, number: int, samples: int) -> int:
-        """Return the batch size of a mixed step, if so many of its samples are forgotten.
+        """Return the batch size of a mixed step of which so many samples are forgotten.
 
         Raises
         ------
         ValueError
-            If they are not.
+            If there is none.
         """
         step = self._by_number.get(number)
         if step is None or not self.is_mixed(step) or self._counts[number] != samples:
@@ -368,7 +343,7 @@ def stand_ins_of(
     lost : mapping of int to float
         By step whose gradient is lost, c_t times the part of its batch that is forgotten.
     cached : sequence of int
-        The numbers of the steps whose gradients are left, rising.
+        The steps whose gradients are left, rising.
 
     Returns
     -------

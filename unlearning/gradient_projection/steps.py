@@ -19,13 +19,9 @@ class Step:
     Parameters
     ----------
     number : int
-        t, from 0, among all steps of the training, whoever took them.
+        t, from 0, among all steps of the training, whichever client took them.
     client : int
-        Whose batch it was.
-    batch_size : int
-        Samples in the batch.
-    learning_rate : float
-        Of the step.
+        The client whose batch it was.
     ids : array of int64
         The samples of the batch; empty where they are not known.
     stage : int
