@@ -115,7 +115,7 @@ def test_learns_and_forgets_even_a_whole_client(version):
         strategy="splitfed",
         splitfed_version=version,
         distribution="iid",
-        server_epochs=12,
+        server_epochs=16,
         forget="class:2;client:1",
     )
     assert len(run.phases) == 3
