@@ -36,7 +36,7 @@ def trained_without_what(run):
         )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     distribution=st.sampled_from(
         ["heterogeneous-labels", "homogeneous-labels", "partial-overlap", "iid"]

@@ -274,6 +274,7 @@ def test_a_process_without_the_mark_ends_after_its_parent(tmp_path: Path) -> Non
 
 
 @pytest.mark.flower
+@pytest.mark.slow
 def test_another_user_of_the_machine_cannot_join_the_ray_of_a_run(
     tiny: Path, left_behind: None
 ) -> None:
