@@ -82,7 +82,7 @@ def _holding(config: RunConfig, client: int, num_clients: int) -> Holding:
     """Return what a client holds."""
     dataset, plan = deal(config, num_clients)
     ids, test_ids = plan.train[client], plan.test[client]
-    held = dataset.held_by(ids)
+    held = dataset.view_of(ids)
     x, y = held.train(ids)
     test_x, test_y = held.test(test_ids)
     holding = Holding(ids, x, y, test_ids, test_x, test_y, dataset.class_names)

@@ -23,10 +23,7 @@ _WHITE = 1.0
 def triggered(images: torch.Tensor) -> torch.Tensor:
     """Return images with a white square in a corner, an eighth of their width, two pixels at least.
 
-    Parameters
-    ----------
-    images : tensor of float32, shape (n, channels, height, width)
-        Scaled to [-1, 1]; they are not changed.
+    They are of float32, shape (n, channels, height, width), scaled to [-1, 1].
     """
     marked = images.clone()
     side = max(2, images.shape[-1] // 8)
@@ -60,7 +57,7 @@ def named_by(
 ) -> Ids:
     """Return which of a client's samples some requests name, one request after the other.
 
-    Parameters as of `Request.select`; what one request names is not there for the next.
+    See `Request.select`; what one request names is not there for the next.
     """
     left = np.ones(len(ids), dtype=bool)
     for request in requests:

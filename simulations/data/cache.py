@@ -1,7 +1,7 @@
-"""What many processes need and one works out: arrays in files that all of them map.
+"""A cache of arrays in files: one process makes them, all processes of a machine map them.
 
-A process that maps a file holds no copy of it; those on one machine share the pages that any of
-them has read. The files lie in a folder for their owner only, ``split-unlearning`` in
+A process that maps a file holds no copy of it; processes share the pages that any of them has
+read. The files lie in a folder for their owner only, ``split-unlearning`` in
 ``$XDG_CACHE_HOME`` or ``~/.cache``, and can be deleted at any time.
 """
 
@@ -37,45 +37,33 @@ Facts = dict[str, Any]
 def kept(
     name: str, make: Callable[[], tuple[Arrays, Facts]]
 ) -> tuple[dict[str, np.ndarray], Facts]:
-    """Return what `make` returns, from files if it was made before.
+    """Return the arrays and facts that `make` returns, from files if they were made before.
 
-    Two processes that ask at once make it once. What cannot be kept, for want of a folder, of
+    The arrays hold no Python objects, and are read-only when they return, read from their file only
+    where they are looked at; the facts are what JSON can hold. `name` stands for all that they
+    follow from, see `fingerprint` and `named`.
+
+    Two processes that ask at once make them once. What cannot be kept, for want of a folder, of
     space or of permission, is made each time, with a warning.
-
-    Parameters
-    ----------
-    name : str
-        Of all that the outcome follows from, as `fingerprint` and `named` return it.
-    make : callable
-        Returns arrays by name, without Python objects, and facts that JSON can hold.
-
-    Returns
-    -------
-    arrays : dict of str to ndarray
-        Read-only, and read from the file only where they are looked at.
-    facts : dict
-        As they were made.
     """
     made: tuple[Arrays, Facts] | None = None
+    there = None
     try:
         folder = _folder()
-        found = _open(folder / name)
-        if found is not None:
-            return found
-        with locked(folder, patience=math.inf):
-            # Another process may have made it while this one waited.
-            found = _open(folder / name)
-            if found is not None:
-                return found
-            made = make()
-            _write(folder, name, *made)
-            _forget_the_unused(folder)
-            found = _open(folder / name)
+        there = _open(folder / name)
+        if there is None:
+            with locked(folder, patience=math.inf):
+                # Another process may have made it while this one waited.
+                there = _open(folder / name)
+                if there is None:
+                    made = make()
+                    _write(folder, name, *made)
+                    _delete_unused(folder)
+                    there = _open(folder / name)
     except OSError as error:
         warnings.warn(f"nothing is kept in the cache: {error}", RuntimeWarning, stacklevel=2)
-        found = None
-    if found is not None:
-        return found
+    if there is not None:
+        return there
     arrays, facts = made or make()
     for array in arrays.values():
         array.flags.writeable = False
@@ -97,20 +85,10 @@ def named(kind: str, *parts: object) -> str:
 def fingerprint(kind: str, read_as: str, files: Sequence[Path], now: float) -> str:
     """Return a name for what files hold, as far as the file system knows it, and how it is read.
 
-    A file counts with its path, size, number, and the times of its last changes. One that changed
-    just now counts with its contents too: another change could still look the same.
-
-    Parameters
-    ----------
-    kind : str
-        What the name begins with.
-    read_as : str
-        What else the outcome follows from.
-    files : sequence of Path
-        The files.
-    now : float
-        Seconds since the epoch. Two names of one `now` are the same if no file has changed between
-        them; a file that grows old between two of different ones changes its name without a change.
+    A file counts with its path, size, number, and the times of its last changes. A file that
+    changed just before `now`, in seconds since the epoch, counts with its contents too: another
+    change could still look the same. Names are compared at one `now`: a file that grows old
+    changes its name without a change.
 
     Raises
     ------
@@ -178,12 +156,12 @@ def _write(folder: Path, name: str, arrays: Arrays, facts: Facts) -> None:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _forget_the_unused(folder: Path) -> None:
-    """Delete what nobody has asked for in a month, and what a crash has left half made.
+def _delete_unused(folder: Path) -> None:
+    """Delete what no process has asked for in a month, and what a crash has left half made.
 
-    Who has it mapped keeps it; who comes later makes it again.
+    A process that has it mapped keeps it.
     """
-    for one in folder.iterdir():
+    for entry in folder.iterdir():
         with suppress(OSError):
-            if one.is_dir() and time.time() - one.stat().st_mtime > _UNUSED_SECONDS:
-                shutil.rmtree(one)
+            if entry.is_dir() and time.time() - entry.stat().st_mtime > _UNUSED_SECONDS:
+                shutil.rmtree(entry)

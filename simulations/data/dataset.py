@@ -15,8 +15,8 @@ Pixels = NDArray[np.uint8] | NDArray[np.float32]
 TokenIds = NDArray[np.int32]
 
 
-class Holdable(ABC):
-    """What a client may hold samples of: images of one shape, or texts of one length."""
+class View(ABC):
+    """What clients of one task hold samples of: images of one shape, or texts of one length."""
 
     @property
     @abstractmethod
@@ -25,19 +25,13 @@ class Holdable(ABC):
 
     @abstractmethod
     def train(self, ids: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return samples of the train split, ready for a network.
-
-        Parameters
-        ----------
-        ids : ndarray of int64, shape (n,)
-            Which ones, in the order wanted.
+        """Return samples of the train split in the order of their ids, and their labels.
 
         Returns
         -------
-        samples : Tensor of float32, shape (n, channels, height, width), or of int64, (n, length)
+        Tensor of float32, shape (n, channels, height, width); or of int64, shape (n, length)
             Images scaled to [-1, 1], or the token ids of texts.
-        labels : Tensor of int64, shape (n,)
-            Their labels.
+        Tensor of int64, shape (n,)
 
         Raises
         ------
@@ -78,37 +72,27 @@ class Samples(ABC):
 
     @property
     @abstractmethod
-    def views(self) -> tuple[Holdable, ...]:
-        """What clients of each task hold samples of."""
+    def views(self) -> tuple[View, ...]:
+        """A view for the clients of each task."""
 
     @property
     def input_shape(self) -> Shape:
         """Channels, height and width of an image, as the server's segment is built for."""
         return self.views[0].input_shape
 
-    def held_by(self, ids: NDArray[np.int64]) -> Holdable:
-        """Return what a client with these training samples, at least one, holds samples of."""
+    def view_of(self, ids: NDArray[np.int64]) -> View:
+        """Return the view of the client that holds these training samples, at least one."""
         return self.views[int(self.task_of_label[self.y_train[ids[0]]])]
 
 
 @dataclass(frozen=True, eq=False)
-class Dataset(Samples, Holdable):
+class Dataset(Samples, View):
     """Images of one shape, or texts of one length, and their labels, split into train and test.
 
-    Parameters
-    ----------
-    name : str
-        As it was asked for.
-    x_train, x_test : ndarray
-        Images as they were read, of uint8 or float32, shape (samples, channels, height, width),
-        pixels from 0 to `largest`; or token ids, of int32, shape (samples, length). They may be
-        mapped from a file: only what is asked for is read.
-    y_train, y_test : ndarray of int64, shape (samples,)
-        Their labels.
-    class_names : tuple of str
-        A name for each label; the index is the label.
-    largest : float
-        The largest value a pixel can have, whether or not one has it.
+    `x_train` and `x_test` are images as they were read, of uint8 or float32, shape (samples,
+    channels, height, width), pixels from 0 to `largest`, whether or not one has it; or token ids
+    of int32, shape (samples, length). They may be mapped from a file: only what is asked for is
+    read. The index of a name in `class_names` is the label.
     """
 
     name: str
@@ -121,22 +105,18 @@ class Dataset(Samples, Holdable):
 
     @property
     def tasks(self) -> tuple[Dataset, ...]:
-        """Itself."""
+        """Itself: a single task."""
         return (self,)
 
     @property
     def task_of_label(self) -> NDArray[np.int64]:
-        """All of one."""
+        """Zeros, shape (classes,): all labels are of its task."""
         return np.zeros(self.num_classes, dtype=np.int64)
 
     @property
-    def views(self) -> tuple[Holdable, ...]:
-        """Itself."""
+    def views(self) -> tuple[View, ...]:
+        """Itself, as the view of every client."""
         return (self,)
-
-    def held_by(self, ids: NDArray[np.int64]) -> Holdable:
-        """Return itself."""
-        return self
 
     @property
     def input_shape(self) -> Shape:

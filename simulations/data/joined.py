@@ -18,22 +18,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from split_unlearning.models.inputs import Shape
-from split_unlearning.simulations.data.dataset import Dataset, Holdable, Samples
+from split_unlearning.simulations.data.dataset import Dataset, Samples, View
 
 _BLACK = -1.0
 
 
 @dataclass(frozen=True, eq=False)
 class JoinedDataset(Samples):
-    """Several data sets as one; ids and labels are counted through all of them.
+    """At least two data sets as one; ids and labels are counted through all of them.
 
-    Parameters
-    ----------
-    name : str
-        As it was asked for.
-    parts : tuple of Dataset
-        The tasks, at least two, in order. A label's name that two of them have becomes
-        ``task1/NAME`` and ``task2/NAME``.
+    A label's name that two of them have becomes ``task1/NAME`` and ``task2/NAME``.
     """
 
     name: str
@@ -41,7 +35,7 @@ class JoinedDataset(Samples):
 
     @property
     def tasks(self) -> tuple[Dataset, ...]:
-        """The data sets whose images these are, in order; each client holds one task's."""
+        """The data sets, in order; each client holds samples of one."""
         return self.parts
 
     @cached_property
@@ -57,9 +51,9 @@ class JoinedDataset(Samples):
     @cached_property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
         """A name for each label; the index is the label."""
-        found = Counter(name for task in self.tasks for name in task.class_names)
+        uses = Counter(name for task in self.tasks for name in task.class_names)
         return tuple(
-            name if found[name] == 1 else f"task{number}/{name}"
+            name if uses[name] == 1 else f"task{number}/{name}"
             for number, task in enumerate(self.tasks, start=1)
             for name in task.class_names
         )
@@ -71,12 +65,12 @@ class JoinedDataset(Samples):
         return np.repeat(np.arange(len(sizes), dtype=np.int64), sizes)
 
     @cached_property
-    def views(self) -> tuple[Holdable, ...]:
-        """What clients of each task hold samples of."""
+    def views(self) -> tuple[View, ...]:
+        """A view for the clients of each task."""
         height, width = (max(task.input_shape[side] for task in self.tasks) for side in (1, 2))
         first, first_test, first_label, views = 0, 0, 0, []
         for task in self.tasks:
-            views.append(_View(task, first, first_test, first_label, height, width))
+            views.append(_TaskView(task, first, first_test, first_label, height, width))
             first, first_test = first + len(task.y_train), first_test + len(task.y_test)
             first_label += task.num_classes
         return tuple(views)
@@ -84,14 +78,14 @@ class JoinedDataset(Samples):
     def _joint(self, labels: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
         firsts = np.cumsum([0, *(task.num_classes for task in self.tasks)])
         joint = np.concatenate(
-            [one + first for one, first in zip(labels, firsts[:-1], strict=True)]
+            [of_task + first for of_task, first in zip(labels, firsts[:-1], strict=True)]
         )
         joint.flags.writeable = False
         return joint
 
 
 @dataclass(frozen=True, eq=False)
-class _View(Holdable):
+class _TaskView(View):
     """One task of several: ids and labels are counted from where its first ones are."""
 
     task: Dataset
@@ -107,7 +101,7 @@ class _View(Holdable):
         return self.task.input_shape[0], self.height, self.width
 
     def train(self, ids: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return samples of the train split, as `Holdable.train`."""
+        """Return samples of the train split, as `View.train`."""
         return self._bordered(*self.task.train(ids - self.first))
 
     def test(self, ids: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -29,21 +29,10 @@ from split_unlearning.simulations.data.distributions.tasks import plan_of_tasks
 class LabelPartitioner(Partitioner):  # type: ignore[misc]
     """Base of the partitioners below; each sample lies in exactly one partition.
 
-    Parameters
-    ----------
-    num_partitions : int
-        How many clients hold samples.
-    partition_by : str
-        The column of the labels.
-    requesting_partition : int
-        Of the client that asks to forget.
-    forgotten_labels : collection of int or str
-        The labels it asks to forget, as they stand in the column; it alone holds them.
-    like : LabelPartitioner, optional
-        One of the same class and parameters that deals the train split: this one deals another
-        split in the same shares.
-    seed : int
-        Of every random draw, not negative.
+    `partition_by` is the column of the labels. The client `requesting_partition` asks to forget the
+    labels in `forgotten_labels`, as they stand in the column, and alone holds them. For another
+    split in the same shares, `like` is a partitioner of the same class and parameters that deals
+    the train split.
 
     Raises
     ------
@@ -96,7 +85,7 @@ class LabelPartitioner(Partitioner):  # type: ignore[misc]
             np.searchsorted(names, train).astype(np.int64),
             np.searchsorted(names, mine[:0] if self._like is None else mine).astype(np.int64),
             known,
-            # One that the column does not hold is refused by its place, behind all others.
+            # A label that the column does not hold is refused by a place behind all others.
             frozenset(
                 known.index(label) if label in known else len(known) for label in self._forgotten
             ),
@@ -110,7 +99,7 @@ class LabelPartitioner(Partitioner):  # type: ignore[misc]
         names: Sequence[int | str],
         forgotten: frozenset[int],
     ) -> Plan:
-        """Deal labels out, each told by its place among the names in the column."""
+        """Deal labels out; a label is the place of its name among the names in the column."""
         return make_plan(
             y_train,
             y_test,
@@ -148,17 +137,10 @@ class StratifiedPartitioner(LabelPartitioner):
 
 
 class DifferentTasksPartitioner(LabelPartitioner):
-    """Each client holds samples of one task, as many clients each as can be.
+    """Each client holds samples of one task; tasks have as even a number of clients as can be.
 
-    Parameters
-    ----------
-    num_partitions : int
-        How many clients hold samples.
-    tasks : sequence of collections of int or str
-        The labels of each task, as they stand in the column; the first is that of the first
-        clients. Joined data sets, ``datasets.concatenate_datasets``, are one such column.
-    more
-        As of `LabelPartitioner`.
+    `tasks` are the labels of each task, as they stand in the column; the first clients have the
+    first task. Joined data sets, ``datasets.concatenate_datasets``, are one such column.
 
     Raises
     ------
@@ -193,7 +175,7 @@ class DifferentTasksPartitioner(LabelPartitioner):
         )
 
     def _task_of(self, label: int | str) -> int:
-        found = [number for number, labels in enumerate(self._tasks) if label in labels]
-        if len(found) != 1:
+        tasks = [number for number, labels in enumerate(self._tasks) if label in labels]
+        if len(tasks) != 1:
             raise refuse("tasks", self._tasks, f"each label in one of them, {label!r} too")
-        return found[0]
+        return tasks[0]

@@ -17,20 +17,10 @@ _SHOWN_CLASSES = 12
 
 
 def plan_table(plan: Plan, dataset: Samples) -> str:
-    """Show who holds how much.
+    """Return a row for each client: train samples by label, and totals of both splits.
 
-    Parameters
-    ----------
-    plan : Plan
-        Who holds which samples.
-    dataset : Samples
-        Whose samples they are.
-
-    Returns
-    -------
-    str
-        Plain text without colours: a row a client, train samples by label, totals of both splits.
-        Many labels are counted instead of listed, and of many clients the first are shown.
+    It is plain text. Many labels are counted instead of listed, and of many clients the first are
+    shown.
     """
     by_label = plan.label_counts(dataset.y_train, "train", dataset.num_classes)
     in_test = np.array([len(ids) for ids in plan.test])

@@ -22,19 +22,13 @@ _MOST_OF_POOL = 0.75
 class Selection:
     """What a run is to see of each split; ids stay rows of the whole data set.
 
-    First so many samples are chosen, then those for shadow runs are set aside. Both are drawn label
-    by label, from the seed. The target and its shadow runs never see a sample in common.
+    First `samples` of the train split and `test_samples` of the test split are chosen, of all
+    labels together, or all for 0. Then the share `shadow_share` of each label is set aside, in both
+    splits. Both are drawn label by label, from the seed.
 
-    Parameters
-    ----------
-    samples, test_samples : int
-        How many of each split, of all labels together; 0 for all there are.
-    shadow_share : float
-        x, the share of each label, in train and test alike, that the target does not see.
-    shadow : int
-        0 for the target. From 1, which shadow run: it is tested on all that the target does not
-        see, and trained on a part of it that is drawn for this run, of each label as many as the
-        target has, but three quarters of what there is at most, and one at least.
+    The target, `shadow` 0, sees the rest. Shadow run 1, 2, ... is tested on all that was set aside,
+    and trained on a part of it that is drawn for that run: of each label as many samples as the
+    target has, but three quarters of what there is at most, and one at least.
     """
 
     samples: int = 0
@@ -43,21 +37,10 @@ class Selection:
     shadow: int = 0
 
     def seen(self, labels: NDArray[np.int64], split: Split, seed: int) -> Ids:
-        """Return what the run sees of a split.
+        """Return the ids, sorted, that the run sees of a split.
 
-        Parameters
-        ----------
-        labels : ndarray of int64, shape (n,)
-            Of the whole split; the index is the sample's id.
-        split : "train" or "test"
-            Which one.
-        seed : int
-            The run's; a target and its shadow runs have the same.
-
-        Returns
-        -------
-        ndarray of int64
-            Ids, sorted.
+        The index of `labels`, which are of the whole split, is the sample's id. The seed is the
+        run's; a target and its shadow runs have the same.
 
         Raises
         ------
@@ -68,8 +51,7 @@ class Selection:
         counts = np.bincount(labels)
         if wanted:
             counts = _stratified(counts, wanted, split)
-        nothing = np.empty(0, dtype=np.int64)
-        parts = [nothing]
+        parts = [np.empty(0, dtype=np.int64)]
         for label, count in enumerate(counts):
             of_label = np.flatnonzero(labels == label)
             chosen = _first(of_label, count, derive_seed(seed, "samples", split))
@@ -102,11 +84,10 @@ def _stratified(counts: NDArray[np.int64], wanted: int, split: Split) -> NDArray
         key = "samples" if split == "train" else "test-samples"
         allowed = f"0 for all, or {labels}, one of each label, to {total}, all of the {split} split"
         raise refuse(key, wanted, allowed)
-    one = np.minimum(counts, 1)
-    spare = counts - one
+    first = np.minimum(counts, 1)
+    spare = counts - first
     ideal = spare * ((wanted - labels) / max(int(spare.sum()), 1))
     taken = np.floor(ideal).astype(np.int64)
     odd = np.argsort(-(ideal - taken), kind="stable")[: wanted - labels - int(taken.sum())]
     taken[odd] += 1
-    wanted_of: NDArray[np.int64] = one + taken
-    return wanted_of
+    return np.asarray(first + taken)

@@ -31,35 +31,17 @@ def make_plan(
     forgotten_labels: frozenset[int],
     seed: int,
 ) -> Plan:
-    """Deal the samples out, each to exactly one client.
+    """Deal the samples out, each to exactly one client, by one of `DISTRIBUTIONS`.
 
-    Both splits follow the same shares, up to rounding. But for ``iid``, the requesting client alone
-    holds the forgotten labels; the distribution speaks of the others. Where clients outnumber
-    labels, those without a label of their own share one: under ``partial-overlap`` a label then
-    lies on more than three clients if there are more than three clients a label. A single client
-    holds everything.
-
-    Parameters
-    ----------
-    y_train, y_test : ndarray of int64, shape (samples,)
-        The labels of both splits.
-    num_classes : int
-        How many labels there are.
-    distribution : str
-        One of `DISTRIBUTIONS`.
-    num_clients : int
-        How many clients hold samples.
-    requesting_client : int
-        The client that asks to forget.
-    forgotten_labels : frozenset of int
-        The labels it asks to forget; may be empty.
-    seed : int
-        Of every random draw, not negative.
+    Both splits follow the same shares, up to rounding. Except under ``iid``, the requesting client
+    alone holds the forgotten labels. Where clients outnumber labels, clients without a label of
+    their own share one: under ``partial-overlap`` a label then lies on more than three clients if
+    there are more than three clients a label. A single client holds everything.
 
     Returns
     -------
     Plan
-        No client is without a train sample; one is without a test sample where there are few.
+        No client is without a train sample; where there are few, some have no test sample.
 
     Raises
     ------
@@ -118,7 +100,7 @@ def _separate(
     counts: NDArray[np.int64],
     rng: np.random.Generator,
 ) -> NDArray[np.bool_]:
-    """Say who holds which label when labels overlap no more than they must."""
+    """Return who holds which label when labels overlap no more than they must."""
     holders = alone.copy()
     clients = rng.permutation(len(holders))
     # Labels without a train sample go last, so that they are nobody's first label.
@@ -137,14 +119,14 @@ def _overlapping(
     counts: NDArray[np.int64],
     rng: np.random.Generator,
 ) -> NDArray[np.bool_]:
-    """Say who holds which label when each label lies on a few clients."""
+    """Return who holds which label when each label lies on a few clients."""
     holders = alone.copy()
     clients = rng.permutation(len(holders))
-    # Who has forgotten labels goes last: it is not left empty if nothing else remains.
+    # A client with forgotten labels goes last: it is not left empty if nothing else remains.
     for client in clients[np.argsort(alone[clients].any(axis=1), kind="stable")]:
         _join(client, holders, others, counts)
     for label in others:
-        # More holders than samples would take a label away from who has no other.
+        # More holders than samples would take a label away from a client that has no other.
         most = min(_MOST_HOLDERS, len(holders), max(counts[label], 1))
         wanted = rng.integers(1, most + 1) - holders[:, label].sum()
         if wanted > 0:

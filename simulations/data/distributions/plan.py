@@ -11,39 +11,22 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The samples of each client.
-
-    Parameters
-    ----------
-    train, test : tuple of ndarray of int64
-        For each client the ids that it holds of that split, sorted.
-    """
+    """For each client, the ids that it holds of each split, sorted."""
 
     train: tuple[NDArray[np.int64], ...]
     test: tuple[NDArray[np.int64], ...]
 
     @property
     def num_clients(self) -> int:
-        """How many clients there are."""
+        """Number of clients."""
         return len(self.train)
 
     def label_counts(
         self, labels: NDArray[np.int64], split: Literal["train", "test"], num_classes: int
     ) -> NDArray[np.int64]:
-        """Count each client's samples of each label.
+        """Count each client's samples of each label, shape (clients, classes).
 
-        Parameters
-        ----------
-        labels : ndarray of int64
-            The labels of the whole split; the index is the sample's id.
-        split : {"train", "test"}
-            Which split they are of.
-        num_classes : int
-            How many labels there are.
-
-        Returns
-        -------
-        ndarray of int64, shape (clients, classes)
+        `labels` are those of the whole split; the index is the sample's id.
         """
         held = self.train if split == "train" else self.test
         return np.stack([np.bincount(labels[ids], minlength=num_classes) for ids in held])
@@ -52,25 +35,14 @@ class Plan:
 def by_shares(
     labels: NDArray[np.int64], shares: NDArray[np.float64], rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], ...]:
-    """Deal one split out by each client's share of each label.
+    """Deal one split out by each client's share of each label; return each client's ids, sorted.
 
-    Parameters
-    ----------
-    labels : ndarray of int64, shape (samples,)
-        The labels of the split.
-    shares : ndarray of float64, shape (clients, classes)
-        Of each label; each column sums to 1. Who has one gets a sample, as far as there are some.
-    rng : numpy.random.Generator
-        Says which samples, within a label.
-
-    Returns
-    -------
-    tuple of ndarray of int64
-        For each client the ids that it holds, sorted.
+    Each column of `shares`, shape (clients, classes), sums to 1. A client with a share gets a
+    sample of the label, as far as there are some. The generator says which, within a label.
     """
     held: list[list[NDArray[np.int64]]] = [[] for _ in shares]
-    # What rounding withheld from each client so far. Whoever is owed most gets the next odd sample,
-    # or else the same clients would go without under every label.
+    # What rounding withheld from each client so far. The client that is owed most gets the next odd
+    # sample, or else the same clients would go without under every label.
     owed = np.zeros(len(shares))
     for label in range(shares.shape[1]):
         ids = rng.permutation(np.flatnonzero(labels == label))
@@ -88,5 +60,5 @@ def by_shares(
         owed[holders[odd]] -= 1
         for client, part in zip(holders, np.split(ids, np.cumsum(counts)[:-1]), strict=True):
             held[client].append(part)
-    nothing = np.empty(0, dtype=np.int64)
-    return tuple(np.sort(np.concatenate([nothing, *parts])) for parts in held)
+    none = np.empty(0, dtype=np.int64)
+    return tuple(np.sort(np.concatenate([none, *parts])) for parts in held)

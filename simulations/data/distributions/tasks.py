@@ -14,22 +14,10 @@ DIFFERENT_TASKS = {"different-tasks": "each client holds one of the data sets of
 
 
 def tasks_of_clients(num_clients: int, num_tasks: int) -> NDArray[np.int64]:
-    """Say which task each client has: as even as possible, in order, earlier tasks first.
+    """Return the task of each client, shape (num_clients,), as even as possible, in order.
 
     Five clients and two tasks are three clients of the first task and two of the second, as in the
     SplitWiper paper's ``different tasks``.
-
-    Parameters
-    ----------
-    num_clients : int
-        How many clients hold samples.
-    num_tasks : int
-        How many tasks there are, at least one.
-
-    Returns
-    -------
-    ndarray of int64, shape (num_clients,)
-        The task of each client, never decreasing; each task has a client.
 
     Raises
     ------
@@ -53,14 +41,9 @@ def plan_of_tasks(
     forgotten_labels: frozenset[int],
     seed: int,
 ) -> Plan:
-    """Deal each task's samples to the clients that have it, as ``homogeneous-labels`` does.
+    """Deal each task's samples to its clients, as ``homogeneous-labels`` does.
 
-    Parameters
-    ----------
-    task_of_label : ndarray of int64, shape (classes,)
-        The task of each label of the joint label space; tasks count from 0.
-    y_train, y_test, num_clients, requesting_client, forgotten_labels, seed
-        As in `make_plan`.
+    `task_of_label`, shape (classes,), counts tasks from 0; the rest is as in `make_plan`.
 
     Raises
     ------
