@@ -10,22 +10,15 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from flwr.app import Message, MessageType, RecordDict
 from flwr.common import (
     Code,
-    DisconnectRes,
-    EvaluateIns,
     EvaluateRes,
-    FitIns,
     FitRes,
-    GetParametersIns,
-    GetParametersRes,
     GetPropertiesIns,
-    GetPropertiesRes,
     Parameters,
-    ReconnectIns,
     Scalar,
 )
 from flwr.common.serde import recorddict_to_proto
@@ -49,7 +42,7 @@ _NODES_SECONDS = 60.0
 
 
 @dataclass
-class Asked:
+class ActionTime:
     """How often an action was asked for, and how long the answers took, in seconds."""
 
     times: int = 0
@@ -64,50 +57,18 @@ class NodeProxy(ClientProxy):
         self.client = client
         self.node_id = node_id
 
-    def get_properties(
-        self, ins: GetPropertiesIns, timeout: float | None, group_id: int | None
-    ) -> GetPropertiesRes:
-        """Not used: questions are asked together, through the grid."""
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError("clients are asked through a Conversation")
 
-    def get_parameters(
-        self, ins: GetParametersIns, timeout: float | None, group_id: int | None
-    ) -> GetParametersRes:
-        """Not used, as `get_properties`."""
-        raise TypeError("clients are asked through a Conversation")
-
-    def fit(self, ins: FitIns, timeout: float | None, group_id: int | None) -> FitRes:
-        """Not used, as `get_properties`."""
-        raise TypeError("clients are asked through a Conversation")
-
-    def evaluate(
-        self, ins: EvaluateIns, timeout: float | None, group_id: int | None
-    ) -> EvaluateRes:
-        """Not used, as `get_properties`."""
-        raise TypeError("clients are asked through a Conversation")
-
-    def reconnect(
-        self, ins: ReconnectIns, timeout: float | None, group_id: int | None
-    ) -> DisconnectRes:
-        """Not used, as `get_properties`."""
-        raise TypeError("clients are asked through a Conversation")
+    get_properties = get_parameters = fit = evaluate = reconnect = _refuse
 
 
 class Conversation:
     """Every message between the strategy and the clients of one run.
 
-    Parameters
-    ----------
-    grid : Grid
-        Flower's way to the nodes.
-    ledger : Ledger
-        Counts each message where it crosses, by client and phase: the bytes of its serialised
-        content, both ways.
-    round_timeout : float
-        Seconds that clients have for one answer.
-    envelope : Envelope, optional
-        Of every message, where this is one of several runs; who takes part is the first of the
-        nodes then.
+    The ledger counts each message where it crosses, by client and phase: the bytes of its
+    serialised content, both ways. Clients have `round_timeout` seconds for an answer. Where this
+    is one of several runs, every message is in an envelope, and the first of the nodes take part.
     """
 
     def __init__(
@@ -122,28 +83,19 @@ class Conversation:
         self._round_timeout = round_timeout
         self._envelope = envelope
         self._manager = SimpleClientManager()
-        self._asked: defaultdict[str, Asked] = defaultdict(Asked)
+        self._action_times: defaultdict[str, ActionTime] = defaultdict(ActionTime)
 
     def meet(self, total: int = 0, wanted: Sequence[int] = ()) -> int:
-        """Wait for the nodes and learn which client each is.
+        """Wait for the nodes, learn which client each is, and return the number of clients.
 
-        Parameters
-        ----------
-        total : int
-            How many clients there are, if that is known; 0 if the nodes are to say it.
-        wanted : sequence of int
-            Those that will be asked something, if `total` is known; the others need not come. A
-            simulation may have one node for each of them instead of one for each client.
-
-        Returns
-        -------
-        int
-            The number of clients.
+        With 0 for `total` the nodes say that number. Where it is known, only the clients in
+        `wanted` need come: a simulation may have a node for each of them instead of a node for
+        each client.
 
         Raises
         ------
         ClientFailureError
-            If the nodes do not come, or do not say who they are.
+            If the nodes do not come, or do not say which client they are.
         UserError
             If there are neither as many nodes as clients nor as many as are wanted.
         """
@@ -153,10 +105,10 @@ class Conversation:
         if self._envelope is not None:
             total, wanted = self._envelope.clients, range(self._envelope.clients)
         last_came = time.monotonic()
-        # Where nobody is wanted, one answer is awaited all the same: it says that Flower is there.
+        # Where no client is wanted, one answer is awaited all the same: it shows that Flower runs.
         while not known or len(clients) < (len(wanted) if total else expected):
             strangers = sorted(set(self._grid.get_node_ids()) - set(known.values()))
-            # The first to answer says how many there are.
+            # The first answer says how many nodes there are.
             before = len(known)
             for node_id, properties in self._introduce(strangers if known else strangers[:1]):
                 known[int(str(properties["partition-id"]))] = node_id
@@ -164,8 +116,8 @@ class Conversation:
             names = dict(enumerate(range(expected)))
             if total:
                 names = _names(total, wanted, expected)
-            clients = {names[one]: node for one, node in known.items() if one in names}
-            # Not whoever answers: two nodes that call themselves the same client do for ever.
+            clients = {names[name]: node for name, node in known.items() if name in names}
+            # Answers alone are no news: two nodes that call themselves the same client answer on.
             if len(known) > before:
                 last_came = time.monotonic()
             elif time.monotonic() - last_came > _NODES_SECONDS:
@@ -182,7 +134,7 @@ class Conversation:
         return total or expected
 
     def _introduce(self, node_ids: list[int]) -> list[tuple[int, dict[str, Scalar]]]:
-        """Ask nodes who they are."""
+        """Ask nodes which client they are; return their properties."""
         content = recorddict_compat.getpropertiesins_to_recorddict(GetPropertiesIns({}))
         down = _size(content)
         self._enclose(content)
@@ -207,16 +159,7 @@ class Conversation:
             self._envelope.enclose(content)
 
     def hold(self, strategy: SplitStrategy, script: Script, phase: str) -> None:
-        """Run a script to its end.
-
-        Parameters
-        ----------
-        strategy : SplitStrategy
-            Whose script it is.
-        script : Script
-            From its `learn`, `unlearn` or `score`.
-        phase : str
-            Under which the ledger counts it.
+        """Run a script of the strategy to its end; the ledger counts it under the phase.
 
         Raises
         ------
@@ -228,20 +171,20 @@ class Conversation:
         while strategy.question is not None:
             server_round += 1
             if strategy.question.kind == "fit":
-                self._ask_to_fit(strategy, server_round)
+                self._fit(strategy, server_round)
             else:
-                self._ask_to_evaluate(strategy, server_round)
+                self._evaluate(strategy, server_round)
 
-    def take_asked(self) -> dict[str, Asked]:
+    def take_asked(self) -> dict[str, ActionTime]:
         """Return, by action, how often it was asked for since the last call and how long it took.
 
         The time is from a question to its last answer: the server's work between questions is not
         in it.
         """
-        asked, self._asked = self._asked, defaultdict(Asked)
-        return dict(asked)
+        taken, self._action_times = self._action_times, defaultdict(ActionTime)
+        return dict(taken)
 
-    def _ask_to_fit(self, strategy: SplitStrategy, server_round: int) -> None:
+    def _fit(self, strategy: SplitStrategy, server_round: int) -> None:
         instructions = strategy.configure_fit(
             server_round=server_round, parameters=_NOTHING, client_manager=self._manager
         )
@@ -256,7 +199,7 @@ class Conversation:
         )
         strategy.aggregate_fit(server_round=server_round, results=results, failures=failures)
 
-    def _ask_to_evaluate(self, strategy: SplitStrategy, server_round: int) -> None:
+    def _evaluate(self, strategy: SplitStrategy, server_round: int) -> None:
         instructions = strategy.configure_evaluate(
             server_round=server_round, parameters=_NOTHING, client_manager=self._manager
         )
@@ -292,29 +235,26 @@ class Conversation:
             messages.append(Message(content, proxy.node_id, message_type))
         started = time.perf_counter()
         replies = exchange(self._grid, messages, self._round_timeout)
-        asked = self._asked[next(iter(question.messages.values())).action]
-        asked.times += 1
-        asked.seconds += time.perf_counter() - started
+        time_of = self._action_times[next(iter(question.messages.values())).action]
+        time_of.times += 1
+        time_of.seconds += time.perf_counter() - started
         results: list[tuple[ClientProxy, Answer]] = []
         failures: list[tuple[ClientProxy, Answer] | BaseException] = []
         for node_id, proxy in proxies.items():
             reply = replies[node_id]
-            trouble = reply if isinstance(reply, Trouble) else None
             up = 0 if isinstance(reply, Trouble) else _size(reply)
             self._ledger.record(proxy.client, phase, up=up, down=down[node_id], messages=1)
-            if not isinstance(reply, Trouble):
-                answer = read(reply)
-                if answer.status.code is Code.OK:
-                    self._ledger.record(
-                        proxy.client,
-                        phase,
-                        client_seconds=float(answer.metrics.get("seconds", 0.0)),
-                        pretrain_seconds=float(answer.metrics.get("pretrain-seconds", 0.0)),
-                    )
-                    results.append((proxy, answer))
-                    continue
-                trouble = Trouble(answer.status.message)
-            assert trouble is not None
+            answer = reply if isinstance(reply, Trouble) else read(reply)
+            if not isinstance(answer, Trouble) and answer.status.code is Code.OK:
+                self._ledger.record(
+                    proxy.client,
+                    phase,
+                    client_seconds=float(answer.metrics.get("seconds", 0.0)),
+                    pretrain_seconds=float(answer.metrics.get("pretrain-seconds", 0.0)),
+                )
+                results.append((proxy, answer))
+                continue
+            trouble = answer if isinstance(answer, Trouble) else Trouble(answer.status.message)
             action = question.messages[proxy.client].action
             failure = ClientFailureError(
                 f"client {proxy.client} failed in phase {phase} at {action!r}: {trouble.reason}",
@@ -327,7 +267,7 @@ class Conversation:
 
 
 def _names(total: int, wanted: Sequence[int], nodes: int) -> dict[int, int]:
-    """Return which client each node that is wanted stands for, by what it calls itself."""
+    """Return the client that each wanted node stands for, by what the node calls itself."""
     if nodes == total or not wanted:
         return {client: client for client in wanted}
     if nodes == len(wanted):

@@ -1,9 +1,9 @@
 """What a message says beside its content where one Flower run carries out several of ours.
 
 Flower gives each run one run config and one number of nodes, and lets a node's state live as long
-as the run. A cell of a benchmark has its own of all three: its messages say which cell they belong
-to, its run config and its number of clients, and the ClientApp acts as if Flower had said so. It is
-in no ledger: the same run on its own sends none of it.
+as the run. A cell of a benchmark has its own of all three: its messages name the cell, its run
+config and its number of clients, and the ClientApp acts as if Flower had said so. No ledger counts
+an envelope: the same run on its own sends none.
 """
 
 from __future__ import annotations
@@ -22,16 +22,9 @@ _RECORD = "split-unlearning.cell"
 
 @dataclass(frozen=True)
 class Envelope:
-    """Says to which of several runs a message belongs.
+    """Says to which of several runs a message belongs: a name that no other run has.
 
-    Parameters
-    ----------
-    name : str
-        Of the run; no two are called the same.
-    clients : int
-        How many take part: the first of the nodes.
-    settings : mapping
-        Its whole run config.
+    So many `clients` take part, the first of the nodes. `settings` are the whole run config.
     """
 
     name: str
@@ -53,16 +46,16 @@ def open_envelope(message: Message, context: Context, call_next: ClientAppCallab
     """
     if not message.has_content() or _RECORD not in message.content.config_records:
         return call_next(message, context)
-    told = message.content.config_records[_RECORD]
+    enclosed = message.content.config_records[_RECORD]
     state = context.state.config_records
-    if _RECORD not in state or state[_RECORD]["name"] != told["name"]:
+    if _RECORD not in state or state[_RECORD]["name"] != enclosed["name"]:
         state.clear()
-        state[_RECORD] = ConfigRecord({"name": told["name"]})
+        state[_RECORD] = ConfigRecord({"name": enclosed["name"]})
     own = Context(
         run_id=context.run_id,
         node_id=context.node_id,
-        node_config={**context.node_config, "num-partitions": int(str(told["clients"]))},
+        node_config={**context.node_config, "num-partitions": int(str(enclosed["clients"]))},
         state=context.state,
-        run_config=json.loads(str(told["settings"])),
+        run_config=json.loads(str(enclosed["settings"])),
     )
     return call_next(message, own)

@@ -19,15 +19,10 @@ _PAUSES = 10
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why a node has not answered.
+    """Why a node has not answered, in one line.
 
-    Parameters
-    ----------
-    reason : str
-        One line.
-    fatal : bool
-        Whether it is not that client's trouble alone: when a worker of the simulation has died,
-        Flower goes on giving messages to it.
+    It is fatal where it is not that client's trouble alone: when a worker of the simulation has
+    died, Flower goes on giving messages to it.
     """
 
     reason: str
@@ -37,40 +32,28 @@ class Trouble:
 def exchange(
     grid: Grid, messages: list[Message], timeout: float
 ) -> dict[int, RecordDict | Trouble]:
-    """Send one message to each of some nodes and wait for their answers.
+    """Send at most one message to each node; return its answer, or why there is none, by node.
 
     Not ``Grid.send_and_receive``: that looks for answers every 0.1 seconds in a simulation and
     every 3 in a deployment, which a turn of a few batches would spend waiting.
 
-    Parameters
-    ----------
-    grid : Grid
-        Flower's way to the nodes.
-    messages : list of Message
-        At most one a node.
-    timeout : float
-        Seconds without any answer after which those that are still silent are given up. Not for
-        all together: of many clients, only as many work at a time as there are workers.
-
-    Returns
-    -------
-    dict of int to RecordDict or Trouble
-        By node, the answer or why there is none.
+    After `timeout` seconds without any answer, nodes that are still silent are given up. It is not
+    the time for all together: of many clients, only as many work at a time as there are workers.
     """
     late = Trouble(f"no answer within {timeout:g} seconds (round-timeout)")
     replies: dict[int, RecordDict | Trouble] = {}
     started = time.monotonic()
     waiting = set(grid.push_messages(messages)) if messages else set()
     # An answer that Flower writes itself does not come from the node that was asked.
-    nodes = {one.metadata.message_id: one.metadata.dst_node_id for one in messages}
+    nodes = {sent.metadata.message_id: sent.metadata.dst_node_id for sent in messages}
     for message_id in nodes.keys() - waiting:
         replies[nodes[message_id]] = Trouble("Flower takes no message for its node")
     waiting &= nodes.keys()
     while waiting:
         looked = time.monotonic()
-        found = list(grid.pull_messages(waiting))
+        replied = list(grid.pull_messages(waiting))
         looking = time.monotonic() - looked
-        for reply in found:
+        for reply in replied:
             started = time.monotonic()
             waiting.discard(reply.metadata.reply_to_message_id)
             node_id = nodes[reply.metadata.reply_to_message_id]
@@ -80,11 +63,10 @@ def exchange(
             break
         if waiting:
             # So often that waiting takes a twentieth longer at most. Looking for a thousand answers
-            # takes as long as computing one of them: who waits for many leaves them the processor,
-            # and nobody stands still for it before the last.
+            # takes as long as computing one of them: waiting leaves the clients the processor.
             pause = max(waited / 20, looking * _PAUSES if len(waiting) > 1 else 0, _SHORTEST_PAUSE)
             time.sleep(min(pause, _LONGEST_PAUSE))
-    return {**dict.fromkeys((nodes[one] for one in waiting), late), **replies}
+    return {**dict.fromkeys((nodes[message_id] for message_id in waiting), late), **replies}
 
 
 def _trouble(reply: Message) -> Trouble:
