@@ -1,4 +1,4 @@
-"""What a run has to do, in order, as the journal tells it: learn, and what was asked to forget."""
+"""What a run has to do, in order, as the journal says: learn, and forget what was asked."""
 
 from __future__ import annotations
 
@@ -16,21 +16,12 @@ from split_unlearning.unlearning.request import Request, parse_requests
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One request, as it was received.
+class ReceivedRequest:
+    """A request as it was received; `counts` are the samples that it means, by client.
 
-    Parameters
-    ----------
-    text : str
-        As the user wrote it.
-    forget_client : int
-        Whose samples ``class:`` and ``samples:`` mean.
-    label : int or None
-        The label it is about; None if it is about a client or about ids.
-    single : bool
-        Whether it names single samples, which have no counterpart in the test split.
-    counts : dict of int to int
-        How many samples it means, by client.
+    `forget_client` is the client whose samples ``class:`` and ``samples:`` mean. The label is None
+    for a request about a client or about ids. A request for a `single` sample, or several, has no
+    counterpart in the test split.
     """
 
     text: str
@@ -40,14 +31,14 @@ class Asked:
     counts: dict[int, int]
 
     @classmethod
-    def of(cls, forgetting: Forgetting, forget_client: int) -> Asked:
-        """Return a request as it was received, resolved against who holds what."""
+    def of(cls, forgetting: Forgetting, forget_client: int) -> ReceivedRequest:
+        """Return a request that was resolved against who holds what."""
         counts = {client: len(ids) for client, ids in forgetting.samples.items()}
         request = forgetting.request
         return cls(request.text, forget_client, forgetting.label, bool(request.ids), counts)
 
     def to_field(self) -> dict[str, Any]:
-        """Return it as the journal writes it down; no sample's id is in it."""
+        """Return what the journal writes down; no sample's id is in it."""
         return {
             "text": self.text,
             "forget-client": self.forget_client,
@@ -57,7 +48,7 @@ class Asked:
         }
 
     @classmethod
-    def from_field(cls, field: dict[str, Any]) -> Asked:
+    def from_field(cls, field: dict[str, Any]) -> ReceivedRequest:
         """Read what `to_field` wrote."""
         counts = {int(client): count for client, count in field["samples"].items()}
         return cls(field["text"], field["forget-client"], field["label"], field["single"], counts)
@@ -65,7 +56,7 @@ class Asked:
     def covers(self, client: int, label: int) -> bool:
         """Return whether a client's test samples of a label stand for what is forgotten.
 
-        Those of the forgotten label, or all of a forgotten client.
+        They do if it is the forgotten label, or all of the client's samples are forgotten.
         """
         if self.single or client not in self.counts:
             return False
@@ -76,28 +67,16 @@ class Asked:
 class Task:
     """One thing to do: learn, if nothing is asked, or forget what is asked, all at once.
 
-    Parameters
-    ----------
-    number : int
-        Its place in the journal, from 0.
-    asked : tuple of Asked
-        The requests, of different clients.
-    drop : bool
-        Whether the clients are gone, and all they ever gave is to be forgotten without them.
-    absent : tuple of int
-        Clients that are away, and who are not waited for.
-    received : str
-        When.
-    attempt : str
-        The last attempt to do it; empty if there was none, or where nothing is kept.
-    prepared : dict or None
-        The event that says that all it changes is on disk; from then on it is never taken back.
-    committed, measured : bool
-        Whether it is done, and whether its evaluation is done as well.
+    `number` is its place in the journal, from 0. The requests are of different clients. With `drop`
+    these clients are gone, and all that they ever gave is forgotten without them; clients that are
+    `absent` are not waited for. `attempt` names the last attempt at the task, if there was one and
+    a state-dir keeps it. `prepared` is the event that says that all it changes is on disk: from
+    then on it is never taken back. It is `committed` when it is done, and `measured` when it is
+    evaluated as well.
     """
 
     number: int
-    asked: tuple[Asked, ...] = ()
+    asked: tuple[ReceivedRequest, ...] = ()
     drop: bool = False
     absent: tuple[int, ...] = ()
     received: str = ""
@@ -108,55 +87,58 @@ class Task:
 
     @property
     def phase(self) -> str:
-        """Under which the ledger counts it."""
+        """The phase under which the ledger counts it."""
         return "unlearn" if self.asked else "learn"
 
     @property
     def text(self) -> str:
         """The requests, as their users wrote them."""
-        return "; ".join(one.text for one in self.asked)
+        return "; ".join(request.text for request in self.asked)
 
     @property
     def counts(self) -> dict[int, int]:
         """How many samples are to be forgotten, by client."""
-        return {client: one.counts[client] for one in self.asked for client in sorted(one.counts)}
+        return {
+            client: request.counts[client]
+            for request in self.asked
+            for client in sorted(request.counts)
+        }
 
     def requests(self, plan: Plan) -> dict[int, Request]:
-        """Return what each client that holds some of it is told.
+        """Return the request that each client with some of these samples receives.
 
         Raises
         ------
         UserError
             If a file of sample ids that a request names cannot be read any more.
         """
-        told = {}
-        for one in self.asked:
-            request = replace(
-                parse_requests(one.text, one.forget_client)[0].loaded(), number=self.number
-            )
-            for client in one.counts:
+        meant = {}
+        for received in self.asked:
+            parsed = parse_requests(received.text, received.forget_client)[0]
+            request = replace(parsed.loaded(), number=self.number)
+            for client in received.counts:
                 ids = plan.train[client]
                 if request.ids:
                     ids = np.intersect1d(ids, np.array(request.ids, dtype=np.int64))
-                told[client] = request.meant_for(ids)
-        return told
+                meant[client] = request.meant_for(ids)
+        return meant
 
     def covers(self, client: int, label: int) -> bool:
-        """Return whether one of the requests does; see `Asked.covers`."""
-        return any(one.covers(client, label) for one in self.asked)
+        """Return whether one of the requests does; see `ReceivedRequest.covers`."""
+        return any(request.covers(client, label) for request in self.asked)
 
 
 def first_events(forgettings: Sequence[Forgetting], forget_client: int) -> list[dict[str, Any]]:
     """Return the fields of the events that a journal begins with: learn, then each request."""
-    asked = [(), *((Asked.of(one, forget_client),) for one in forgettings)]
+    asked = [(), *((ReceivedRequest.of(each, forget_client),) for each in forgettings)]
     return [received(number, requests) for number, requests in enumerate(asked)]
 
 
 def received(
-    number: int, asked: Sequence[Asked], drop: bool = False, absent: Sequence[int] = ()
+    number: int, asked: Sequence[ReceivedRequest], drop: bool = False, absent: Sequence[int] = ()
 ) -> dict[str, Any]:
     """Return the fields of the event that says that something was asked for."""
-    requests = [one.to_field() for one in asked]
+    requests = [request.to_field() for request in asked]
     return {"task": number, "requests": requests, "drop": drop, "absent": [*absent]}
 
 
@@ -166,7 +148,7 @@ def tasks_of(journal: Journal) -> list[Task]:
     for event in journal.events:
         kind = event["event"]
         if kind == "received":
-            asked = tuple(Asked.from_field(field) for field in event["requests"])
+            asked = tuple(ReceivedRequest.from_field(field) for field in event["requests"])
             # A journal of before clients could be away does not name any.
             absent = tuple(event.get("absent", ()))
             tasks[event["task"]] = Task(event["task"], asked, event["drop"], absent, event["time"])
@@ -191,16 +173,9 @@ def next_number(journal: Journal) -> int:
 
 
 def check_belongs(tasks: Sequence[Task], attempt: str, place: str) -> None:
-    """Check that the server's part is as new as the journal.
+    """Check that the server's part of a state-dir is as new as its journal.
 
-    Parameters
-    ----------
-    tasks : sequence of Task
-        Of the journal.
-    attempt : str
-        That was committed last in the server's part.
-    place : str
-        Of the state-dir.
+    `attempt` is the one that was committed last in the server's part; `place` is the state-dir.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """Taking requests that come weeks after learning: checked against what is kept, and written down.
 
-Once a request is in the journal it is not lost: whatever happens, the next command finishes it, or
-says that it takes it back.
+Once a request is in the journal it is not lost: whatever happens, the next command finishes it or
+takes it back.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from split_unlearning.foundations.errors import UserError, refuse
 from split_unlearning.simulations.data.distributions.plan import Plan
 from split_unlearning.simulations.preparation import resolve
 from split_unlearning.simulations.state.agenda import (
-    Asked,
+    ReceivedRequest,
     Task,
     check_belongs,
     dropped,
@@ -44,30 +44,26 @@ def receive(
     again: bool = False,
     absent: Collection[int] = (),
 ) -> list[Task]:
-    """Write requests down, and return what there is to do.
+    """Write requests down, and return the tasks that are not finished.
 
     Requests of different clients become one task: the server trains once for all of them. Those of
-    one client are done one after the other.
+    one client are done one after the other. A request that stands there unfinished is not written
+    down again.
 
     Parameters
     ----------
     state : StateDir
-        That holds a state, and that this process has locked.
+        Holds a state, and is locked by this process.
     forget : sequence of (str, int)
         Each request, and whose samples it means by ``class:`` and ``samples:``; none to finish what
         was begun.
     drop : bool
         Whether these clients are gone: all they ever gave is forgotten without them.
     again : bool
-        Whether a request of the same words is another one, about what is left: a share of it, for
-        instance. Else what was asked before is done.
+        Whether a request of the same words is another request, about what is left: a share of it,
+        for instance. Else what was asked before is done.
     absent : collection of int
-        Clients that are away, who ask for nothing; the others do without them.
-
-    Returns
-    -------
-    list of Task
-        What is not finished. A request that stands there unfinished is not written down again.
+        Clients that are away and ask for nothing; the others do without them.
 
     Raises
     ------
@@ -80,7 +76,9 @@ def receive(
     """
     tasks = tasks_of(state.journal)
     check_belongs(tasks, StateFolder(state.server).attempt, str(state.path))
-    wanted = [(one, client) for text, client in forget for one in parse_requests(text, client)]
+    wanted = [
+        (request, client) for text, client in forget for request in parse_requests(text, client)
+    ]
     unfinished = [task for task in tasks if not task.measured]
     if unfinished:
         _check_continues(state, tasks, wanted, drop, absent)
@@ -102,19 +100,10 @@ def receive(
 
 
 def withdraw(state: StateDir) -> list[str]:
-    """Take back what was asked and cannot be finished, so that other requests can be.
+    """Take back what was asked and cannot be finished; return the texts of these requests.
 
-    What has been changed for it stands beside the state, and goes with the next attempt.
-
-    Parameters
-    ----------
-    state : StateDir
-        That holds a state, and that this process has locked.
-
-    Returns
-    -------
-    list of str
-        The requests, as their users wrote them.
+    What has been changed for it stands beside the state, and goes with the next attempt. The
+    state-dir is locked by this process.
 
     Raises
     ------
@@ -133,7 +122,10 @@ def withdraw(state: StateDir) -> list[str]:
 
 
 def _checked_absent(
-    state: StateDir, tasks: Sequence[Task], asked: Sequence[Asked], absent: Collection[int]
+    state: StateDir,
+    tasks: Sequence[Task],
+    asked: Sequence[ReceivedRequest],
+    absent: Collection[int],
 ) -> list[int]:
     """Return the clients that are away, in order; refuse those that cannot be done without."""
     if not absent:
@@ -145,7 +137,7 @@ def _checked_absent(
         ways = ways_to(lambda strategy, method: strategy.can_miss_clients(method))
         allowed = "none: only who asks is needed" if alone else ways
         raise refuse("--absent", min(absent), allowed)
-    asking = {client for one in asked for client in one.counts}
+    asking = {client for request in asked for client in request.counts}
     here = set(range(state.num_clients)) - dropped(tasks) - asking
     for client in sorted(absent):
         if client not in here:
@@ -168,7 +160,7 @@ def _check_continues(
         raise UserError(
             f"{state.path} has not finished learning; the same command that began it finishes it"
         )
-    named = {(one.text, client) for one, client in wanted}
+    named = {(request.text, client) for request, client in wanted}
     # Of the same command some may be done already.
     same = set(asked) <= named <= set(_named(tasks))
     same = same and drop == unfinished[0].drop
@@ -180,7 +172,7 @@ def _check_continues(
 
 
 def _named(tasks: Sequence[Task]) -> list[tuple[str, int]]:
-    return [(one.text, one.forget_client) for task in tasks for one in task.asked]
+    return [(request.text, request.forget_client) for task in tasks for request in task.asked]
 
 
 def _resolved(
@@ -190,7 +182,7 @@ def _resolved(
     drop: bool,
     again: bool,
     absent: Collection[int],
-) -> list[Asked]:
+) -> list[ReceivedRequest]:
     """Work out which samples requests mean, of those that clients still hold."""
     config = state.config
     assert config is not None
@@ -202,25 +194,26 @@ def _resolved(
     for task in tasks:
         before.update(task.counts)
     kept = kept_by(tasks)
-    # Of who is gone nothing is left to read.
+    # A client that is gone has nothing left to read.
     read = set(gone)
-    asked: list[Asked] = []
+    asked: list[ReceivedRequest] = []
     done: list[str] = []
     for named, client in wanted:
         request = named.loaded()
         if drop:
-            # Who is gone is not read: it is all that is left, whichever that is, or nothing.
+            # A dropped client's folder is not read: all that is left of it is meant.
             if client >= state.num_clients:
                 raise refuse("--client", client, f"a client from 0 to {state.num_clients - 1}")
             if client in gone:
                 done.append(f"{request.text} was dropped, and is done")
             else:
                 counts = {client: len(plan.train[client]) - before[client]}
-                asked.append(Asked(request.text, client, None, False, counts))
+                asked.append(ReceivedRequest(request.text, client, None, False, counts))
             continue
-        # Nobody's part is read but that of whoever is meant.
-        meant = {one for one, ids in held.items() if _may_mean(request, one, ids)} - read
-        held |= {one: _still_held(state, one, held[one], kept.get(one, "")) for one in meant}
+        # Only the folders of clients that the request may mean are read.
+        meant = {owner for owner, ids in held.items() if _may_mean(request, owner, ids)} - read
+        for owner in meant:
+            held[owner] = _still_held(state, owner, held[owner], kept.get(owner, ""))
         read |= meant
         when = [task.received for task in tasks if (request.text, client) in _named([task])]
         if when and not again and not _means_more(request, plan, held):
@@ -229,15 +222,15 @@ def _resolved(
             )
             continue
         forgetting = resolve(request, held, dataset, config.training_seed)
-        for one, ids in forgetting.samples.items():
-            held[one] = np.setdiff1d(held[one], ids)
-        asked.append(Asked.of(forgetting, client))
+        for owner, ids in forgetting.samples.items():
+            held[owner] = np.setdiff1d(held[owner], ids)
+        asked.append(ReceivedRequest.of(forgetting, client))
     if done and asked:
         raise UserError(f"{done[0]}; ask for the others without it")
     if done:
         raise AlreadyForgottenError("; ".join(done))
     left = Counter(dict(enumerate(map(len, plan.train))))
-    for counts in (before, *(one.counts for one in asked)):
+    for counts in (before, *(request.counts for request in asked)):
         left.subtract(counts)
     if sum(count for client, count in left.items() if client not in absent) < 2:
         texts = "; ".join(request.text for request, _ in wanted)
@@ -246,7 +239,7 @@ def _resolved(
 
 
 def _means_more(request: Request, plan: Plan, held: Mapping[int, Ids]) -> bool:
-    """Return whether a request names samples that one of the same words did not.
+    """Return whether a request names samples that an earlier one of the same words did not.
 
     A file of ids may have changed; what other requests mean is what it was.
     """
@@ -267,12 +260,12 @@ def _still_held(state: StateDir, client: int, ids: Ids, attempt: str) -> Ids:
     return np.setdiff1d(ids, ForgottenSamples(TensorStore(folder)).among(ids))
 
 
-def _apart(asked: Sequence[Asked]) -> list[list[Asked]]:
+def _apart(asked: Sequence[ReceivedRequest]) -> list[list[ReceivedRequest]]:
     """Group requests, in order, such that no client is in a group twice."""
-    groups: list[list[Asked]] = []
-    for one in asked:
+    groups: list[list[ReceivedRequest]] = []
+    for request in asked:
         busy = {client for other in groups[-1] for client in other.counts} if groups else set()
-        if not groups or busy & set(one.counts):
+        if not groups or busy & set(request.counts):
             groups.append([])
-        groups[-1].append(one)
+        groups[-1].append(request)
     return groups

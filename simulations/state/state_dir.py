@@ -45,12 +45,7 @@ _MAY_DIFFER = {
 
 
 class StateDir:
-    """A state-dir, read as it is.
-
-    Parameters
-    ----------
-    path : Path
-        The folder; it need not exist.
+    """A state-dir, read as it is; the folder need not exist.
 
     Raises
     ------
@@ -63,7 +58,7 @@ class StateDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config: RunConfig | None = None
-        """What was trained; None if nothing was yet."""
+        """The config that was trained; None if nothing was yet."""
         self.num_clients = 0
         self.pretrained = ""
         """SHA-256 of the pretrained network that training began with; empty for none."""
@@ -80,11 +75,10 @@ class StateDir:
             if content.pop("sha256") != checksum(content):
                 raise damaged(self._run)
             self.num_clients, self._plan = int(content["clients"]), str(content["plan"])
-            # A state of before there were any does not name it.
+            # A state from before there were pretrained networks does not name any.
             self.pretrained = str(content.get("pretrained", ""))
             config = RunConfig.from_mapping(content["config"] | {"state-dir": str(path)})
         except StateError:
-            # It has said what is wrong.
             raise
         except (ValueError, LookupError, TypeError) as error:
             raise StateError(f"{self._run} cannot be read: {error}") from error
@@ -98,7 +92,7 @@ class StateDir:
         # What a write that was cut off left.
         ours |= {f"{name}.part" for name in (*ours, self._run.name)}
         if self.path.exists():
-            others = sorted({one.name for one in self.path.iterdir()} - ours)
+            others = sorted({entry.name for entry in self.path.iterdir()} - ours)
             if others:
                 allowed = f"a new or empty folder, or a state-dir; this one holds {others[0]!r}"
                 raise refuse("state-dir", str(self.path), allowed)
@@ -118,7 +112,7 @@ class StateDir:
 
     @property
     def certificate(self) -> Path:
-        """Where `verify` puts what it found."""
+        """The signed certificate, which `verify` writes."""
         return self.path / "certificate.json"
 
     @property
@@ -132,7 +126,7 @@ class StateDir:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep every other process away, for as long as this one lives or wants.
+        """Keep every other process away, for as long as this one lives or works in it.
 
         Raises
         ------
@@ -149,15 +143,7 @@ class StateDir:
             yield
 
     def found(self, prepared: Preparation, received: list[dict[str, Any]]) -> None:
-        """Begin a state: what is to be learned, by whom, and what is asked already.
-
-        Parameters
-        ----------
-        prepared : Preparation
-            What follows from the run config and the number of clients.
-        received : list of dict
-            Fields of the journal's first events, see `simulations.state.agenda`.
-        """
+        """Begin a state; `received` are the fields of the journal's first events, see `agenda`."""
         with explained(self.path):
             self._journal.unlink(missing_ok=True)
             write_durably(self.key, new_key())
@@ -174,13 +160,13 @@ class StateDir:
             "pretrained": self.pretrained,
             "config": self.config.as_mapping(),
         }
-        # Of what will be read: an edit of it would change who holds what.
+        # An edit of the file would change who holds what: its checksum shows it.
         content["sha256"] = checksum(content)
         with explained(self._run):
             write_durably(self._run, tomli_w.dumps(content).encode())
 
     def check_same(self, config: RunConfig) -> None:
-        """Refuse a config that is not the one that this state was made with.
+        """Refuse another config than this state was made with.
 
         Raises
         ------

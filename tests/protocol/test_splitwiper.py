@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from split_unlearning.clients.base import SplitClient
 from split_unlearning.simulations import client_app
 from split_unlearning.simulations.data.distributions.plan import Plan
-from split_unlearning.simulations.state.agenda import Asked, Task
+from split_unlearning.simulations.state.agenda import ReceivedRequest, Task
 from split_unlearning.strategies.heard import ClientFailureError
 from split_unlearning.unlearning.exactness import digest
 from tests.local_grid import LocalRun, client_of, dealt, node_of
@@ -161,7 +161,7 @@ def test_a_request_that_arrives_twice_is_acted_upon_once(unlearning):
     (forgetting,) = run.prepared.forgettings
     context = run.grid.contexts[node_of(0)]
     client = client_app.client_fn(context).numpy_client
-    told = Task(1, (Asked.of(forgetting, 0),)).requests(run.prepared.plan)
+    told = Task(1, (ReceivedRequest.of(forgetting, 0),)).requests(run.prepared.plan)
     message = run.strategy.ask_to_forget(told, "forget").messages[0]
     message.fields |= {"client": 0, "phase": "unlearn"}
     _, samples, fields = client.fit(*message.pack())

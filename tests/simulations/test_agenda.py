@@ -11,7 +11,7 @@ from split_unlearning.foundations.errors import UserError
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.preparation import Forgetting, prepare
 from split_unlearning.simulations.state.agenda import (
-    Asked,
+    ReceivedRequest,
     Task,
     dropped,
     first_events,
@@ -22,7 +22,7 @@ from split_unlearning.unlearning.journal import Journal
 from split_unlearning.unlearning.request import Request
 
 ASKED = st.builds(
-    Asked,
+    ReceivedRequest,
     text=st.text(max_size=8),
     forget_client=st.integers(0, 9),
     label=st.none() | st.integers(0, 9),
@@ -32,7 +32,7 @@ ASKED = st.builds(
 
 
 def asked(client, count=1):
-    return Asked(f"client:{client}", client, None, False, {client: count})
+    return ReceivedRequest(f"client:{client}", client, None, False, {client: count})
 
 
 def journal_of(*requests, drop=False):
@@ -54,12 +54,12 @@ def journal_of(*requests, drop=False):
     ],
 )
 def test_what_stands_for_the_forgotten_in_the_test_split(request_, label, covered):
-    one = Asked.of(Forgetting(request_, {1: np.array([4, 5])}, label), 1)
+    one = ReceivedRequest.of(Forgetting(request_, {1: np.array([4, 5])}, label), 1)
     other = asked(0)
     cells = {(client, label) for client in range(3) for label in range(3)}
     assert {cell for cell in cells if one.covers(*cell)} == covered
     # The same after it was written down, and together with another.
-    again = Asked.from_field(json.loads(json.dumps(one.to_field())))
+    again = ReceivedRequest.from_field(json.loads(json.dumps(one.to_field())))
     assert {cell for cell in cells if Task(1, (again,)).covers(*cell)} == covered
     both = {cell for cell in cells if Task(1, (other, one)).covers(*cell)}
     assert both == covered | {(0, label) for label in range(3)}
@@ -150,7 +150,7 @@ def test_each_client_is_told_of_its_own_samples(tmp_path):
     config = RunConfig.from_mapping({"forget": f"ids:{file}"})
     prepared = prepare(config, 4)
     (forgetting,) = prepared.forgettings
-    task = Task(3, (Asked.of(forgetting, 0),))
+    task = Task(3, (ReceivedRequest.of(forgetting, 0),))
     told = task.requests(prepared.plan)
     assert {client: list(one.ids) for client, one in told.items()} == {
         client: ids.tolist() for client, ids in forgetting.samples.items()
@@ -168,8 +168,8 @@ def test_requests_of_several_clients_are_one_task_with_one_number():
     task = Task(
         2,
         (
-            Asked("class:2", 2, 2, False, {2: 4}),
-            Asked("samples:0.5@class:3", 0, 3, False, {0: 7}),
+            ReceivedRequest("class:2", 2, 2, False, {2: 4}),
+            ReceivedRequest("samples:0.5@class:3", 0, 3, False, {0: 7}),
         ),
     )
     told = task.requests(prepared.plan)
