@@ -24,7 +24,7 @@ from split_unlearning.simulations.session.envelope import Envelope
 from split_unlearning.simulations.session.session import Session, needed_for
 from split_unlearning.simulations.session.verification import render_certificate, verify
 from split_unlearning.simulations.state.agenda import dropped, first_events, tasks_of
-from split_unlearning.simulations.state.state_dir import StateDir, held
+from split_unlearning.simulations.state.state_dir import StateDir, open_state
 from split_unlearning.strategies.server.kept_state import KeptState
 from split_unlearning.strategies.server.placement import place, release
 from split_unlearning.strategies.server.precision import Precision
@@ -112,9 +112,9 @@ def carry_out(
 
 def verify_state(config: RunConfig, grid: Grid) -> dict[str, object]:
     """Train again without what a state-dir has forgotten; return the signed certificate."""
-    with held(config.state_dir).locked():
+    with open_state(config.state_dir).locked():
         # Read again: until now another process may have had it.
-        state = held(config.state_dir)
+        state = open_state(config.state_dir)
         state.check_same(config)
         gone = dropped(tasks_of(state.journal))
         ledger = Ledger()
@@ -170,7 +170,7 @@ def _begun(prepared: Preparation, state: StateDir | None) -> Journal:
         return state.journal
     received = first_events(prepared.forgettings, prepared.config.forget_client)
     if state is not None:
-        state.found(prepared, received)
+        state.begin(prepared, received)
         return state.journal
     journal = Journal()
     for fields in received:

@@ -26,22 +26,9 @@ _LONGEST_NAME = 80
 class Cell:
     """One run of a benchmark.
 
-    Parameters
-    ----------
-    clients : int
-        How many take part.
-    settings : mapping
-        Run-config keys that differ from their defaults.
-    coordinates : mapping
-        Where it stands: the keys that the grids of the spec name, without the seed.
-    role : {"target", "shadow"}
-        Whether its figures are of interest themselves, or what an attack learns from.
-    status : {"planned", "running", "done", "failed"}
-        How far it is.
-    error : str
-        Why it failed, in one line.
-    seconds : float
-        That it took.
+    `settings` are the run-config keys that differ from their defaults; `coordinates` those that
+    the grids of the spec name, without the seed. A ``target`` is of interest itself; an attack
+    learns from a ``shadow``. `error` is one line, why it failed.
     """
 
     clients: int
@@ -59,39 +46,26 @@ class Cell:
 
     @property
     def digest(self) -> str:
-        """What it is run with, in a few digits: no two cells of a benchmark have the same."""
+        """A short hash of its settings: no two cells of a benchmark have the same."""
         whole = json.dumps([self.clients, sorted(self.settings.items())])
         return hashlib.sha256(whole.encode()).hexdigest()[:10]
 
     @property
     def id(self) -> str:
-        """Its name, which says something to people, and its digest.
+        """Its coordinates, for people, and its digest.
 
-        A spec that grew finds by it what was run before.
+        By it a spec that grew finds the cells that were run before.
         """
-        told = "-".join(str(value) for value in (self.role, *self.coordinates.values()))
-        name = re.sub(r"[^A-Za-z0-9.]+", "-", told.removeprefix("target-")).strip("-")
+        words = "-".join(str(value) for value in (self.role, *self.coordinates.values()))
+        name = re.sub(r"[^A-Za-z0-9.]+", "-", words.removeprefix("target-")).strip("-")
         return f"{name[:_LONGEST_NAME]}-seed-{self.seed}-{self.digest}"
 
     def folder(self, benchmark: Path) -> Path:
-        """Return where its figures are."""
+        """Return the folder of its figures."""
         return benchmark / "cells" / self.id
 
     def write(self, benchmark: Path, **changed: Any) -> Cell:
-        """Take down how far it is.
-
-        Parameters
-        ----------
-        benchmark : Path
-            The folder of the benchmark.
-        **changed
-            What is to be changed first.
-
-        Returns
-        -------
-        Cell
-            What was written.
-        """
+        """Write the cell, with some fields changed, to its folder; return what was written."""
         cell = replace(self, **changed)
         record = {
             "schema_version": SCHEMA_VERSION,

@@ -32,18 +32,11 @@ def planned_cells(benchmark: Path) -> list[Cell]:
 
 
 def carry_out_cells(benchmark: Path, carry_out: Callable[[RunConfig, Envelope], object]) -> None:
-    """Carry out every cell that has not been.
+    """Carry out every unfinished cell of a benchmark.
 
-    One that turns out to be impossible is taken down as failed, and the next one begun. Any other
-    failure ends this: who knows what the nodes are still busy with.
-
-    Parameters
-    ----------
-    benchmark : Path
-        Its folder.
-    carry_out : callable
-        Does what a run config asks for, with the clients that the envelope tells of it, and writes
-        its result.
+    `carry_out` runs a run config with the clients that the envelope names, and writes its result.
+    A cell that turns out to be impossible is written down as failed, and the next cell begun. Any
+    other failure ends the benchmark: the nodes may still be busy.
     """
     with locked(benchmark):
         for cell in planned_cells(benchmark):
@@ -63,8 +56,8 @@ def _carry_out_one(
         config.check()
         carry_out(config, envelope)
     except Exception as error:
-        told = " ".join(str(error).split()) or type(error).__name__
-        _end(cell, benchmark, started, status="failed", error=told)
+        reason = " ".join(str(error).split()) or type(error).__name__
+        _end(cell, benchmark, started, status="failed", error=reason)
         if not isinstance(error, UserError):
             raise
     else:

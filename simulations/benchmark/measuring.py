@@ -1,4 +1,4 @@
-"""What cells tell together: each beside its retraining, and attacked by its shadow runs."""
+"""Metrics that need several cells: a cell beside its retraining, attacked by its shadow runs."""
 
 from __future__ import annotations
 
@@ -20,15 +20,7 @@ METRICS = "metrics.json"
 def measure(benchmark: Path) -> list[str]:
     """Write ``metrics.json`` for every cell whose clients were audited, where it is not there yet.
 
-    Parameters
-    ----------
-    benchmark : Path
-        The folder of a benchmark.
-
-    Returns
-    -------
-    list of str
-        A line for each cell that could not be measured.
+    Returns a line for each cell that could not be measured.
     """
     cells = [cell for cell in planned_cells(benchmark) if cell.status == "done"]
     audited = {cell.digest: cell for cell in cells if (cell.folder(benchmark) / FILE).exists()}
@@ -52,16 +44,16 @@ def _measure_one(cell: Cell, audited: Mapping[str, Cell], benchmark: Path) -> No
             shadows.append(shadow)
             number += 1
     read = [cell, *([reference] if reference else []), *shadows]
-    stamps = {one.id: _stamp(one.folder(benchmark) / "result.json") for one in read}
+    stamps = {each.id: _stamp(each.folder(benchmark) / "result.json") for each in read}
     path = cell.folder(benchmark) / METRICS
     if path.exists() and json.loads(path.read_text(encoding="utf-8")).get("read") == stamps:
         return
-    found = metrics_of(
+    metrics = metrics_of(
         cell.folder(benchmark),
         reference.folder(benchmark) if reference else None,
         [shadow.folder(benchmark) for shadow in shadows],
     )
-    write_json({**found, "read": stamps}, path)
+    write_json({**metrics, "read": stamps}, path)
 
 
 def _shadow_of(cell: Cell, number: int) -> Cell:
@@ -69,5 +61,5 @@ def _shadow_of(cell: Cell, number: int) -> Cell:
 
 
 def _stamp(path: Path) -> str:
-    """Say which version of a result this is."""
+    """Return a short hash of a result's file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

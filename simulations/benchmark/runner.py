@@ -16,22 +16,16 @@ from split_unlearning.simulations.console import PROGRESS
 from split_unlearning.simulations.launching.launch import run_app
 from split_unlearning.simulations.session.result import write_json
 
-# What a command that was killed has started ends a little later than it.
+# Processes of a command that was killed end a little later than it.
 _PATIENCE = 20.0
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a benchmark is, when a cell has ended.
+    """How far a benchmark is when a cell has ended.
 
-    Attributes
-    ----------
-    cell : Cell
-        Which ended.
-    ended : int
-        Cells that have ended, one way or another, before this start or after.
-    seconds_left : float
-        That the others will take, if they take as long as those since the start.
+    `ended` counts the cells that have ended, one way or another, before this start or after. The
+    others take `seconds_left`, if they take as long as those since the start.
     """
 
     cell: Cell
@@ -40,29 +34,16 @@ class Progress:
 
     @property
     def text(self) -> str:
-        """What ended, and how."""
+        """The cell, and how it ended."""
         how = f"failed: {self.cell.error}" if self.cell.error else f"{self.cell.seconds:.1f} s"
         return f"{self.cell.id}: {how}"
 
 
 def lay_out(spec: Spec, folder: Path, resume: bool, command: str) -> list[Cell]:
-    """Write down what is to be run, before anything is.
+    """Write down what is to be run, before anything is; return all cells.
 
-    Parameters
-    ----------
-    spec : Spec
-        What is to be run.
-    folder : Path
-        Of the benchmark; made if it is not there.
-    resume : bool
-        Go on with what is there: what is done is not done again, what failed is.
-    command : str
-        With which it was asked for; people can repeat it.
-
-    Returns
-    -------
-    list of Cell
-        All cells.
+    The folder is made if it is not there. With `resume`, cells that are done are not run again,
+    those that failed are. People can repeat the command.
 
     Raises
     ------
@@ -115,18 +96,7 @@ def carry_out(
     on_line: Callable[[str], None],
     on_progress: Callable[[Progress], None],
 ) -> str:
-    """Run every cell of a benchmark that has not been; those that fail do not stop the others.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the benchmark, laid out.
-    client_cpus, client_gpus : int, float
-        What Ray reserves for each client that works.
-    on_line : callable
-        Is given every line that Flower prints.
-    on_progress : callable
-        Is told whenever a cell has ended.
+    """Run every unfinished cell of a benchmark; those that fail do not stop the others.
 
     Returns
     -------
@@ -179,16 +149,16 @@ class _Watch:
         return [cell for cell in planned_cells(self._folder) if not _has_ended(cell.status)]
 
     def look(self) -> None:
-        """Tell of cells that have ended since the last look."""
+        """Report cells that have ended since the last look."""
         for cell in self._ended():
             if cell.id not in self._seen:
                 self._seen.add(cell.id)
-                self._tell(cell)
+                self._report(cell)
 
     def _ended(self) -> list[Cell]:
         return [cell for cell in planned_cells(self._folder) if _has_ended(cell.status)]
 
-    def _tell(self, cell: Cell) -> None:
+    def _report(self, cell: Cell) -> None:
         here = len(self._seen) - self._before
         each = (time.monotonic() - self._started) / here
         left = each * (len(planned_cells(self._folder)) - len(self._seen))

@@ -23,7 +23,7 @@ SCALES = ("full", "medium", "small")
 
 _TOP = ("title", "clients", "paper", "paper-dataset", "run", "grid", "shadows", "reduced")
 _SHADOWS = ("count", "share")
-# What a benchmark decides itself.
+# Keys that a benchmark sets itself.
 _NOT_IN_A_CELL = ("out", "state-dir", "verify", "benchmark", "shadow", "shadow-share")
 
 
@@ -31,25 +31,13 @@ _NOT_IN_A_CELL = ("out", "state-dir", "verify", "benchmark", "shadow", "shadow-s
 class Spec:
     """What a benchmark is to run.
 
-    Parameters
-    ----------
-    name, title : str
-        For files, and for people.
-    scale : {"full", "medium", "small"}
-        Whether it is as its author meant it, or reduced for a machine with a GPU, or a small one.
-    reduced : sequence of str
-        What was reduced, a line each.
-    paper : sequence of str
-        The published tables that it is to be held against.
-    paper_dataset : str
-        What those call the data set.
-    axes : sequence of str
-        The keys to which its grids give several values, without the seed.
-    cells : sequence of Cell
-        All that is to be run, each once, seed by seed; of a seed, those whose figures attacks
-        learn from come last.
-    left_out : sequence of dict
-        ``coordinates`` of what a grid names and cannot be, and ``why``.
+    `name` is for files, `title` for people. At the scale ``medium`` it is reduced for a machine
+    with a GPU, at ``small`` for a small one; `reduced` says what was reduced, a line each. `paper`
+    are the published tables that it is held against, which call the data set `paper_dataset`.
+    `axes` are the keys to which its grids give several values, without the seed.
+
+    Each cell is run once, seed by seed; shadow runs come last in a seed. `left_out` holds the
+    ``coordinates`` of each run that a grid names and that is not possible, and ``why``.
     """
 
     name: str
@@ -64,27 +52,22 @@ class Spec:
 
 
 def shipped_specs() -> dict[str, Path]:
-    """Return the files of the specs that come along, by name."""
+    """Return the files of the specs that are shipped, by name."""
     package = Path(split_unlearning.__file__).parent
-    # The wheel carries them in here, a checkout among what it measures.
+    # The wheel carries them in the package, a checkout beside its benchmarks.
     packaged = package / "specs"
     folder = packaged if packaged.exists() else package.parent / "benchmarks" / "specs"
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
 def titles() -> dict[str, str]:
-    """Return the titles of the specs that come along, by name."""
+    """Return the titles of the specs that are shipped, by name."""
     files = shipped_specs()
     return {name: tomllib.loads(files[name].read_text("utf-8"))["title"] for name in files}
 
 
 def find_spec(named: str) -> Path:
-    """Return the file of a spec.
-
-    Parameters
-    ----------
-    named : str
-        Its path, or the name of one that comes along.
+    """Return the file of a spec, from its path or the name of a shipped spec.
 
     Raises
     ------
@@ -102,15 +85,8 @@ def find_spec(named: str) -> Path:
 def read_spec(path: Path, scale: str, changed: Mapping[str, Value]) -> Spec:
     """Read a spec and work out its cells.
 
-    Parameters
-    ----------
-    path : Path
-        A TOML file.
-    scale : {"full", "medium", "small"}
-        With the others, what the table of that name says goes before the rest: keys one by one,
-        grids as a whole.
-    changed : mapping
-        Run-config keys that go before the spec's table ``run``.
+    At another scale than ``full``, the table of that name goes before the rest: keys one by one,
+    grids as a whole. The run-config keys in `changed` go before the spec's table ``run``.
 
     Raises
     ------
@@ -166,7 +142,7 @@ class _Reader:
         for grid in self._grids:
             for key, value in self._table("grid", grid).items():
                 known = values.setdefault(key, [])
-                known += [one for one in _listed(value) if one not in known]
+                known += [new for new in _listed(value) if new not in known]
         varied = [key for key in values if len(values[key]) > 1]
         self.axes = [key for key in varied if key not in ("seed", "only-possible")]
 
@@ -178,13 +154,13 @@ class _Reader:
 
     def texts(self, key: str) -> list[str]:
         value = self._written.get(key, [])
-        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        if not isinstance(value, list) or not all(isinstance(line, str) for line in value):
             raise self._refuse(key, value, "a list of texts")
         return value
 
     def cells(self) -> tuple[list[Cell], list[dict[str, Any]]]:
-        """Return every run that the grids name, each once, and what cannot be."""
-        found: dict[str, Cell] = {}
+        """Return every run that the grids name, each once, and those that are not possible."""
+        targets: dict[str, Cell] = {}
         left_out: list[dict[str, Any]] = []
         for grid in self._grids:
             possible = grid.get("only-possible", False)
@@ -198,17 +174,17 @@ class _Reader:
                     if not possible:
                         where = ", ".join(f"{key}={value!r}" for key, value in point.items())
                         raise UserError(f"{self._path}, at {where}: {error}") from error
-                    if coordinates not in [one["coordinates"] for one in left_out]:
+                    if coordinates not in [known["coordinates"] for known in left_out]:
                         left_out.append({"coordinates": coordinates, "why": str(error)})
                     continue
-                found.setdefault(cell.digest, cell)
+                targets.setdefault(cell.digest, cell)
         shadows: dict[str, Cell] = {}
-        for target in found.values():
+        for target in targets.values():
             for shadow in self._shadows_of(target):
                 shadows.setdefault(shadow.digest, shadow)
-        # Seed by seed: what there is when it is cut off is of every row.
-        seeds = list(dict.fromkeys(cell.seed for cell in found.values()))
-        every = [*found.values(), *shadows.values()]
+        # Seed by seed: a benchmark that is cut off has something of every row.
+        seeds = list(dict.fromkeys(cell.seed for cell in targets.values()))
+        every = [*targets.values(), *shadows.values()]
         return sorted(every, key=lambda cell: seeds.index(cell.seed)), left_out
 
     def _points(self, grid: Mapping[str, Any]) -> Iterator[dict[str, Value]]:
@@ -241,7 +217,7 @@ class _Reader:
     def _shadows_of(self, target: Cell) -> Iterator[Cell]:
         """Yield the runs on other data from which an attack on a target learns.
 
-        They serve all that differ from it in how they forget, too.
+        They also serve targets that differ from it only in how they forget.
         """
         for number in range(1, self._count + 1):
             try:
@@ -262,7 +238,7 @@ class _Reader:
 def retrained(settings: Mapping[str, Value]) -> dict[str, Value]:
     """Return the run config of the run that forgets by training again, all else being equal.
 
-    The keys that only the unlearning method reads fall away with it.
+    Keys that only the unlearning method reads are left out.
     """
     config = RunConfig.from_mapping(settings)
     read = config.keys_read("retrain")
@@ -273,8 +249,8 @@ def retrained(settings: Mapping[str, Value]) -> dict[str, Value]:
 def shadowed(settings: Mapping[str, Value], number: int) -> dict[str, Value]:
     """Return the run config of a shadow run, from whose outputs an attack learns.
 
-    Whoever attacks knows how a model was trained, not how it was made to forget: a shadow run
-    forgets by training again.
+    An attacker knows how a model was trained, not how it was made to forget: a shadow run forgets
+    by training again.
     """
     return {**retrained(settings), "shadow": number}
 

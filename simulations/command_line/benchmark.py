@@ -100,7 +100,7 @@ def report(
 
 
 def _written_report(folder: Path, tensorboard: bool) -> str:
-    """Write the report of a benchmark, and say where it is, and of how much."""
+    """Write the report of a benchmark; return a line that says where it is and what is in it."""
     from split_unlearning.reporting.scalars import check_tensorboard, write_scalars
     from split_unlearning.reporting.writing import write_report
 
@@ -109,8 +109,8 @@ def _written_report(folder: Path, tensorboard: bool) -> str:
     benchmark = write_report(folder).benchmark
     if tensorboard:
         write_scalars(benchmark, folder / "tensorboard")
-    told = {"failed": len(benchmark.failures), "missing": len(benchmark.missing)}
-    beside = "".join(f", {count} {name}" for name, count in told.items() if count)
+    counts = {"failed": len(benchmark.failures), "missing": len(benchmark.missing)}
+    beside = "".join(f", {count} {name}" for name, count in counts.items() if count)
     count = len(benchmark.cells)
     cells = "1 cell" if count == 1 else f"{count} cells"
     return f"{cells}{beside}; the report is {folder / 'report.html'}"

@@ -1,4 +1,4 @@
-"""How a command ends: what the user has to know in one line, and an exit code."""
+"""How a command ends: with one line for the user, and an exit code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RUN_FAILED, BAD_ARGUMENTS, DOES_NOT_HOLD, INTERRUPTED = 1, 2, 3, 130
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Say what the user has to know in one line, and exit with the code that stands for it."""
+    """Turn an error into one line for the user and the exit code that stands for it."""
     try:
         yield
     except StateError as error:

@@ -1,14 +1,17 @@
-"""What is shown while runs go on: the app's own lines, picked out of what Flower prints."""
+"""The progress of runs on the screen: the app's own lines, picked out of what Flower prints."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import typer
 
 from split_unlearning.simulations.console import FAILURE, PROGRESS
+
+if TYPE_CHECKING:
+    from split_unlearning.simulations.benchmark.runner import Progress
 
 # What takes long to import is imported where it is needed.
 
@@ -39,46 +42,33 @@ def shown(verbose: bool) -> Iterator[Callable[[str], None]]:
             yield lambda line: bar.update(task, description=_news(line) or None)
 
 
-class Told(Protocol):
-    """How far a grid of runs is."""
-
-    @property
-    def ended(self) -> int:
-        """Runs that have ended."""
-
-    @property
-    def text(self) -> str:
-        """What ended last, and how."""
-
-    @property
-    def seconds_left(self) -> float:
-        """That the others will take."""
-
-
 @contextmanager
 def shown_grid(
     total: int, verbose: bool
-) -> Iterator[tuple[Callable[[str], None], Callable[[Told], None]]]:
-    """Show how far a grid of runs is; yield what takes Flower's lines, and what is told of ends."""
+) -> Iterator[tuple[Callable[[str], None], Callable[[Progress], None]]]:
+    """Show how far a grid is; yield what takes Flower's lines, and what takes the progress."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bar
 
     console = Console()
 
-    def say(told: Told) -> None:
-        left = f"about {_span(told.seconds_left)} left" if told.ended < total else "the last one"
-        console.print(f"{told.ended}/{total} {told.text}; {left}", highlight=False, markup=False)
+    def say(progress: Progress) -> None:
+        is_last = progress.ended == total
+        left = "the last one" if is_last else f"about {_span(progress.seconds_left)} left"
+        line = f"{progress.ended}/{total} {progress.text}; {left}"
+        console.print(line, highlight=False, markup=False)
 
     if verbose or not console.is_terminal:
         yield (typer.echo if verbose else lambda _: None), say
         return
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("starting Flower and Ray", total=total)
 
-        def advance(told: Told) -> None:
-            bar.update(task, completed=told.ended)
-            say(told)
+        def advance(progress: Progress) -> None:
+            bar.update(task, completed=progress.ended)
+            say(progress)
 
         yield lambda line: bar.update(task, description=_news(line) or None), advance
 

@@ -1,4 +1,4 @@
-"""Having Flower run the app, and showing what came of it."""
+"""Have Flower run the app, and show its result."""
 
 from __future__ import annotations
 

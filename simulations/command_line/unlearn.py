@@ -70,17 +70,17 @@ def unlearn(
         from split_unlearning.simulations.session.session import needed_for
         from split_unlearning.simulations.state.reception import AlreadyForgottenError, receive
         from split_unlearning.simulations.state.reception import withdraw as take_back
-        from split_unlearning.simulations.state.state_dir import held
+        from split_unlearning.simulations.state.state_dir import open_state
 
         path = absolute(state_dir)
-        state = held(path)
+        state = open_state(path)
         assert state.config is not None
         if withdraw:
             if forget or drop_client or absent:
                 allowed = "no --forget, no --drop-client and no --absent beside it"
                 raise refuse("--withdraw", True, allowed)
             with state.locked():
-                taken = take_back(held(path))
+                taken = take_back(open_state(path))
             typer.echo(f"withdrawn, and not forgotten: {'; '.join(taken)}")
             return
         check_client_pool(state.num_clients, client_cpus, client_gpus)
@@ -94,7 +94,7 @@ def unlearn(
         try:
             with state.locked():
                 # Read again: until now another process may have had it.
-                state = held(path)
+                state = open_state(path)
                 tasks = receive(state, requests, drop_client, again, absent or [])
         except AlreadyForgottenError as done:
             typer.echo(str(done))

@@ -46,11 +46,11 @@ def verify(
     """
     with one_line_errors():
         from split_unlearning.simulations.state.agenda import dropped, tasks_of
-        from split_unlearning.simulations.state.state_dir import held
+        from split_unlearning.simulations.state.state_dir import open_state
 
         if not state_dir and not certificate:
             raise refuse("verify", "", "a STATE_DIR, or --certificate FILE, or both")
-        state = held(absolute(state_dir)) if state_dir else None
+        state = open_state(absolute(state_dir)) if state_dir else None
         if certificate:
             check_certificate(Path(certificate), state)
             return

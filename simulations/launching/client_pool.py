@@ -1,4 +1,4 @@
-"""Whether Flower's clients fit where they are to work: told before anything starts.
+"""Whether Flower's clients fit on the machine or the cluster: checked before anything starts.
 
 Flower counts how many of them the CPUs and the GPUs of each node have room for, starts so many
 processes and waits for each of them. Ray reserves a share of *one* GPU, never parts of two. Where
@@ -26,7 +26,7 @@ def check_client_pool(clients: int, client_cpus: int, client_gpus: float) -> Non
     """
     if clients < 1:
         raise refuse("--clients", clients, "an integer >= 1")
-    # Flower divides by the CPUs of a client, and knows no fractions of one.
+    # Flower divides by the CPUs of a client, a whole number.
     if client_cpus < 1:
         raise refuse("--client-cpus", client_cpus, "an integer >= 1")
     if not (0 <= client_gpus <= 1 or (client_gpus > 1 and client_gpus % 1 == 0)):
@@ -45,14 +45,7 @@ def check_client_pool(clients: int, client_cpus: int, client_gpus: float) -> Non
 def check_fits(nodes: Sequence[Node], client_cpus: int, client_gpus: float, where: str) -> None:
     """Refuse what a client reserves if no node has it, or Flower and Ray count differently.
 
-    Parameters
-    ----------
-    nodes : sequence of pair of float
-        What there is.
-    client_cpus, client_gpus : int, float
-        What a client reserves.
-    where : str
-        What a node is called.
+    `where` is what the refusal calls a node.
     """
     most_cpus = max((cpus for cpus, _ in nodes), default=0.0)
     most_gpus = max((gpus for _, gpus in nodes), default=0.0)
@@ -78,10 +71,7 @@ def check_fits(nodes: Sequence[Node], client_cpus: int, client_gpus: float, wher
 def clients_of(node: Node, client_cpus: int, client_gpus: float) -> tuple[int, int]:
     """Return for how many clients at a time Flower starts processes on a node, and Ray has room.
 
-    Returns
-    -------
-    int, int
-        The first as Flower works it out (``pool_size_from_resources``).
+    The first is what Flower's ``pool_size_from_resources`` gives.
     """
     cpus, gpus = node
     by_cpus = int(cpus / client_cpus)

@@ -31,17 +31,7 @@ _COMPLETED = "finished:completed"
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended.
-
-    Attributes
-    ----------
-    succeeded : bool
-        Whether Flower calls the run completed.
-    error : str
-        Why it did not, in one line; empty otherwise.
-    log : str
-        Everything that Flower, Ray and the app printed.
-    """
+    """How a run ended: the error in one line if it failed, and all that was printed."""
 
     succeeded: bool
     error: str
@@ -49,17 +39,9 @@ class Outcome:
 
 
 def stage_app(folder: Path) -> Path:
-    """Assemble the Flower app from this checkout or from the installed package.
+    """Assemble the Flower app, from this checkout or the installed package, as a new folder.
 
-    Parameters
-    ----------
-    folder : Path
-        Where to; the app becomes a folder in it.
-
-    Returns
-    -------
-    Path
-        What ``flwr run`` takes.
+    It lies in `folder`, and is what ``flwr run`` takes.
     """
     package = Path(split_unlearning.__file__).parent
     # The wheel carries its pyproject.toml in here, a checkout has it at its root.
@@ -93,22 +75,12 @@ def run_app(
     """Run a Flower app in a simulation and wait for it.
 
     The SuperLink that the app runs on belongs to this call alone, so that neither an old one nor
-    another run's is met; whatever it started has ended when this returns or raises.
+    another run's is met; all that it started has ended when this returns or raises.
 
-    Parameters
-    ----------
-    settings : Mapping
-        Run-config keys that differ from the app's defaults.
-    clients : int
-        Number of simulated clients.
-    client_cpus : int
-        What Ray reserves for each client that works; Flower knows no fractions of a CPU.
-    client_gpus : float
-        The same, of GPUs, which can be shared.
-    on_line : callable
-        Is given every line that the run prints, while it prints it.
-    app : Path, optional
-        Folder of a Flower app; this project's own by default.
+    `settings` are the run-config keys that differ from the app's defaults. Ray reserves
+    `client_cpus`, which Flower takes whole, and `client_gpus`, which can be shared, for each client
+    that works. `on_line` receives every line that the run prints, while it prints it. The app is
+    this project's own by default.
     """
     with tempfile.TemporaryDirectory(
         prefix="split-", dir=short_folder(), ignore_cleanup_errors=True
@@ -182,16 +154,16 @@ def _status(lines: list[str], environment: Mapping[str, str]) -> str:
 def _error(printed: list[str], status: str) -> str:
     """Find the one line that says best why a run failed."""
     lines = [_plain(line) for line in printed]
-    told = [line.partition(FAILURE)[2] for line in lines if FAILURE in line]
+    said = [line.partition(FAILURE)[2] for line in lines if FAILURE in line]
     # A chain of exceptions begins with its cause.
     pattern = re.compile(r"[\w.]*(Error|Exception|Exit|Interrupt)(\(\w+\))?(:|$)")
     raised = [line for line in lines if pattern.match(line)]
-    # Flower's command line frames what it has to say, and breaks it where the frame ends.
+    # Flower's command line frames its messages, and breaks them where the frame ends.
     framed = " ".join(line.strip("│ ") for line in lines if line.startswith("│"))
     last = [line for line in lines if line][-1:]
     if status:
         last = [f"Flower says of the run: {status}; something may have killed its process"]
-    return next(filter(None, [*told, *raised, framed, *last]), "Flower said nothing")
+    return next(filter(None, [*said, *raised, framed, *last]), "Flower said nothing")
 
 
 def _plain(line: str) -> str:

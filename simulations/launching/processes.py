@@ -1,7 +1,7 @@
 """Ending all that a run has started, also when the command that started it was killed.
 
-Run as a script, with the run's folder as its argument, it waits until whoever started it has ended,
-by whatever means, and then ends all that this has left. It imports nothing of ours.
+Run as a script, with the run's folder as its argument, it waits until the process that started it
+has ended, by whatever means, and then ends all that this has left. It imports nothing of ours.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def _members(folder: Path, known: Mapping[int, str]) -> dict[int, str]:
     They are those with its mark, those ``known`` from an earlier look, and the descendants of
     both. Flower and Ray put processes into sessions of their own, so that no process group holds
     all; but all inherit the environment. Some of Ray's overwrite theirs with their title, and
-    outlive their parent by a moment: hence what is known. Where there is no ``/proc`` this is
-    empty; there Flower's and Ray's processes end when their parent has.
+    outlive their parent by a moment: hence those that are known. Where there is no ``/proc`` this
+    is empty; there Flower's and Ray's processes end when their parent has.
     """
     mark = f"FLWR_HOME={folder}".encode()
     parents: dict[int, int] = {}

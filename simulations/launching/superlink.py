@@ -44,7 +44,7 @@ def superlink(folder: Path, environment: Mapping[str, str]) -> Iterator[bool]:
         start_new_session=True,
     )
     try:
-        # Once more, should somebody have taken the port in between.
+        # A second try, should another process have taken the port in between.
         for _ in range(2):
             port = _free_port()
             command = [program("flower-superlink"), "--insecure", "--simulation"]
@@ -113,17 +113,17 @@ def environment_of(folder: Path) -> dict[str, str]:
         environment["RAY_TMPDIR"] = str(folder)
         # Ray listens on every address of the machine, and runs the code of whoever connects.
         environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        # What the server keeps for the run alone: it ends with the folder, whatever happens.
+        # Files that the server keeps for the run alone end with the folder, whatever happens.
         environment["TMPDIR"] = str(folder)
     return environment
 
 
 def program(name: str) -> str:
     """Return the path of one of Flower's programs."""
-    found = shutil.which(name, path=_search_path())
-    if found is None:
+    path = shutil.which(name, path=_search_path())
+    if path is None:
         raise UserError(f"{name} is not installed beside {sys.executable}")
-    return found
+    return path
 
 
 def _search_path() -> str:
@@ -139,7 +139,7 @@ def log_of(folder: Path) -> str:
 
 
 def _free_port() -> int:
-    """Return a port that a server may listen on, but that nobody is handed for the next minute."""
+    """Return a free port that the system gives to no other process for the next minute."""
     with socket.create_server((_HOST, 0)) as server:
         port: int = server.getsockname()[1]
         # The end that closes first lingers; asking for any free port then passes this one over.

@@ -142,7 +142,7 @@ class StateDir:
                 stack.enter_context(locked(self.path))
             yield
 
-    def found(self, prepared: Preparation, received: list[dict[str, Any]]) -> None:
+    def begin(self, prepared: Preparation, received: list[dict[str, Any]]) -> None:
         """Begin a state; `received` are the fields of the journal's first events, see `agenda`."""
         with explained(self.path):
             self._journal.unlink(missing_ok=True)
@@ -228,7 +228,7 @@ def client_folder(state_dir: str, client: int) -> Path:
     return Path(state_dir) / "clients" / str(client)
 
 
-def held(path: str) -> StateDir:
+def open_state(path: str) -> StateDir:
     """Return a state-dir that holds a state.
 
     Raises

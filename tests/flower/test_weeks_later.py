@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from split_unlearning.simulations.state.reception import receive
-from split_unlearning.simulations.state.state_dir import held
+from split_unlearning.simulations.state.state_dir import open_state
 from tests.flower.test_end_to_end import settings, split_unlearning
 from tests.local_grid import LocalRun
 
@@ -46,7 +46,7 @@ def test_a_request_weeks_later(tmp_path):
 
     there = tmp_path / "there"
     assert learn["digests"] == LocalRun(3, state_dir=str(there), **SHORT).digests
-    receive(held(str(there)), [("class:2", 1), ("samples:0.1@class:3", 0)])
+    receive(open_state(str(there)), [("class:2", 1), ("samples:0.1@class:3", 0)])
     here = LocalRun(2, state_dir=str(there), nodes=[0, 1], **SHORT)
     assert unlearn["digests"] == here.digests
 
@@ -106,7 +106,7 @@ def test_gradients_of_a_client_that_is_away_and_then_gone_weeks_later(tmp_path):
 
     there = str(tmp_path / "there")
     assert learn["digests"] == LocalRun(3, state_dir=there, **chosen).digests
-    receive(held(there), [("class:2", 0)], absent=[1])
+    receive(open_state(there), [("class:2", 0)], absent=[1])
     assert away["digests"] == LocalRun(2, state_dir=there, **chosen).digests
-    receive(held(there), [("client:1", 1)], drop=True)
+    receive(open_state(there), [("client:1", 1)], drop=True)
     assert gone["digests"] == LocalRun(2, state_dir=there, **chosen).digests

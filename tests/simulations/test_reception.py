@@ -30,7 +30,7 @@ def learned(path, clients=CLIENTS, **chosen):
     prepared = prepare(config, clients)
     state = StateDir(path)
     with state.locked():
-        state.found(prepared, first_events(prepared.forgettings, config.forget_client))
+        state.begin(prepared, first_events(prepared.forgettings, config.forget_client))
         finish(state)
     return state
 
@@ -230,7 +230,7 @@ def test_learning_is_finished_by_the_command_that_began_it(tmp_path, forget):
     state = StateDir(tmp_path / "state")
     with state.locked():
         prepared = prepare(config, 3)
-        state.found(prepared, first_events(prepared.forgettings, 0))
+        state.begin(prepared, first_events(prepared.forgettings, 0))
     state.journal.append("started", task=0, attempt="a", environment={})
     assert "not finished learning" in refusal(state, forget)
 
@@ -240,7 +240,7 @@ def test_what_the_learning_run_still_had_to_forget_is_finished_here(tmp_path):
     state = StateDir(tmp_path / "state")
     with state.locked():
         prepared = prepare(config, 3)
-        state.found(prepared, first_events(prepared.forgettings, 0))
+        state.begin(prepared, first_events(prepared.forgettings, 0))
     finish(state, 0)
     assert [task.text for task in receive(state, [])] == ["class:2"]
     assert [task.text for task in receive(state, [("class:2", 0)])] == ["class:2"]

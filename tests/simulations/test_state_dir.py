@@ -21,7 +21,7 @@ from split_unlearning.simulations.data.loading import load
 from split_unlearning.simulations.preparation import Preparation
 from split_unlearning.simulations.state import state_dir
 from split_unlearning.simulations.state.agenda import received, tasks_of
-from split_unlearning.simulations.state.state_dir import StateDir, client_folder, held
+from split_unlearning.simulations.state.state_dir import StateDir, client_folder, open_state
 from split_unlearning.unlearning.certificate import check, sign
 from split_unlearning.unlearning.state_folder import FORMAT
 from tests.refusals import refusal
@@ -46,7 +46,7 @@ def founded(path, clients=3, **chosen):
     config = RunConfig.from_mapping({"state-dir": str(path), **chosen})
     state = StateDir(path)
     with state.locked():
-        state.found(preparation(config, clients), RECEIVED)
+        state.begin(preparation(config, clients), RECEIVED)
     return state
 
 
@@ -81,7 +81,7 @@ def test_what_was_begun_is_read_again(tmp_path, chosen):
     assert state.num_clients == again.num_clients == 7
     assert again.journal.events == state.journal.events
     assert [task.number for task in tasks_of(again.journal)] == [0]
-    assert held(str(tmp_path / "state")).config == expected
+    assert open_state(str(tmp_path / "state")).config == expected
 
 
 def test_a_state_dir_may_be_moved(tmp_path, path):
@@ -142,7 +142,7 @@ def test_a_file_is_no_folder(tmp_path):
 def test_a_folder_that_holds_no_state_has_nothing_to_go_on_with(tmp_path, there):
     if there:
         (tmp_path / "state").mkdir()
-    message = refusal(held, str(tmp_path / "state"), error=UserError)
+    message = refusal(open_state, str(tmp_path / "state"), error=UserError)
     assert message.startswith(f"{tmp_path / 'state'} holds no state")
 
 
@@ -358,15 +358,15 @@ def test_what_was_not_begun_to_its_end_is_begun_again(tmp_path, left):
         state.locked(),
         patch.object(state_dir, "write_durably", write),
     ):
-        message = refusal(state.found, preparation(config, 3), [received(0, ()), received(1, ())])
+        message = refusal(state.begin, preparation(config, 3), [received(0, ()), received(1, ())])
     assert os.strerror(errno.ENOSPC) in message
     first = (path / "certificate-key.pem").read_bytes()
     # Another config will do: nothing was trained with this one.
     again = StateDir(path)
     assert again.config is None
-    refusal(held, str(path), error=UserError)
+    refusal(open_state, str(path), error=UserError)
     with again.locked():
-        again.found(preparation(replace(config, seed=2), 5), RECEIVED)
+        again.begin(preparation(replace(config, seed=2), 5), RECEIVED)
     state = StateDir(path)
     assert (state.config.seed, state.num_clients) == (2, 5)
     assert [event["task"] for event in state.journal.events] == [0]
@@ -388,7 +388,7 @@ def test_what_cannot_be_written_is_one_line(tmp_path, call):
     config = RunConfig.from_mapping({"state-dir": str(state.path)})
     refused = OSError(errno.EROFS, os.strerror(errno.EROFS))
     with state.locked(), patch.object(os, call, side_effect=refused):
-        message = refusal(state.found, preparation(config, 3), RECEIVED)
+        message = refusal(state.begin, preparation(config, 3), RECEIVED)
     assert str(state.path) in message
     assert os.strerror(errno.EROFS) in message
     assert StateDir(tmp_path / "state").config is None

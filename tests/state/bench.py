@@ -17,7 +17,7 @@ from split_unlearning.simulations.server_app import verify_state
 from split_unlearning.simulations.session.session import Session
 from split_unlearning.simulations.state.agenda import tasks_of
 from split_unlearning.simulations.state.reception import AlreadyForgottenError, receive
-from split_unlearning.simulations.state.state_dir import held
+from split_unlearning.simulations.state.state_dir import open_state
 from split_unlearning.strategies.server.kept_state import KeptState
 from split_unlearning.unlearning.state_folder import StateFolder
 from split_unlearning.unlearning.tensor_store import TensorStore
@@ -76,9 +76,9 @@ def learn(path, settings, num_clients=NUM_CLIENTS):
 
 def ask(path, *forget, drop=False, absent=()):
     """Write requests down; return what there is to do."""
-    state = held(str(path))
+    state = open_state(str(path))
     with state.locked():
-        return receive(held(str(path)), list(forget), drop, absent=absent)
+        return receive(open_state(str(path)), list(forget), drop, absent=absent)
 
 
 def unlearn(path, settings, *forget, nodes=None, drop=False, absent=()):
@@ -136,7 +136,7 @@ def pieces(path):
 
 def forgotten(path):
     """The ids of the samples that each client leaves out."""
-    state = held(str(path))
+    state = open_state(str(path))
     _, plan = deal(state.config, state.num_clients)
     return {
         client: ForgottenSamples(TensorStore(StateFolder(state.client(client)))).among(ids).tolist()
@@ -152,7 +152,9 @@ def digests_noted(path):
 
 def tasks(path):
     """What the journal says was asked and is done, in order."""
-    return [(task.text, task.drop, task.measured) for task in tasks_of(held(str(path)).journal)]
+    return [
+        (task.text, task.drop, task.measured) for task in tasks_of(open_state(str(path)).journal)
+    ]
 
 
 def outcome(path) -> Mapping[str, object]:

@@ -8,7 +8,7 @@ import torch
 from split_unlearning.clients.gradient_projection import GradientProjectionClient
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.simulations.state.agenda import tasks_of
-from split_unlearning.simulations.state.state_dir import held
+from split_unlearning.simulations.state.state_dir import open_state
 from split_unlearning.unlearning.gradient_projection.cache import GradientCache
 from split_unlearning.unlearning.gradient_projection.sequential import coefficients_of
 from split_unlearning.unlearning.tensor_store import TensorStore
@@ -221,6 +221,6 @@ def test_another_list_of_who_is_away_is_another_request(settings, tmp_path):
         forget_without(path, settings)
     with pytest.raises(UserError, match="is not finished"):
         unlearn(path, settings, REQUEST, absent=[OTHER])
-    state = held(str(path))
+    state = open_state(str(path))
     assert [task.absent for task in tasks_of(state.journal)] == [(), (AWAY,)]
     assert all(task.prepared is not None for task in tasks_of(state.journal))

@@ -13,7 +13,7 @@ import pytest
 from split_unlearning.foundations.errors import StateError, UserError
 from split_unlearning.foundations.files import open_for_owner
 from split_unlearning.simulations.data.loading import load as load_data
-from split_unlearning.simulations.state.state_dir import StateDir, held
+from split_unlearning.simulations.state.state_dir import StateDir, open_state
 from split_unlearning.strategies.heard import ClientFailureError
 from split_unlearning.unlearning.state_folder import FORMAT
 from tests.state.bench import (
@@ -40,7 +40,7 @@ def commands(state, sliced):
 
 def test_a_second_process_is_kept_away(state, sliced):
     before = tree(state)
-    with held(str(state)).locked():
+    with open_state(str(state)).locked():
         for name, command in commands(state, sliced).items():
             with pytest.raises(StateError, match=f"in use by process {os.getpid()}") as error:
                 command()
@@ -130,7 +130,7 @@ def test_a_full_disk_takes_nothing_away(learned, tmp_path, sliced):
         assert str(Path(refused[0]).parent) in text
         assert (path / "journal.jsonl").read_bytes().startswith(journal)
         files = tree(path)
-        if held(str(path)).journal.events[-1]["event"] in ("measured", "received", "started"):
+        if open_state(str(path)).journal.events[-1]["event"] in ("measured", "received", "started"):
             # Not prepared yet: every byte that was kept is kept.
             kept = {name: files.get(name) for name in tree(learned)}
             assert without_journal(kept) == without_journal(tree(learned))

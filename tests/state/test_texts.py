@@ -12,7 +12,7 @@ from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.data.loading import load, load_all
 from split_unlearning.simulations.preparation import deal
 from split_unlearning.simulations.pretrained import pretrained_digest
-from split_unlearning.simulations.state.state_dir import held
+from split_unlearning.simulations.state.state_dir import open_state
 from tests.local_grid import LocalRun, dealt
 from tests.refusals import refusal
 from tests.state.bench import ask, certificate, digests_noted, learn, unlearn
@@ -45,7 +45,7 @@ def test_a_request_is_exact_and_the_certificate_says_so(settings, learned, tmp_p
     path = shutil.copytree(learned, tmp_path / "state")
     later()
     unlearn(path, settings, ("class:sport", 1))
-    state = held(str(path))
+    state = open_state(str(path))
     dataset, plan = deal(state.config, 2)
     sport = np.flatnonzero(dataset.y_train == 1)
     kept = plan.train[0], np.setdiff1d(plan.train[1], sport)
@@ -126,11 +126,11 @@ def test_a_tokenizer_that_reads_otherwise_is_refused(settings, learned):
     """Its vocabulary is the same; that capital letters are not read shows in the texts."""
     reading = Path(settings["pretrained"]) / "tokenizer_config.json"
     later()
-    held(str(learned)).deal()
+    open_state(str(learned)).deal()
     try:
         edit(reading, do_lower_case=False)
         later()
-        line = refusal(held(str(learned)).deal)
+        line = refusal(open_state(str(learned)).deal)
     finally:
         edit(reading, do_lower_case=True)
         later()
@@ -153,7 +153,7 @@ def test_a_pretrained_network_that_has_gone_is_refused(settings, learned):
     moved = folder.rename(folder.with_name("moved"))
     later()
     try:
-        line = refusal(held(str(learned)).deal, error=UserError)
+        line = refusal(open_state(str(learned)).deal, error=UserError)
     finally:
         moved.rename(folder)
         later()
