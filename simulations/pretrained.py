@@ -34,16 +34,9 @@ def check_tokens_known(config: RunConfig, dataset: Samples) -> None:
 def pretrained_digest(config: RunConfig) -> str:
     """Return a SHA-256 of the pretrained weights and of the tokenizer's vocabulary.
 
-    It tells them by what they are, not by where they lie.
-
-    Exactness is a claim about these, too: who retrains begins with them. What else a tokenizer
-    does shows in the token ids, which `preparation.fingerprint` covers. Other files of the
-    folder, and another name for it, change nothing.
-
-    Returns
-    -------
-    str
-        Empty if the run begins with random weights.
+    It is empty if the run begins with random weights. Another place or name of the same network
+    changes nothing. Exactness is a claim about these, too: retraining begins with them. Whatever
+    else a tokenizer does shows in the token ids, which `preparation.fingerprint` covers.
 
     Raises
     ------

@@ -47,13 +47,13 @@ def main(grid: Grid, context: Context) -> None:
     Raises
     ------
     UserError
-        If it cannot be done; said in one line before anything is trained.
+        If it cannot be done: one line, before anything is trained.
     ClientFailureError
         If a client does not answer.
     """
     # In a simulation Flower's own threads are in this process: one looks for messages without a
-    # pause, and those that hand them to workers would wait for it, 5 ms at a time, while these
-    # stand still. With a thousand clients a run takes a fifth less.
+    # pause, and the threads that hand them to workers would wait for it 5 ms at a time, while the
+    # workers stand still. With a thousand clients a run takes a fifth less.
     sys.setswitchinterval(_SWITCH_SECONDS)
     try:
         config = RunConfig.from_mapping(context.run_config)
@@ -79,18 +79,10 @@ def carry_out(
     do: Callable[[Session], Done],
     envelope: Envelope | None = None,
 ) -> Done:
-    """Do what a run config asks for, or what a state-dir's journal says is still to be done.
+    """Open a session for a checked run config, or for what a state-dir's journal has unfinished.
 
-    Parameters
-    ----------
-    config : RunConfig
-        What the run was asked to do; checked.
-    grid : Grid
-        Flower's way to the clients.
-    do : callable
-        Is given the session while the server segment lives; what it returns is returned.
-    envelope : Envelope, optional
-        Of the run's messages, where the nodes serve several runs.
+    `do` is called with the session while the server segment lives; what it returns is returned.
+    The run's messages have an envelope where the nodes serve several runs.
     """
     ledger = Ledger()
     conversation = Conversation(grid, ledger, config.round_timeout, envelope)
@@ -103,10 +95,10 @@ def carry_out(
         else:
             prepared = prepare(config, conversation.meet())
         console.show(plan_table(prepared.plan, prepared.dataset))
-        # Only now, when clients have answered, does Flower's pool stand, and with it what is left
-        # for the server segment.
+        # Only when clients have answered does Flower's pool stand: Ray then knows what is left for
+        # the server segment.
         with _placed(prepared, state, more=envelope is not None) as server:
-            journal = _begun(prepared, state)
+            journal = _journal(prepared, state)
             return do(Session(prepared, server, conversation, ledger, journal, state))
 
 
@@ -142,7 +134,7 @@ def _opened(config: RunConfig) -> Iterator[StateDir | None]:
 def _placed(
     prepared: Preparation, state: StateDir | None, more: bool = False
 ) -> Iterator[ServerSegment]:
-    """Make the server segment, and end it; its process waits for the next if there will be more."""
+    """Make the server segment, and end it; with `more` its process waits for the next run."""
     config = prepared.config
     protocol = config.protocol()
     setting = SegmentSetting(
@@ -157,15 +149,15 @@ def _placed(
     server = place(config.server_num_cpus, config.server_num_gpus, setting, protocol.server_parts)
     try:
         if state is not None:
-            # Apart from its start: it reads all that is kept, and may find it damaged.
+            # Apart from its start: it reads all that is kept, which may be damaged.
             server.call(KeptState.open, str(state.server))
         yield server
     finally:
         release(server, more)
 
 
-def _begun(prepared: Preparation, state: StateDir | None) -> Journal:
-    """Return the journal of what is to be done, begun if this is the first run."""
+def _journal(prepared: Preparation, state: StateDir | None) -> Journal:
+    """Return the journal of what is to be done; begin it if this is the first run."""
     if state is not None and state.config is not None:
         return state.journal
     received = first_events(prepared.forgettings, prepared.config.forget_client)

@@ -61,8 +61,8 @@ class Tokens:
             If the tokenizer is not to be had.
         """
         ids = np.full((len(texts), self.length), PADDING, dtype=np.int32)
-        found = self._pretrained(texts) if self.pretrained else map(_hashed, texts)
-        for row, words in zip(ids, found, strict=True):
+        coded = self._pretrained(texts) if self.pretrained else map(_hashed, texts)
+        for row, words in zip(ids, coded, strict=True):
             words = words[: self.length]
             row[: len(words)] = words
         return ids
@@ -91,7 +91,7 @@ class Tokens:
         check_there(self.pretrained)
         try:
             with quiet():
-                found = transformers().AutoTokenizer.from_pretrained(
+                tokenizer = transformers().AutoTokenizer.from_pretrained(
                     self.pretrained, local_files_only=not self.download
                 )
         except UserError:
@@ -101,10 +101,10 @@ class Tokens:
             allowed = f"a folder or a name with a tokenizer ({reason})"
             raise refuse("pretrained", self.pretrained, allowed) from error
         # Without its files it is made anew, and knows no word.
-        if set(found.get_vocab()) <= set(found.all_special_tokens):
+        if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
             allowed = "a folder or a name with a tokenizer (there is no vocabulary)"
             raise refuse("pretrained", self.pretrained, allowed)
-        return found
+        return tokenizer
 
 
 def _hashed(text: str) -> list[int]:

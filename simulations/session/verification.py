@@ -40,25 +40,11 @@ def verify(
     conversation: Conversation,
     clients: Sequence[int],
 ) -> dict[str, Any]:
-    """Train from scratch without what was forgotten, compare, and sign what was found.
+    """Train from scratch without what was forgotten, compare, and return the signed certificate.
 
-    Parameters
-    ----------
-    state : StateDir
-        What is verified; nothing but its certificate is changed.
-    prepared : Preparation
-        What follows from its config.
-    server : ServerSegment
-        A fresh one, which keeps nothing.
-    conversation : Conversation
-        With clients that leave out what they keep as forgotten, and keep nothing else.
-    clients : sequence of int
-        All but those that were dropped.
-
-    Returns
-    -------
-    dict
-        The certificate, as it is in ``certificate.json``.
+    Nothing but the state's certificate is changed: the server segment is fresh and keeps nothing;
+    the conversation is with `clients`, all but those that were dropped, which leave out what they
+    keep as forgotten.
 
     Raises
     ------
@@ -133,14 +119,14 @@ def first_difference(kept: dict[str, Any], reference: dict[str, Any]) -> dict[st
         for client in sorted(reference["clients"], key=int)
     }
     pairs["server"] = kept["server"], reference["server"]
-    for segment, (one, other) in pairs.items():
-        if one != other:
-            return {"segment": segment, "kept": one, "reference": other}
+    for segment, (digest_kept, retrained) in pairs.items():
+        if digest_kept != retrained:
+            return {"segment": segment, "kept": digest_kept, "reference": retrained}
     return None
 
 
 def _learned(state: StateDir) -> dict[str, Any]:
-    """Return when and on what was learned, and the digests after it."""
+    """Return when learning was done, on what machine, and the digests after it."""
     events = [event for event in state.journal.events if event.get("task") == 0]
     (prepared,) = (event for event in events if event["event"] == "prepared")
     return {
@@ -151,7 +137,7 @@ def _learned(state: StateDir) -> dict[str, Any]:
 
 
 def _requests(state: StateDir) -> list[dict[str, Any]]:
-    """Return what was asked and when, what was redone, and the digests before and after."""
+    """Return each request: when it was asked, what was redone, the digests before and after."""
     events = state.journal.events
     done = {event["task"]: event["time"] for event in events if event["event"] == "committed"}
     tasks = tasks_of(state.journal)
@@ -161,7 +147,7 @@ def _requests(state: StateDir) -> list[dict[str, Any]]:
         assert task.prepared is not None
         listed.append(
             {
-                "requests": [one.to_field() for one in task.asked],
+                "requests": [request.to_field() for request in task.asked],
                 "dropped": task.drop,
                 "received": task.received,
                 "committed": done[task.number],
@@ -182,8 +168,8 @@ def render_certificate(certificate: dict[str, Any]) -> str:
     lines = [f"Certificate of {certificate['verified']}: {_finding(certificate)}"]
     for request in certificate["requests"]:
         asked = "; ".join(
-            f"{one['text']} of {', '.join(f'client {client}' for client in one['samples'])}"
-            for one in request["requests"]
+            f"{each['text']} of {', '.join(f'client {client}' for client in each['samples'])}"
+            for each in request["requests"]
         )
         redone = "; ".join(f"{what} {which}" for what, which in request["redone"].items() if which)
         verb = "dropped" if request["dropped"] else "forgot"
@@ -198,9 +184,9 @@ def render_certificate(certificate: dict[str, Any]) -> str:
     ]
     machine = certificate["environment"]
     versions = ", ".join(f"{name} {machine[name]}" for name in ("python", "torch", "numpy", "flwr"))
-    # A certificate of before there was a choice does not name it.
+    # A certificate from before there was a choice does not name it,
     computed = f"{machine['threads']} threads, {machine.get('precision', 'float32')}"
-    # Nor what clients computed on, of before it was told.
+    # nor the devices of clients, from before they were recorded.
     clients = f" (clients: {', '.join(machine.get('client_devices', ['not told']))})"
     lines.append(f"  given {versions}, {machine['server_device']}{clients}, {computed}")
     lines.append(f"  on {machine['platform']}")
@@ -212,8 +198,8 @@ def _finding(certificate: dict[str, Any]) -> str:
     if certificate["holds"]:
         count = len(certificate["digests"]["reference"]["clients"]) + 1
         return f"holds; {count} segments are those of training without the forgotten samples"
-    found = certificate["first_difference"]
+    first = certificate["first_difference"]
     return (
-        f"DOES NOT HOLD; {found['segment']} is {found['kept']}, and training without the forgotten "
-        f"samples gives {found['reference']}"
+        f"DOES NOT HOLD; {first['segment']} is {first['kept']}, and training without the forgotten "
+        f"samples gives {first['reference']}"
     )
