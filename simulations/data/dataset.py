@@ -81,7 +81,12 @@ class Samples(ABC):
         return self.views[0].input_shape
 
     def view_of(self, ids: NDArray[np.int64]) -> View:
-        """Return the view of the client that holds these training samples, at least one."""
+        """Return the view of the client that holds these training samples.
+
+        Where there are several tasks, there is at least one sample.
+        """
+        if len(self.views) == 1:
+            return self.views[0]
         return self.views[int(self.task_of_label[self.y_train[ids[0]]])]
 
 

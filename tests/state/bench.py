@@ -189,7 +189,7 @@ def stopped(where):
 
 def plan_of(path):
     """The data set and the plan of a state-dir."""
-    state = held(str(path))
+    state = open_state(str(path))
     return deal(state.config, state.num_clients)
 
 
