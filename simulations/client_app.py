@@ -35,13 +35,7 @@ _GRACE_SECONDS = 10.0
 
 
 class ContextStore(MutableMapping[str, bytes]):
-    """A client's state inside Flower's context, which follows the client to any worker.
-
-    Parameters
-    ----------
-    context : Context
-        Of the node the message is for.
-    """
+    """A client's state inside its node's Flower context, which follows it to any worker."""
 
     def __init__(self, context: Context) -> None:
         if _RECORD not in context.state.config_records:
@@ -76,7 +70,7 @@ def _client_class(config: RunConfig) -> type[SplitClient]:
     return load_client(config.protocol().client)
 
 
-# But what a client holds takes four bytes a pixel, and scaling it takes less than a batch.
+# Not more: what a client holds takes four bytes a pixel, and scaling it takes less than a batch.
 @lru_cache(maxsize=1)
 def _holding(config: RunConfig, client: int, num_clients: int) -> Holding:
     """Return what a client holds."""
@@ -106,13 +100,13 @@ def _planted(holding: Holding, config: RunConfig, client: int) -> Holding:
 
 
 def _store(config: RunConfig, context: Context, client: int) -> MutableMapping[str, bytes]:
-    """Return what a client keeps: in its folder of state-dir, or for this run alone."""
+    """Return the store of a client: its folder of state-dir, or one for this run alone."""
     if not config.state_dir:
         return ContextStore(context)
     folder = StateFolder(client_folder(config.state_dir, client))
     if not config.verify:
         return folder
-    # It trains from scratch; of what it kept it needs only what to leave out and what to compare.
+    # It trains from scratch, and recalls only what to leave out and what to compare.
     store = ContextStore(context)
     for name, kept in _client_class(config).recalled.items():
         if name not in store and kept in folder:
@@ -142,12 +136,12 @@ def client_fn(context: Context) -> Client:
 
 
 def give_up_when_late(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """Let no client work on after ``round-timeout``: nobody waits for its answer any more.
+    """Let no client work on after ``round-timeout``: the server waits for its answer no longer.
 
-    What can be interrupted is, and the client answers with an error; what cannot, a kernel or a
-    lock that hangs, ends with its process some seconds later. Without it a simulation that has
-    failed would not end before the last of its clients. Only in a process's main thread, where
-    Flower calls it in a simulation and in a deployment; elsewhere, in a test, it does nothing.
+    The client is interrupted and answers with an error; a kernel or a lock that hangs ends with its
+    process some seconds later. Without this mod a simulation that has failed would not end before
+    the last of its clients. It works in a process's main thread alone, where Flower calls it in a
+    simulation and in a deployment; elsewhere, in a test, it does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         return call_next(message, context)

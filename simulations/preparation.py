@@ -33,16 +33,9 @@ from split_unlearning.unlearning.stages import learning
 
 @dataclass(frozen=True)
 class Forgetting:
-    """One request, and which samples it means.
+    """One request, and the ids of the samples that it means, by client that holds some.
 
-    Parameters
-    ----------
-    request : Request
-        As the user wrote it.
-    samples : dict of int to array of int64
-        Sample ids by client; only clients that hold some.
-    label : int or None
-        The label it is about; None if it is about a client or about ids.
+    The label is None for a request about a client or about ids.
     """
 
     request: Request
@@ -90,7 +83,7 @@ def fingerprint(dataset: Samples, plan: Plan) -> str:
 
 @lru_cache(maxsize=2)
 def deal(config: RunConfig, num_clients: int) -> tuple[Samples, Plan]:
-    """Return the data set and who holds which of its samples; a process keeps the last ones.
+    """Return the data set and who holds which of its samples; a process keeps the last two.
 
     Raises
     ------
@@ -109,7 +102,7 @@ def deal(config: RunConfig, num_clients: int) -> tuple[Samples, Plan]:
 
 
 def _dealt(config: RunConfig, dataset: Samples, train: Ids, test: Ids, num_clients: int) -> Plan:
-    """Deal the samples of some ids; the plan says their places among these ids."""
+    """Deal the samples of some ids; the plan holds their places among these ids."""
     y_train, y_test = dataset.y_train[train], dataset.y_test[test]
     # Dealing takes time and memory by the client: what cannot be is not worked out.
     if num_clients > len(y_train):
@@ -164,18 +157,12 @@ _fits = lru_cache(maxsize=32)(check_fits)
 def prepare(config: RunConfig, num_clients: int) -> Preparation:
     """Check a run config against the data and the number of clients.
 
-    Parameters
-    ----------
-    config : RunConfig
-        What the run was asked to do.
-    num_clients : int
-        How many clients there will be.
-
     Raises
     ------
     UserError
-        For the impossible: a request that names what nobody holds, an unknown client, everything
-        there is; data that a model cannot take; a distribution that leaves a client empty.
+        For the impossible: a request that names samples which no client holds, an unknown client,
+        or everything there is; data that a model cannot take; a distribution that leaves a client
+        empty.
     """
     config.check()
     dataset, plan = deal(config, num_clients)
@@ -259,23 +246,14 @@ def _check_method(
 
 
 def resolve(request: Request, held: Mapping[int, Ids], dataset: Samples, seed: int) -> Forgetting:
-    """Work out which samples a request means, of those that clients still hold.
+    """Work out which samples a request means, of those that each client still holds.
 
-    Parameters
-    ----------
-    request : Request
-        Its ids read from their file.
-    held : mapping
-        The ids of the samples that each client still holds.
-    dataset : Samples
-        Whose samples they are.
-    seed : int
-        The run's `training_seed`.
+    The request's ids are read from their file. The seed is the run's `training_seed`.
 
     Raises
     ------
     UserError
-        If it names a client or samples that there are not, or nothing at all.
+        If it names a client or samples that do not exist, or nothing at all.
     """
     if request.client is not None and request.client not in held:
         allowed = f"a client from 0 to {len(held) - 1} (num-supernodes={len(held)})"

@@ -37,20 +37,8 @@ from split_unlearning.unlearning.journal import Journal
 class Session:
     """A run's strategy and all that it works with.
 
-    Parameters
-    ----------
-    prepared : Preparation
-        What follows from run config and number of clients.
-    server : ServerSegment
-        Where the server's part is trained.
-    conversation : Conversation
-        With the clients.
-    ledger : Ledger
-        That the conversation counts in.
-    journal : Journal
-        What is to be done, and how far it has come.
-    state : StateDir or None
-        Where what is learned is kept for later runs.
+    The conversation with the clients counts in the ledger. The journal says what is to be done and
+    how far it has come; the state-dir, if there is one, keeps what is learned for later runs.
     """
 
     def __init__(
@@ -88,22 +76,17 @@ class Session:
             if task.prepared is None:
                 continue
             digests = task.prepared["digests"]["clients"]
-            self.strategy.client_digests = {int(one): digests[one] for one in digests}
+            self.strategy.client_digests = {int(client): digests[client] for client in digests}
 
     def run(self) -> dict[str, Any]:
-        """Do everything that is still to be done.
-
-        Returns
-        -------
-        dict
-            The result, as it is in ``result.json``.
+        """Do everything that is still to be done; return the result, as in ``result.json``.
 
         Raises
         ------
         ClientFailureError
             If a client does not answer, or did not forget what was meant.
         StateError
-            If what was changed cannot be kept; what was kept before is as it was.
+            If what was changed cannot be kept; the state is then as it was before.
         """
         for task in tasks_of(self._journal):
             if not task.measured:
@@ -124,8 +107,8 @@ class Session:
             self._commit(task, attempt, event["changed"])
             self._journal.append("committed", task=task.number)
         if task.drop:
-            strategy.clients = [one for one in strategy.clients if one not in task.counts]
-            strategy.present = [one for one in strategy.present if one not in task.counts]
+            strategy.clients = [client for client in strategy.clients if client not in task.counts]
+            strategy.present = [client for client in strategy.present if client not in task.counts]
         strategy.groups = self._recorder.groups(task)
         self._conversation.hold(strategy, self._measure(), "evaluate")
         relearned = self._look_at_outputs(task) if self.prepared.config.audit else None
@@ -206,16 +189,7 @@ def make_strategy(
 ) -> SplitStrategy:
     """Return the strategy that a run config names, ready to learn.
 
-    Parameters
-    ----------
-    prepared : Preparation
-        What follows from run config and number of clients.
-    server : ServerSegment
-        Where the server's part is trained.
-    clients : sequence of int
-        Who takes part.
-    present : sequence of int, optional
-        Those that can be reached; default all.
+    `clients` take part; those that are `present` can be reached, by default all.
     """
     config = prepared.config
     return config.protocol()(
@@ -253,16 +227,15 @@ def _needed(strategy: type[SplitStrategy], clients: Sequence[int], task: Task) -
     if not task.asked:
         return list(clients)
     if task.drop:
-        left = [one for one in clients if one not in task.counts]
-        needed = strategy.needed_to_drop(left)
+        needed = strategy.needed_to_drop([each for each in clients if each not in task.counts])
     else:
         needed = strategy.needed(clients, task.counts)
-    return [one for one in needed if one not in task.absent]
+    return [client for client in needed if client not in task.absent]
 
 
-def _hashes(told: bytes) -> list[str]:
-    """Return the hashes that a client told, each in hexadecimal."""
-    return [told[start : start + 32].hex() for start in range(0, len(told), 32)]
+def _hashes(joined: bytes) -> list[str]:
+    """Return the hashes that a client sent in a row, each in hexadecimal."""
+    return [joined[start : start + 32].hex() for start in range(0, len(joined), 32)]
 
 
 def _check_left_out(strategy: SplitStrategy, task: Task) -> None:
