@@ -1,4 +1,4 @@
-"""The folder of a benchmark, read: its cells, what failed, what is missing."""
+"""Reads the folder of a benchmark: cells, failures, and cells that are missing."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def read_benchmark(folder: Path) -> Benchmark:
     Raises
     ------
     UserError
-        If it is no such folder, was written by another version, or has no finished cell.
+        If the folder is none of a benchmark, is of another version, or has no finished cell.
     """
     about = _about(folder)
     cells, failures, shadows, seconds, found = [], [], 0, 0.0, set()

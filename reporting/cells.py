@@ -1,4 +1,4 @@
-"""One cell of a benchmark: what a run measured, and what was computed from it afterwards."""
+"""One cell of a benchmark: the measures of a run, and those computed from it afterwards."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def read_cell(description: Json, result: Json, metrics: Json | None) -> Cell:
     Raises
     ------
     LookupError, TypeError, ValueError
-        If they do not hold what such files hold.
+        If one of the files is not of its form.
     """
     computed = {int(phase["task"]): phase for phase in (metrics or {}).get("phases", [])}
     phases = tuple(
@@ -125,7 +125,7 @@ def read_cell(description: Json, result: Json, metrics: Json | None) -> Cell:
 def _phase(measured: Json, computed: Json, place: int) -> Phase:
     accuracy = dict(measured["accuracy"])
     if len(accuracy.get("per_task") or ()) < 2:
-        # The accuracy of a single data set would be what the others say already.
+        # The accuracy of a single data set would say the same as the others.
         accuracy.pop("per_task", None)
     matching = measured.get("label_matching") or {}
     clients = tuple(map(_cost, measured["clients"]))

@@ -1,4 +1,4 @@
-"""What a report says: its sections, each with tables and figures."""
+"""The sections of a report, each with tables and figures."""
 
 from __future__ import annotations
 

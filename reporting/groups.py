@@ -1,4 +1,4 @@
-"""Cells that differ in nothing but their seed, and what sets them apart from the others."""
+"""Cells that differ in their seed alone, and the settings that tell such groups apart."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from split_unlearning.reporting.cells import Cell, Json
 from split_unlearning.reporting.table import Column
 from split_unlearning.reporting.values import Label
 
-# Says how a cell compares with the paper, and sets none apart.
+# These say how a cell compares with the paper, and set no cell apart.
 _NOTES = frozenset({"paper_dataset", "paper-dataset"})
 _FIRST = ("strategy", "unlearning")
-# A slash in the name of a label is none of a path.
+# A slash in the name of a label is no part of a path.
 _FOLDERS = re.compile(r"\b(npz|folder|ids):[^:;]*/")
 
 
@@ -103,8 +103,8 @@ def needed(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the axes that tell rows apart, and those that follow from them.
 
-    What the specification names is always of the first kind; of the rest, what tells rows apart
-    that nothing before it does.
+    An axis that the specification names is always of the first kind; another is if it tells rows
+    apart that no axis before it does.
     """
     kept: list[str] = []
     others: list[str] = []

@@ -1,4 +1,4 @@
-"""All that a benchmark measured, as a long pandas DataFrame, and what its seeds have in common."""
+"""All measures of a benchmark as a long pandas DataFrame, and their means over seeds."""
 
 from __future__ import annotations
 

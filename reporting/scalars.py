@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a benchmark: each cell a run, its curves and figures as scalars."""
+"""A benchmark for TensorBoard: each cell is a run, its curves and figures are scalars."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TAGS = {
         for rate, name in (("hit_rate", "hit rate"), ("auc", "area under the curve"))
     },
 }
-# The same of measures whose name ends with a name of the run's.
+# The same for measures whose last part is a name that the run chose.
 _STARTS = {
     "accuracy/per_task/": "accuracy, by data set/",
     "divergence/": "distance from the retrained model/",

@@ -1,4 +1,4 @@
-"""What stands in a table: texts, numbers with their spread over seeds, and how both are shown."""
+"""The values of a table: texts, and numbers with their spread over seeds."""
 
 from __future__ import annotations
 

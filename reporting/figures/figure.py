@@ -1,4 +1,4 @@
-"""A figure: panels that matplotlib draws, what their curves are, and the same in numbers."""
+"""A figure: panels that matplotlib draws, their legend, and the same in numbers."""
 
 from __future__ import annotations
 

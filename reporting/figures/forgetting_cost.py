@@ -1,4 +1,4 @@
-"""How far a forgetting is from retraining, against what it cost the client that asked."""
+"""The distance of a forgetting to retraining, against its cost for the client that asked."""
 
 from __future__ import annotations
 

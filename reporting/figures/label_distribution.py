@@ -1,4 +1,4 @@
-"""Who holds how many training samples of which label."""
+"""Training samples of each client and label."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What the SplitWiper paper published, and how the cells of a benchmark compare with it."""
+"""The published figures of the SplitWiper paper, and how a benchmark compares with them."""

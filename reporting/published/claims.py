@@ -1,4 +1,4 @@
-"""What the SplitWiper paper claims, and whether a benchmark's cells show it: a function a claim.
+"""The claims of the SplitWiper paper, and whether a benchmark shows them; a function a claim.
 
 A claim "holds", "does not hold" or, from these cells, "cannot be told", with the figures. It is
 about cells that were retrained; cells are compared that differ in nothing but the strategy.
@@ -28,7 +28,7 @@ _TONES: dict[Verdict, Tone] = {"holds": "good", "does not hold": "bad", "cannot 
 _SPLITWIPER = ("splitwiper", "splitwiper-plus")
 _ZERO = "0.00 s in every row"
 _NO_PAIR = "no cells with splitwiper and {} that retrain and are otherwise alike"
-# What has to be equal for two strategies to be compared; the rest is a strategy's own.
+# Settings that have to be equal where two strategies are compared; others are their own.
 _SHARED = (
     "dataset",
     "distribution",

@@ -1,4 +1,4 @@
-"""Ours beside theirs: cells that match a published row, the difference, and what it is worth."""
+"""Our numbers beside published ones, with the difference and whether the two compare."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _table(name: str, pairs: Sequence[tuple[Group, Pair]]) -> Table:
     kept = [
         key for key in keys if key == "framework" or len({pair.where[key] for _, pair in pairs}) > 1
     ]
-    # Several of our cells can match one published row: they differ in what the paper does not vary.
+    # Several of our cells can match one published row, where they differ in other settings.
     several = len({tuple(pair.where.values()) for _, pair in pairs}) < len(lines)
     quantities = list(dict.fromkeys(pair.quantity for _, pair in pairs))
     everywhere = [

@@ -1,4 +1,4 @@
-"""What a cell is in the paper's terms, and what keeps it from being compared."""
+"""A cell in the paper's terms, and how it differs from the paper's experiment."""
 
 from __future__ import annotations
 

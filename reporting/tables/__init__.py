@@ -1,1 +1,1 @@
-"""The tables of a report, one a file; a row is what cells with different seeds have in common."""
+"""The tables of a report, one a file; a row is the mean of cells with different seeds."""

@@ -1,4 +1,4 @@
-"""What each phase cost clients and server."""
+"""The cost of each phase for clients and server."""
 
 from __future__ import annotations
 

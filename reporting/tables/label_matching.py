@@ -1,4 +1,4 @@
-"""What the server can tell of masked labels."""
+"""How well the server recognises masked labels."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""What an attack can still tell of which samples were in the training data."""
+"""Attacks that tell which samples were in the training data."""
 
 from __future__ import annotations
 
 from split_unlearning.reporting.results import Measured, Results, stem
 from split_unlearning.reporting.table import Column, Table
 
-# Where an attack stands in metrics.json, what its columns end with, and what they are called.
+# An attack's place in metrics.json, the end of its columns' slugs, and their name.
 _WHEN = (
     ("membership_before", "before", "before"),
     ("membership", "after", "after"),
