@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,13 @@ def write_whole(path: Path, data: bytes) -> None:
     beside = _beside(path)
     beside.write_bytes(data)
     beside.replace(path)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> Path:
+    """Write a JSON file whole or not at all, and return its path; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, (json.dumps(value, indent=2) + "\n").encode())
+    return path
 
 
 def write_for_owner(path: Path, data: bytes) -> None:

@@ -13,12 +13,12 @@ from typing import TypeVar, cast
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from split_unlearning.reporting.terminal import render
 from split_unlearning.simulations import console
 from split_unlearning.simulations.benchmark.cells import carry_out_cells
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.data.plan_table import plan_table
 from split_unlearning.simulations.preparation import Preparation, prepare
-from split_unlearning.simulations.report import render
 from split_unlearning.simulations.session.conversation import Conversation
 from split_unlearning.simulations.session.envelope import Envelope
 from split_unlearning.simulations.session.session import Session, needed_for

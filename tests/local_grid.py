@@ -161,7 +161,7 @@ class LocalRun:
 
     def _run(self, session: Session) -> None:
         self.prepared, self.strategy = session.prepared, session.strategy
-        self.result = session.run()
+        self.result = session.run().to_dict()
         self.server_state = session.server.call(ServerModel.state)
 
     @property

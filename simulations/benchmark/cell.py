@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from split_unlearning.foundations.errors import UserError
+from split_unlearning.foundations.files import write_json
 from split_unlearning.foundations.options import Value
-from split_unlearning.simulations.session.result import write_json
 
 SCHEMA_VERSION = 1
 
@@ -79,7 +79,7 @@ class Cell:
             "coordinates": dict(cell.coordinates),
             "settings": dict(cell.settings),
         }
-        write_json(record, cell.folder(benchmark) / "cell.json")
+        write_json(cell.folder(benchmark) / "cell.json", record)
         return cell
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from split_unlearning.evaluation.forgetting import metrics_of
 from split_unlearning.evaluation.outputs import FILE
+from split_unlearning.foundations.files import write_json
 from split_unlearning.simulations.benchmark.cell import Cell
 from split_unlearning.simulations.benchmark.cells import planned_cells
 from split_unlearning.simulations.benchmark.spec import retrained, shadowed
-from split_unlearning.simulations.session.result import write_json
 
 METRICS = "metrics.json"
 
@@ -53,7 +53,7 @@ def _measure_one(cell: Cell, audited: Mapping[str, Cell], benchmark: Path) -> No
         reference.folder(benchmark) if reference else None,
         [shadow.folder(benchmark) for shadow in shadows],
     )
-    write_json({**metrics, "read": stamps}, path)
+    write_json(path, {**metrics, "read": stamps})
 
 
 def _shadow_of(cell: Cell, number: int) -> Cell:

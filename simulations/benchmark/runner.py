@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from split_unlearning.foundations.errors import refuse
-from split_unlearning.foundations.files import locked
+from split_unlearning.foundations.files import locked, write_json
 from split_unlearning.simulations.benchmark.cell import SCHEMA_VERSION, Cell, Status
 from split_unlearning.simulations.benchmark.cells import planned_cells
 from split_unlearning.simulations.benchmark.spec import Spec
 from split_unlearning.simulations.console import PROGRESS
 from split_unlearning.simulations.launching.launch import run_app
-from split_unlearning.simulations.session.result import write_json
 
 # Processes of a command that was killed end a little later than it.
 _PATIENCE = 20.0
@@ -70,6 +69,7 @@ def _lay_out(spec: Spec, folder: Path, command: str) -> list[Cell]:
         done = before is not None and before.status == "done"
         cells.append(before if done and before else cell.write(folder))
     write_json(
+        there,
         {
             "schema_version": SCHEMA_VERSION,
             "name": spec.name,
@@ -83,7 +83,6 @@ def _lay_out(spec: Spec, folder: Path, command: str) -> list[Cell]:
             "command": command,
             "cells": [cell.id for cell in cells],
         },
-        there,
     )
     return cells
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -52,11 +51,12 @@ def launched(
 
 def show_result(folder: Path, seconds: float, verbose: bool) -> None:
     """Print the result that is in a folder, and what it took; end if there is none."""
-    from split_unlearning.simulations.report import render
+    from split_unlearning.reporting.result import Result
+    from split_unlearning.reporting.terminal import render
 
-    result = folder / "result.json"
-    if not result.exists():
+    path = folder / "result.json"
+    if not path.exists():
         end("error: the run wrote no result.json", RUN_FAILED)
     if not verbose:
-        typer.echo(render(json.loads(result.read_text(encoding="utf-8"))))
-    typer.echo(f"{seconds:.0f} s; all figures are in {result}")
+        typer.echo(render(Result.read(path)))
+    typer.echo(f"{seconds:.0f} s; all figures are in {path}")

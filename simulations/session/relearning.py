@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from split_unlearning.evaluation.cohorts import forgotten_in
 from split_unlearning.evaluation.outputs import Outputs
+from split_unlearning.reporting.result import Relearning
 from split_unlearning.strategies.base import SplitStrategy
 from split_unlearning.strategies.server.scoring import Scoring
 
 
 def relearn_time(
     strategy: SplitStrategy, before: Outputs, after: Outputs, task: int, most: int
-) -> dict[str, Any] | None:
+) -> Relearning | None:
     """Have a copy of the server segment learn what a task forgot, until it is as good as it was.
 
     A model that has forgotten needs as many epochs as one that was retrained; one that only seems
     to have forgotten needs fewer. Client segments are frozen, so that nobody has to train.
 
-    Parameters
-    ----------
-    strategy : SplitStrategy
-        After an audit.
-    before, after : Outputs
-        Of the model before and after the task.
-    task : int
-        Its number.
-    most : int
-        Epochs to try.
+    The strategy has been audited; `before` and `after` are the outputs of the model before and
+    after the task of this number, and at most `most` epochs are tried.
 
     Returns
     -------
-    dict or None
-        ``epochs``, None if `most` were not enough; ``most``; ``accuracy``, what was to be reached.
+    Relearning or None
         None where the server does not know what a label is: behind masks, and in a U shape.
     """
     if strategy.server_part != "server" or not strategy.counts_by_label:
@@ -51,4 +41,4 @@ def relearn_time(
         rows = np.flatnonzero(mine.forgotten_by == task)
         forgotten[client] = (rows, mine.labels[rows])
     epochs = strategy.server.call(Scoring.epochs_to_relearn, forgotten, wanted, most)
-    return {"epochs": epochs, "most": most, "accuracy": wanted}
+    return Relearning(epochs=epochs, most=most, accuracy=wanted)

@@ -1,4 +1,4 @@
-"""What a run measured, as ``result.json``: from the ledger, from clocks, from scores."""
+"""What a run measured, as a `Result`: from the ledger, from clocks, from scores."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from split_unlearning.foundations.files import write_whole
+from split_unlearning.reporting import result as form
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.preparation import Preparation
 from split_unlearning.simulations.session.conversation import Conversation
@@ -29,26 +28,18 @@ from split_unlearning.strategies.splitwiper_plus import SplitWiperPlus
 from split_unlearning.transport.ledger import Account, Ledger, transmission_seconds
 from split_unlearning.transport.message import Message
 
-SCHEMA_VERSION = 1
 
-
-class Recorder:
-    """Takes down each phase of a run as it ends.
+class ResultBuilder:
+    """Adds each phase of a run to its result as the phase ends.
 
     Parameters
     ----------
-    prepared : Preparation
-        What the run does.
-    strategy : SplitStrategy
-        Whose clocks, digests and scores are read.
-    conversation : Conversation
-        Whose waiting times are read.
-    ledger : Ledger
+    ledger
         What crossed in the phase; emptied at the end of each.
-    tasks : sequence of Task
-        All that is asked to be forgotten, and learning.
-    phases : sequence of dict
-        What was taken down by the runs before this one.
+    tasks
+        Learning, and all that is asked to be forgotten.
+    phases
+        What the runs before this one measured.
     """
 
     def __init__(
@@ -58,30 +49,30 @@ class Recorder:
         conversation: Conversation,
         ledger: Ledger,
         tasks: Sequence[Task],
-        phases: Sequence[dict[str, Any]] = (),
+        phases: Sequence[form.Phase] = (),
     ) -> None:
         self._prepared, self._strategy = prepared, strategy
         self._conversation, self._ledger = conversation, ledger
         self._tasks = list(tasks)
-        self._phases: list[dict[str, Any]] = list(phases)
+        self._phases = list(phases)
         self._uploads: dict[int, int] = {}
         for phase in phases:
-            told = (phase["privacy"] or {}).get("uploads", {})
-            self._uploads |= {int(client): made for client, made in told.items()}
+            self._uploads |= (phase.privacy and phase.privacy.uploads) or {}
         self._seen: frozenset[int] | None = None
-        self._setup = [
-            {"client": client, **self._traffic(ledger.account(client, "setup"))}
-            for client in strategy.clients
-        ]
+        self._setup = form.Setup(
+            clients=tuple(
+                form.ClientTraffic(
+                    client=client, **dict(self._traffic(ledger.account(client, "setup")))
+                )
+                for client in strategy.clients
+            )
+        )
 
     def take_cost(self) -> dict[str, Any]:
         """Read the clocks and the ledger of the script that just ended, and start both again.
 
-        Returns
-        -------
-        dict
-            Of what JSON can hold, for `note_phase`, in this process or in one that goes on after
-            this one.
+        What is returned is made of JSON's types: `note_phase` may be given it in this process or,
+        from the journal, in a later one.
         """
         strategy = self._strategy
         self._ledger.merge(strategy.server.call(ServerLink.take_ledger))
@@ -106,19 +97,9 @@ class Recorder:
         }
 
     def note_phase(
-        self, task: Task, cost: dict[str, Any], relearn: dict[str, Any] | None = None
+        self, task: Task, cost: Mapping[str, Any], relearn: form.Relearning | None = None
     ) -> None:
-        """Take down a phase after its evaluation.
-
-        Parameters
-        ----------
-        task : Task
-            What was done in it.
-        cost : dict
-            From `take_cost`.
-        relearn : dict, optional
-            From `relearn_time`.
-        """
+        """Add a phase after its evaluation; `cost` is from `take_cost`."""
         strategy = self._strategy
         self._ledger.merge(
             (client, phase, Account(**account)) for client, phase, account in cost["ledger"]
@@ -128,66 +109,63 @@ class Recorder:
         self._uploads |= {int(client): made for client, made in cost.get("uploads", {}).items()}
         asking = self._asking(task)
         requested = {client for one in asking for client in one.counts}
-        # One that was taken down by a run that did not come to its end is taken down again.
-        self._phases = [phase for phase in self._phases if phase["task"] != task.number]
+        # A phase that a run measured before it was cut off is measured again.
+        self._phases = [phase for phase in self._phases if phase.task != task.number]
         self._phases.append(
-            {
-                "task": task.number,
-                "phase": task.phase,
-                "request": task.text or None,
-                "samples": sum(task.counts.values()),
-                "accuracy": self._accuracy(asking, strategy.scores),
-                "by_epoch": self._by_epoch(asking),
-                "clients": [
+            form.Phase(
+                task=task.number,
+                phase="unlearn" if task.asked else "learn",
+                request=task.text or None,
+                samples=sum(task.counts.values()),
+                accuracy=self._accuracy(asking, strategy.scores),
+                by_epoch=self._by_epoch(asking),
+                clients=tuple(
                     self._cost(client, task.phase, client in requested)
                     for client in strategy.clients
-                ],
-                "server": {
-                    "train_seconds": cost["server_train_seconds"],
-                    "cache_bytes": strategy.server.call(KeptState.bytes_of_caches),
-                },
-                "timing": cost["timing"],
-                "absent": [
+                ),
+                server=form.ServerCost(
+                    train_seconds=cost["server_train_seconds"],
+                    cache_bytes=strategy.server.call(KeptState.bytes_of_caches),
+                ),
+                timing=form.Timing.model_validate(cost["timing"]),
+                absent=(
                     *(f"client {client} was away" for client in task.absent),
                     *cost["absent"],
                     *(str(one) for one in strategy.heard.absences),
-                ],
-                "approximations": cost.get("approximations", []),
-                "privacy": privacy_of(self._prepared.config, self._uploads),
-                "label_matching": self._label_matching(task),
-                "membership": None,
-                "relearn": relearn,
-                "digests": {
-                    "server": strategy.server.call(ServerModel.digest),
-                    "clients": {
-                        str(client): digest
-                        for client, digest in sorted(strategy.client_digests.items())
-                    },
-                },
-            }
+                ),
+                approximations=tuple(cost.get("approximations", ())),
+                privacy=privacy_of(self._prepared.config, self._uploads),
+                label_matching=self._label_matching(),
+                membership=None,
+                relearn=relearn,
+                digests=form.Digests(
+                    server=strategy.server.call(ServerModel.digest),
+                    clients=dict(sorted(strategy.client_digests.items())),
+                ),
+            )
         )
         self._ledger.take()
 
-    def result(self) -> dict[str, Any]:
-        """Return everything that was taken down."""
+    def result(self) -> form.Result:
+        """Return everything that was measured so far."""
         config = self._prepared.config
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "strategy": config.strategy,
-            "unlearning": config.unlearning,
-            "config": config.as_mapping(),
-            "clients": self._prepared.plan.num_clients,
-            "environment": environment(
+        return form.Result(
+            schema_version=form.SCHEMA_VERSION,
+            strategy=config.strategy,
+            unlearning=config.unlearning,
+            config=config.as_mapping(),
+            clients=self._prepared.plan.num_clients,
+            environment=environment(
                 config,
                 self._strategy.server.call(ServerModel.device_name),
                 self._strategy.client_devices,
             ),
-            "distribution": distribution(self._prepared),
-            "setup": {"clients": self._setup},
-            "phases": self._phases,
-        }
+            distribution=distribution(self._prepared),
+            setup=self._setup,
+            phases=tuple(self._phases),
+        )
 
-    def _label_matching(self, task: Task) -> dict[str, Any] | None:
+    def _label_matching(self) -> form.LabelMatching | None:
         """Attack the masked labels that the server received, where the run is to do that."""
         strategy = self._strategy
         if not isinstance(strategy, SplitWiperPlus) or strategy.real_of is None:
@@ -195,24 +173,28 @@ class Recorder:
         # As in `attacked`.
         from split_unlearning.evaluation.client_view import gives_away
 
-        found, seen = attacked(strategy.server, strategy.real_of, self._prepared.config.seed)
-        if self._seen is not None and seen < self._seen:
-            found["vanished_are_one_label"] = gives_away(self._seen, seen, strategy.real_of)
-        self._seen = seen
-        return found
+        before = self._seen
+        attacks, self._seen = attacked(
+            strategy.server, strategy.real_of, self._prepared.config.seed
+        )
+        vanished = None
+        if before is not None and self._seen < before:
+            vanished = gives_away(before, self._seen, strategy.real_of)
+        return form.LabelMatching(**attacks, vanished_are_one_label=vanished)
 
-    def _cost(self, client: int, phase: str, requested: bool) -> dict[str, Any]:
+    def _cost(self, client: int, phase: str, requested: bool) -> form.ClientCost:
         """Return what a phase, and the evaluation after it, cost a client."""
-        return {
-            "client": client,
-            "requested": requested,
-            "train_seconds": self._ledger.account(client, phase).client_seconds,
-            "pretrain_seconds": self._ledger.account(client, phase).pretrain_seconds,
-            **self._traffic(self._ledger.account(client, phase)),
-            "evaluation": self._traffic(self._ledger.account(client, "evaluate")),
-        }
+        account = self._ledger.account(client, phase)
+        return form.ClientCost(
+            client=client,
+            requested=requested,
+            train_seconds=account.client_seconds,
+            pretrain_seconds=account.pretrain_seconds,
+            **dict(self._traffic(account)),
+            evaluation=self._traffic(self._ledger.account(client, "evaluate")),
+        )
 
-    def _traffic(self, account: Account) -> dict[str, Any]:
+    def _traffic(self, account: Account) -> form.Traffic:
         config = self._prepared.config
 
         def seconds(size: int) -> float:
@@ -220,13 +202,13 @@ class Recorder:
                 size, account.messages, config.bandwidth_mbps, config.latency_ms
             )
 
-        return {
-            "bytes_up": account.bytes_up,
-            "bytes_down": account.bytes_down,
-            "messages": account.messages,
-            "transmission_seconds": seconds(account.bytes_up + account.bytes_down),
-            "transmission_seconds_up": seconds(account.bytes_up),
-        }
+        return form.Traffic(
+            bytes_up=account.bytes_up,
+            bytes_down=account.bytes_down,
+            messages=account.messages,
+            transmission_seconds=seconds(account.bytes_up + account.bytes_down),
+            transmission_seconds_up=seconds(account.bytes_up),
+        )
 
     def _asking(self, task: Task) -> list[Task]:
         """Return the tasks whose requests are what is forgotten in a task; in learning, all."""
@@ -246,16 +228,19 @@ class Recorder:
             found[client] = [asked, [label for label in named if label not in asked]]
         return found
 
-    def _by_epoch(self, asking: Sequence[Task]) -> list[dict[str, Any]]:
+    def _by_epoch(self, asking: Sequence[Task]) -> tuple[form.EpochAccuracy, ...]:
         """Return the accuracies while the phase went on."""
         found = []
         for epoch, scores in self._strategy.scores_by_epoch.items():
             accuracy = self._accuracy(asking, scores)
-            shares = {name: accuracy[name] for name in ("unlearned", "retained")}
-            found.append({"epoch": epoch, **shares})
-        return found
+            found.append(
+                form.EpochAccuracy(
+                    epoch=epoch, unlearned=accuracy.unlearned, retained=accuracy.retained
+                )
+            )
+        return tuple(found)
 
-    def _accuracy(self, asking: Sequence[Task], scores: Mapping[int, Message]) -> dict[str, Any]:
+    def _accuracy(self, asking: Sequence[Task], scores: Mapping[int, Message]) -> form.Accuracy:
         """Return the accuracies that scores make; a share without a single test sample is None.
 
         ``unlearned`` is over the labels and clients of the requests `asking`; ``retained`` is over
@@ -281,22 +266,22 @@ class Recorder:
                     named[row, label] = _covered(self._tasks, client, label)
         else:
             unlearned[:, 0] = named[:, :2] = True
-        return {
-            "unlearned": _share(counts, unlearned),
-            "retained": _share(counts, ~named),
-            "per_label": {
+        return form.Accuracy(
+            unlearned=_share(counts, unlearned),
+            retained=_share(counts, ~named),
+            per_label={
                 name: _share(counts[:, :, [label]], everything[:, [label]]) if by_label else None
                 for label, name in enumerate(names)
             },
-            "per_client": {
-                str(client): _share(counts[:, [row]], everything[[row]])
+            per_client={
+                client: _share(counts[:, [row]], everything[[row]])
                 for row, client in enumerate(clients)
             },
-            "per_task": {
+            per_task={
                 task: _share(counts[:, rows], everything[rows])
                 for task, rows in self._rows_of_tasks().items()
             },
-        }
+        )
 
     def _rows_of_tasks(self) -> dict[str, list[int]]:
         """Return, by the data set, the places among the clients of those that hold it."""
@@ -316,18 +301,18 @@ def _covered(tasks: Sequence[Task], client: int, label: int) -> bool:
 
 def environment(
     config: RunConfig, server_device: str, client_devices: Collection[str]
-) -> dict[str, Any]:
+) -> form.Environment:
     """Return what the last bits of a result may depend on."""
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor_count": os.cpu_count(),
-        "threads": config.threads,
-        "precision": config.precision,
-        "server_device": server_device,
-        "client_devices": sorted(client_devices),
+    return form.Environment(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        processor_count=os.cpu_count(),
+        threads=config.threads,
+        precision=config.precision,
+        server_device=server_device,
+        client_devices=tuple(sorted(client_devices)),
         **{name: _version(name) for name in ("flwr", "ray", "torch", "numpy")},
-    }
+    )
 
 
 # Reading it parses a package's whole description, ten milliseconds that each phase would wait for.
@@ -336,36 +321,19 @@ def _version(package: str) -> str:
     return version(package)
 
 
-def distribution(prepared: Preparation) -> dict[str, Any]:
-    """Return who holds how much before anything is forgotten, of the training split.
-
-    Returns
-    -------
-    dict
-        ``labels``, the names of all; ``train``, a row for each client: how many samples of each
-        label it holds.
-    """
+def distribution(prepared: Preparation) -> form.Distribution:
+    """Return who holds how much of the training split before anything is forgotten."""
     labels = prepared.dataset.class_names
-    counts = [
-        np.bincount(prepared.dataset.y_train[ids], minlength=len(labels)).tolist()
-        for ids in prepared.plan.train
-    ]
-    return {"labels": list(labels), "train": counts}
+    return form.Distribution(
+        labels=tuple(labels),
+        train=tuple(
+            tuple(np.bincount(prepared.dataset.y_train[ids], minlength=len(labels)).tolist())
+            for ids in prepared.plan.train
+        ),
+    )
 
 
 def _share(counts: np.ndarray, where: np.ndarray) -> float | None:
     """Return the share of correct test samples among those selected, None if there are none."""
     correct, samples = int(counts[0][where].sum()), int(counts[1][where].sum())
     return correct / samples if samples else None
-
-
-def write_result(result: dict[str, Any], folder: str) -> Path:
-    """Write ``result.json`` into a folder, and return where it is."""
-    return write_json(result, Path(folder) / "result.json")
-
-
-def write_json(value: dict[str, Any], path: Path) -> Path:
-    """Write a JSON file, whole or not at all, and return where it is."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, (json.dumps(value, indent=2) + "\n").encode())
-    return path

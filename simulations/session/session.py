@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from split_unlearning.evaluation.outputs import FILE, Outputs, write_outputs
+from split_unlearning.reporting.result import Relearning, Result
 from split_unlearning.simulations import console
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.preparation import Preparation
 from split_unlearning.simulations.session.audit import outputs_of
 from split_unlearning.simulations.session.conversation import Conversation
 from split_unlearning.simulations.session.relearning import relearn_time
-from split_unlearning.simulations.session.result import Recorder, environment, write_result
+from split_unlearning.simulations.session.result import ResultBuilder, environment
 from split_unlearning.simulations.state.agenda import (
     Task,
     check_belongs,
@@ -66,7 +67,7 @@ class Session:
             self._take_up(tasks)
         phases = state.phases() if state else []
         self._outputs: dict[int, Outputs] = {}
-        self._recorder = Recorder(prepared, self.strategy, conversation, ledger, tasks, phases)
+        self._builder = ResultBuilder(prepared, self.strategy, conversation, ledger, tasks, phases)
 
     def _take_up(self, tasks: Sequence[Task]) -> None:
         """Go on from what was kept, if it is of one piece."""
@@ -78,8 +79,8 @@ class Session:
             digests = task.prepared["digests"]["clients"]
             self.strategy.client_digests = {int(client): digests[client] for client in digests}
 
-    def run(self) -> dict[str, Any]:
-        """Do everything that is still to be done; return the result, as in ``result.json``.
+    def run(self) -> Result:
+        """Do everything that is still to be done, and return what is in ``result.json``.
 
         Raises
         ------
@@ -91,7 +92,7 @@ class Session:
         for task in tasks_of(self._journal):
             if not task.measured:
                 self._do(task)
-        return self._recorder.result()
+        return self._builder.result()
 
     def _do(self, task: Task) -> None:
         """Do one task; what an earlier run has done of it is not done again."""
@@ -109,18 +110,18 @@ class Session:
         if task.drop:
             strategy.clients = [client for client in strategy.clients if client not in task.counts]
             strategy.present = [client for client in strategy.present if client not in task.counts]
-        strategy.groups = self._recorder.groups(task)
+        strategy.groups = self._builder.groups(task)
         self._conversation.hold(strategy, self._measure(), "evaluate")
         relearned = self._look_at_outputs(task) if self.prepared.config.audit else None
-        self._recorder.note_phase(task, event["cost"], relearned)
-        result = self._recorder.result()
+        self._builder.note_phase(task, event["cost"], relearned)
+        result = self._builder.result()
         if self.prepared.config.out:
-            write_result(result, self.prepared.config.out)
+            result.write(Path(self.prepared.config.out) / "result.json")
         if self._state:
             self._state.write_result(result)
         self._journal.append("measured", task=task.number)
 
-    def _look_at_outputs(self, task: Task) -> dict[str, Any] | None:
+    def _look_at_outputs(self, task: Task) -> Relearning | None:
         """Write down what an audit found; return how quickly what was forgotten is relearned."""
         before = self._outputs.get(max(self._outputs, default=-1))
         after = self._outputs[task.number] = outputs_of(self.strategy.audited)
@@ -140,7 +141,7 @@ class Session:
         """Learn or forget, up to where all that it changes is on disk, beside what it replaces."""
         strategy, server = self.strategy, self.server
         self._journal.append("started", task=task.number, attempt=attempt)
-        strategy.groups = self._recorder.groups(task)
+        strategy.groups = self._builder.groups(task)
         if self._state:
             server.call(KeptState.begin, attempt)
             strategy.addressing["attempt"] = attempt
@@ -148,7 +149,7 @@ class Session:
         self._conversation.hold(strategy, self._script(task), task.phase)
         if not task.drop:
             _check_left_out(strategy, task)
-        cost = self._recorder.take_cost()
+        cost = self._builder.take_cost()
         if self._state:
             server.call(KeptState.seal)
         return self._journal.append(
@@ -161,7 +162,7 @@ class Session:
             changed=sorted(strategy.heard.answered),
             environment=environment(
                 self.prepared.config, server.call(ServerModel.device_name), strategy.client_devices
-            ),
+            ).model_dump(mode="json"),
             cost=cost,
         )
 

@@ -89,7 +89,7 @@ def verify(
         "clients": state.num_clients,
         "environment": environment(
             prepared.config, server.call(ServerModel.device_name), strategy.client_devices
-        ),
+        ).model_dump(mode="json"),
         "journal": state.journal.head,
     }
     with explained(state.key):

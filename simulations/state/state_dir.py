@@ -13,7 +13,6 @@ line on its behalf; the server's is written by the server segment. The rest is t
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,6 +23,7 @@ import tomli_w
 
 from split_unlearning.foundations.errors import StateError, UserError, refuse
 from split_unlearning.foundations.files import explained, locked, make_for_owner, write_durably
+from split_unlearning.reporting.result import Phase, Result
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.preparation import Preparation, deal, fingerprint
 from split_unlearning.simulations.pretrained import pretrained_digest
@@ -203,24 +203,20 @@ class StateDir:
             )
         return Preparation(self.config, dataset, plan)
 
-    def phases(self) -> list[dict[str, Any]]:
+    def phases(self) -> tuple[Phase, ...]:
         """Return the phases of ``result.json``; none if there is none yet."""
         path = self.path / "result.json"
         with explained(path):
-            if not path.exists():
-                return []
-            written = path.read_bytes()
-        try:
-            phases: list[dict[str, Any]] = json.loads(written)["phases"]
-        except (ValueError, LookupError, TypeError) as error:
-            raise StateError(f"{path} cannot be read: {error}") from error
-        return phases
+            try:
+                return Result.read(path).phases if path.exists() else ()
+            except ValueError as error:
+                raise StateError(str(error)) from error
 
-    def write_result(self, result: dict[str, Any]) -> None:
+    def write_result(self, result: Result) -> None:
         """Write ``result.json``, for its owner only, whole or not at all."""
         path = self.path / "result.json"
         with explained(path):
-            write_durably(path, (json.dumps(result, indent=2) + "\n").encode())
+            write_durably(path, result.to_json().encode())
 
 
 def client_folder(state_dir: str, client: int) -> Path:

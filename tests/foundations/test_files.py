@@ -1,5 +1,6 @@
 """Files that are whole or as they were, and folders for one process at a time."""
 
+import json
 import os
 from unittest.mock import patch
 
@@ -13,6 +14,7 @@ from split_unlearning.foundations.files import (
     sha256_of,
     write_durably,
     write_for_owner,
+    write_json,
     write_whole,
 )
 
@@ -30,6 +32,21 @@ def test_a_file_is_as_it_was_until_the_new_one_is_whole(tmp_path, write):
     write(path, b"new")
     assert path.read_bytes() == b"new"
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_json_is_written_into_a_folder_that_need_not_be_there(tmp_path):
+    folder = tmp_path / "a" / "b"
+    value = {"text": "é", "none": None, "share": 0.1}
+    assert write_json(folder / "file.json", value) == folder / "file.json"
+    assert json.loads((folder / "file.json").read_text(encoding="utf-8")) == value
+
+
+def test_what_json_cannot_hold_leaves_the_old_file_alone(tmp_path):
+    write_json(tmp_path / "file.json", {"old": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "file.json", {"new": object()})
+    assert json.loads((tmp_path / "file.json").read_text()) == {"old": 1}
+    assert os.listdir(tmp_path) == ["file.json"]
 
 
 @pytest.mark.parametrize("write", [write_for_owner, write_durably])

@@ -1,6 +1,5 @@
 """Vanilla with labels that are told by randomised response, and with noise on the gradients."""
 
-import json
 from collections import Counter, defaultdict
 from pathlib import Path
 from unittest.mock import patch
@@ -8,7 +7,6 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from jsonschema import Draft202012Validator
 from scipy.stats import chisquare
 
 from split_unlearning.clients.vanilla import VanillaClient
@@ -166,8 +164,6 @@ def test_every_method_forgets_with_told_labels(unlearning):
 
 
 def test_the_result_says_what_is_guaranteed_and_a_retraining_spends_nothing(told):
-    schema = json.loads((ROOT / "simulations/session/result.schema.json").read_text("utf-8"))
-    Draft202012Validator(schema).validate(told.result)
     assert len(told.phases) == 3
     for phase in told.phases:
         said = phase["privacy"]

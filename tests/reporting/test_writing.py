@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from split_unlearning.foundations.files import write_json
 from split_unlearning.reporting.writing import write_report
 from split_unlearning.simulations.cli import app
-from split_unlearning.simulations.session.result import write_result
 from tests.local_grid import LocalRun
 from tests.reporting.synthetic import Bench, client, membership, metrics, phase
 
@@ -289,7 +289,7 @@ def test_the_report_of_a_real_run(tmp_path):
         where = {"strategy": strategy, "unlearning": "retrain"}
         run = LocalRun(2, pretrain_epochs=1, server_epochs=1, forget="class:2", **where)
         name = bench.describe(where, run.result["config"]["seed"], clients=2)
-        write_result(run.result, str(tmp_path / "cells" / name))
+        write_json(tmp_path / "cells" / name / "result.json", run.result)
     content = write_report(tmp_path)
     assert content.benchmark.failures == ()
     verdicts = {claim.text: claim.verdict for claim in content.claims}

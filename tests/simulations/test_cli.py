@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import split_unlearning
 from split_unlearning.models.split import MODELS, TORCHVISION
-from split_unlearning.simulations import report
+from split_unlearning.reporting import terminal
 from split_unlearning.simulations.benchmark.spec import shipped_specs
 from split_unlearning.simulations.cli import app
 from split_unlearning.simulations.command_line.arguments import read_settings
@@ -33,6 +33,7 @@ from split_unlearning.simulations.state.agenda import tasks_of
 from split_unlearning.simulations.state.state_dir import StateDir
 from split_unlearning.strategies.registry import STRATEGIES
 from split_unlearning.unlearning.methods import METHODS, Retrain
+from tests import made_up
 from tests.simulations.test_reception import learned
 
 
@@ -41,7 +42,7 @@ class Run:
     """Stands in for Flower; notes what it was asked to run."""
 
     outcome: Outcome = field(default_factory=lambda: Outcome(True, "", "the whole log"))
-    result: dict[str, Any] | None = field(default_factory=lambda: {"fresh": True})
+    result: dict[str, Any] | None = field(default_factory=made_up.result)
     interrupted: bool = False
     asked: list[tuple[dict[str, Any], int, dict[str, Any]]] = field(default_factory=list)
 
@@ -62,7 +63,7 @@ class Run:
 def flower(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     run = Run()
     monkeypatch.setattr(launch, "run_app", run)
-    monkeypatch.setattr(report, "render", lambda result: f"tables of {result}")
+    monkeypatch.setattr(terminal, "render", lambda result: f"tables of {result.strategy}")
     monkeypatch.chdir(tmp_path)
     return run
 
@@ -166,7 +167,7 @@ def test_done_prints_progress_and_tables(
     assert "1442" in result.stdout
     assert "noise" not in result.stdout
     assert "shown once" not in result.stdout
-    assert "tables of {'fresh': True}" in result.stdout
+    assert "tables of splitwiper" in result.stdout
     assert str(tmp_path / "results" / "result.json") in result.stdout
     ((settings, clients, resources),) = flower.asked
     assert clients == 3
@@ -300,7 +301,8 @@ def test_help_imports_nothing_heavy() -> None:
         "import sys; from typer.testing import CliRunner; "
         "from split_unlearning.simulations.cli import app; "
         "assert CliRunner().invoke(app, ['run', '--help']).exit_code == 0; "
-        "print([name for name in ('torch', 'flwr', 'ray', 'sklearn') if name in sys.modules])"
+        "heavy = ('torch', 'flwr', 'ray', 'sklearn', 'pandas'); "
+        "print([name for name in heavy if name in sys.modules])"
     )
     root = Path(split_unlearning.__file__).parents[1]
     shown = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=True)
@@ -312,7 +314,7 @@ def kept(flower: Run, tmp_path: Path) -> Path:
     """A state-dir that has learned; what Flower would do is only noted."""
     flower.result = None
     state = learned(tmp_path / "kept")
-    (state.path / "result.json").write_text("{}")
+    (state.path / "result.json").write_text(json.dumps(made_up.result()))
     return state.path
 
 

@@ -24,6 +24,7 @@ from split_unlearning.simulations.state.agenda import received, tasks_of
 from split_unlearning.simulations.state.state_dir import StateDir, client_folder, open_state
 from split_unlearning.unlearning.certificate import check, sign
 from split_unlearning.unlearning.state_folder import FORMAT
+from tests.made_up import read, result
 from tests.refusals import refusal
 
 RECEIVED = [received(0, ())]
@@ -67,7 +68,7 @@ def test_looking_at_a_folder_that_holds_nothing_changes_nothing(tmp_path, there)
         path.mkdir(parents=True)
     state = StateDir(path)
     assert (state.config, state.num_clients, state.journal.events) == (None, 0, [])
-    assert state.phases() == []
+    assert state.phases() == ()
     assert path.exists() == there
     assert not there or list(path.iterdir()) == []
 
@@ -204,10 +205,10 @@ def test_a_result_that_cannot_be_read_is_named(path, content):
 
 def test_a_result_is_read_again(path):
     state = StateDir(path)
-    assert state.phases() == []
-    phases = [{"phase": "learn"}, {"phase": "unlearn"}]
-    state.write_result({"schema_version": 1, "phases": phases})
-    assert StateDir(path).phases() == phases
+    assert state.phases() == ()
+    measured = read(result())
+    state.write_result(measured)
+    assert StateDir(path).phases() == measured.phases
     assert json.loads((path / "result.json").read_text())["schema_version"] == 1
 
 

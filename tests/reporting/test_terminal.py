@@ -1,48 +1,15 @@
-"""A result's tables, and how a result is written."""
+"""A result's tables."""
 
-import json
-import os
 import re
-from pathlib import Path
 
 import pytest
 
-from split_unlearning.simulations.report import render
-from split_unlearning.simulations.session.result import write_result
+from split_unlearning.reporting import terminal
+from tests.made_up import client, phase, read, result, server
 
 
-def client(number, requested=False, **cost):
-    return {
-        "client": number,
-        "requested": requested,
-        "train_seconds": 0.0,
-        "bytes_up": 0,
-        "bytes_down": 0,
-        "messages": 0,
-        "transmission_seconds": 0.0,
-        **cost,
-    }
-
-
-def phase(request=None, unlearned=0.5, retained=0.75, clients=(), **server):
-    return {
-        "phase": "unlearn" if request else "learn",
-        "request": request,
-        "accuracy": {"unlearned": unlearned, "retained": retained},
-        "clients": list(clients),
-        "server": {"train_seconds": 0.0, "cache_bytes": 0, **server},
-    }
-
-
-def result(*phases, **config):
-    settings = {"dataset": "digits", "distribution": "iid", "seed": 7, "bandwidth-mbps": 100.0}
-    return {
-        "strategy": "splitwiper",
-        "unlearning": "retrain",
-        "clients": 5,
-        "config": {**settings, **config},
-        "phases": list(phases),
-    }
+def render(result):
+    return terminal.render(read(result))
 
 
 def rows(text):
@@ -53,16 +20,25 @@ def rows(text):
 
 
 def test_the_heading_says_what_was_run():
-    text = render(result(phase(), **{"bandwidth-mbps": 12.5}))
-    assert rows(text)[0] == ["splitwiper, retrain, on digits (iid, 5 clients, seed 7)"]
+    text = render(result(phase(), config={"bandwidth-mbps": 12.5}))
+    assert rows(text)[0] == ["splitwiper, retrain, on digits (iid, 2 clients, seed 7)"]
     assert "at 12.5 Mbps" in text
 
 
 def test_accuracy_and_server_cost_of_each_phase():
     text = render(
         result(
-            phase(unlearned=1.0, retained=0.9876, train_seconds=1.2345, cache_bytes=749_800),
-            phase("class:2", unlearned=0.0, retained=None, train_seconds=70.0, cache_bytes=5e6),
+            phase(
+                unlearned=1.0,
+                retained=0.9876,
+                server=server(1.2345, 749_800),
+            ),
+            phase(
+                "class:2",
+                unlearned=0.0,
+                retained=None,
+                server=server(70.0, 5_000_000),
+            ),
         )
     )
     table = rows(text)
@@ -137,7 +113,14 @@ def test_no_accuracy_is_a_dash_and_not_a_nought():
     ],
 )
 def test_sizes_are_in_units_of_1000(size, words):
-    text = render(result(phase(clients=[client(0, bytes_up=size)], cache_bytes=size)))
+    text = render(
+        result(
+            phase(
+                clients=[client(0, bytes_up=size)],
+                server=server(0.0, size),
+            )
+        )
+    )
     table = rows(text)
     assert ["learn", "50.0 %", "75.0 %", "0.00 s", words] in table
     assert ["learn", "1 other", "0.000 s", words, "0 B", "0", "0.0000 s"] in table
@@ -153,11 +136,10 @@ def test_a_long_request_does_not_push_a_number_out():
     path = "ids:/" + "very-long-folder/" * 9 + "ids.txt"
     one = phase(
         path,
-        cache_bytes=123_400,
-        train_seconds=98765.43,
+        server=server(98765.43, 123_400),
         clients=[client(0, True, transmission_seconds=12345.6789, train_seconds=4321.5, **costs)],
     )
-    text = render(result(one, dataset="npz:/" + "x" * 150))
+    text = render(result(one, config={"dataset": "npz:/" + "x" * 150}))
     for number in (
         "50.0 %",
         "75.0 %",
@@ -188,44 +170,3 @@ def test_the_width_does_not_follow_the_terminal(monkeypatch, columns):
     expected = render(one)
     monkeypatch.setenv("COLUMNS", columns)
     assert render(one) == expected
-
-
-def test_a_result_is_written_into_a_folder_that_need_not_be_there(tmp_path):
-    folder = tmp_path / "a" / "b"
-    written = write_result({"text": "é", "none": None, "share": 0.1}, str(folder))
-    assert written == folder / "result.json"
-    assert json.loads(written.read_text(encoding="utf-8")) == {
-        "text": "é",
-        "none": None,
-        "share": 0.1,
-    }
-    assert os.listdir(folder) == ["result.json"]
-
-
-def test_a_result_replaces_an_older_one_whole(tmp_path):
-    write_result({"long": list(range(1000))}, str(tmp_path))
-    write_result({"short": 1}, str(tmp_path))
-    assert json.loads((tmp_path / "result.json").read_text()) == {"short": 1}
-    assert os.listdir(tmp_path) == ["result.json"]
-
-
-def test_a_result_is_complete_before_it_takes_the_place_of_the_old_one(tmp_path, monkeypatch):
-    write_result({"old": 1}, str(tmp_path))
-    seen = []
-    replace = Path.replace
-
-    def watched(self, target):
-        seen.append((json.loads(self.read_text()), json.loads(Path(target).read_text())))
-        return replace(self, target)
-
-    monkeypatch.setattr(Path, "replace", watched)
-    write_result({"new": 2}, str(tmp_path))
-    assert seen == [({"new": 2}, {"old": 1})]
-
-
-def test_what_cannot_be_written_leaves_the_old_result_alone(tmp_path):
-    write_result({"old": 1}, str(tmp_path))
-    with pytest.raises(TypeError):
-        write_result({"new": object()}, str(tmp_path))
-    assert json.loads((tmp_path / "result.json").read_text()) == {"old": 1}
-    assert os.listdir(tmp_path) == ["result.json"]
