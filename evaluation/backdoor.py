@@ -10,20 +10,9 @@ from split_unlearning.evaluation.outputs import Outputs
 def success(outputs: Outputs, label: int, clients: set[int]) -> float | None:
     """Return the share of test samples of other labels that the trigger turns into a label.
 
-    Parameters
-    ----------
-    outputs : Outputs
-        With test samples that bear the trigger.
-    label : int
-        What the trigger stands for.
-    clients : set of int
-        Whose samples: of those in whose training samples it was planted. What enters the network
-        through another client's segment has never met the trigger.
-
-    Returns
-    -------
-    float or None
-        None if there is no such sample.
+    Only samples of `clients` count, those in whose training samples the trigger was planted: what
+    enters the network through another client's segment has never met it. None if there is no test
+    sample with the trigger.
     """
     rows = outputs.is_triggered & (outputs.labels != label)
     rows &= np.isin(outputs.client, sorted(clients))

@@ -8,10 +8,10 @@ import numpy as np
 from sklearn.metrics.pairwise import euclidean_distances
 
 from split_unlearning.evaluation.clusterings import joined_up
-from split_unlearning.evaluation.observed import Labels, Points, Received
+from split_unlearning.evaluation.observed import CanonicalView, Labels, Points
 
 
-def same_clients(received: Received) -> Labels:
+def same_clients(received: CanonicalView) -> Labels:
     """Put masked labels together under which the same clients sent.
 
     All masked labels of a real label come from the clients that hold it. With
@@ -20,7 +20,7 @@ def same_clients(received: Received) -> Labels:
     return _rows_alike((received.counts > 0).astype(np.int64))
 
 
-def same_counts(received: Received) -> Labels:
+def same_counts(received: CanonicalView) -> Labels:
     """Put masked labels together under which each client sent as many records.
 
     A client that sends each record once under every masked label of its real label sends as many
@@ -30,17 +30,12 @@ def same_counts(received: Received) -> Labels:
     return _rows_alike(received.counts)
 
 
-def within_same_clients(received: Received, choose: Callable[[Points, int], Labels]) -> Labels:
+def within_same_clients(received: CanonicalView, choose: Callable[[Points, int], Labels]) -> Labels:
     """Cluster the masked labels of each set of clients on their own.
 
-    Parameters
-    ----------
-    received : Received
-        What the server received.
-    choose : callable
-        Clusters descriptions (n, d) of the masked labels of one set of clients, given its
-        number. The description is the mean records of the clients side by side: each has a
-        segment of its own.
+    `choose` clusters descriptions (n, d) of the masked labels of one set of clients, given its
+    number. The description is the mean records of the clients side by side: each has a segment of
+    its own.
     """
     groups = same_clients(received)
     clusters = np.zeros_like(groups)
@@ -51,19 +46,12 @@ def within_same_clients(received: Received, choose: Callable[[Points, int], Labe
     return clusters
 
 
-def joined_by_clients(received: Received, number: int) -> Labels:
+def joined_by_clients(received: CanonicalView, number: int) -> Labels:
     """Join masked labels to so many clusters, those of the same clients before any others.
 
     Two of the same clients are as far apart as their descriptions (`within_same_clients`; the root
     mean square over the clients), over the largest of these distances; two others 2 less the
     share of their clients that they have in common. Joined on average.
-
-    Parameters
-    ----------
-    received : Received
-        What the server received.
-    number : int
-        Of clusters: Q, if it leaked.
     """
     sent = (received.counts > 0).astype(np.int64)
     common = sent @ sent.T
@@ -85,12 +73,7 @@ def joined_by_clients(received: Received, number: int) -> Labels:
 def vanished(before: Collection[int], after: Collection[int]) -> frozenset[int]:
     """Return the masked labels that a server saw before a request and does not see after it.
 
-    Those of a real label that was forgotten vanish together, and are one cluster to whoever looks.
-
-    Parameters
-    ----------
-    before, after : collection of int
-        Masked labels in the activation cache.
+    Those of a real label that was forgotten vanish together, and are one cluster to any observer.
     """
     return frozenset(before) - frozenset(after)
 
@@ -98,12 +81,7 @@ def vanished(before: Collection[int], after: Collection[int]) -> frozenset[int]:
 def gives_away(before: Collection[int], after: Collection[int], real_of: Labels) -> bool:
     """Return whether what vanished is exactly the masked labels, then seen, of one real label.
 
-    Parameters
-    ----------
-    before, after : collection of int
-        Masked labels in the activation cache.
-    real_of : ndarray of int64, shape (E,)
-        The real label of each masked label.
+    `real_of`, of shape (E,), is the real label of each masked label.
     """
     gone = vanished(before, after)
     real = {int(real_of[masked]) for masked in gone}
@@ -114,7 +92,7 @@ def _rows_alike(rows: Labels) -> Labels:
     return np.asarray(np.unique(rows, axis=0, return_inverse=True)[1].ravel(), dtype=np.int64)
 
 
-def _side_by_side(received: Received, labels: Labels) -> Points:
+def _side_by_side(received: CanonicalView, labels: Labels) -> Points:
     clients = np.flatnonzero(received.counts[labels[0]])
     sent = [received.sent[client] for client in clients]
     return np.concatenate(

@@ -31,15 +31,8 @@ def upright(points: NDArray[np.float64]) -> Points:
     off) would be blown up to the weight of one that tells labels apart. Few points in many
     dimensions become points in few dimensions.
 
-    Parameters
-    ----------
-    points : ndarray of float64, shape (n, d)
-        At least one.
-
-    Returns
-    -------
-    ndarray of float64, shape (n, at most min(n, d))
-        Rounded to nine decimals, so that points that were equal are equal.
+    Points of shape (n, d), n at least 1, become (n, at most min(n, d)), rounded to nine decimals,
+    so that points that were equal are equal.
     """
     turned, lengths, _ = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)
     placed = turned * lengths
@@ -63,16 +56,9 @@ def numbers(most: int) -> list[int]:
 
 
 def kmeans(points: Points, tried: list[int], seed: int) -> Clusterings:
-    """Cluster with KMeans, the best of ten starts each.
+    """Cluster points of shape (n, d) with KMeans, the best of ten starts each.
 
-    Parameters
-    ----------
-    points : ndarray of float64, shape (n, d)
-        What to cluster.
-    tried : list of int
-        Numbers of clusters, each at most `distinct(points)`.
-    seed : int
-        Of the starts.
+    `tried` holds numbers of clusters, each at most `distinct(points)`.
     """
     return {
         number: KMeans(number, n_init=_STARTS, random_state=derive_seed(seed, number) % 2**32)
@@ -88,14 +74,8 @@ def birch(points: Points, tried: list[int], seed: int) -> Clusterings:
     A subcluster's radius is at most a quarter of the median distance of a point to its nearest
     neighbour: the tree joins only what is far nearer than points usually are. scikit-learn's
     default of 0.5 would mean something else in each unit of the activations. Where that leaves
-    fewer subclusters than clusters asked for, each is a cluster.
-
-    Parameters
-    ----------
-    points, tried
-        As for `kmeans`.
-    seed : int
-        Not used: nothing is drawn.
+    fewer subclusters than clusters asked for, each is a cluster. Nothing is drawn: the seed is
+    there for the form of a `Method`.
     """
     if distinct(points) == 1:
         return {number: np.zeros(len(points), dtype=np.int64) for number in tried}
@@ -114,17 +94,8 @@ def birch(points: Points, tried: list[int], seed: int) -> Clusterings:
 def joined_up(distances: Points, number: int) -> Labels:
     """Cluster by joining, again and again, the two clusters nearest to each other on average.
 
-    Parameters
-    ----------
-    distances : ndarray of float64, shape (n, n)
-        Symmetric, zero on the diagonal.
-    number : int
-        Of clusters; more than there are points means each point alone.
-
-    Returns
-    -------
-    ndarray of int64, shape (n,)
-        The cluster of each point.
+    Distances of shape (n, n) are symmetric, and zero on the diagonal. More clusters than there are
+    points means each point alone. Returns the cluster of each point, shape (n,).
     """
     if number >= len(distances):
         return np.arange(len(distances))
@@ -146,13 +117,6 @@ def by_elbow(points: Points, clusterings: Clusterings) -> Labels:
     The cost is drawn over the number of clusters, both axes scaled to [0, 1]; the elbow is the
     point that lies furthest below the chord from the first to the last, the smallest such number
     if several do. (The paper does not say how it finds it.)
-
-    Parameters
-    ----------
-    points : ndarray of float64, shape (n, d)
-        What was clustered.
-    clusterings : dict of int to ndarray of int64
-        By number of clusters.
     """
     tried = sorted(clusterings)
     costs = np.array([cost(points, clusterings[number]) for number in tried])
@@ -167,11 +131,6 @@ def by_silhouette(points: Points, clusterings: Clusterings) -> Labels:
     """Choose the number of clusters with the largest mean silhouette (Rousseeuw 1987).
 
     It is defined for 2 to n - 1 clusters; where none was tried, the smallest number is chosen.
-
-    Parameters
-    ----------
-    points, clusterings
-        As for `by_elbow`.
     """
     defined = [
         number
@@ -191,17 +150,8 @@ def by_gap(points: Points, clusterings: Clusterings, method: Method, seed: int) 
     drawn uniformly from the box that holds the points along their principal axes (the paper's
     reference b). The smallest k is chosen with ``Gap(k) >= Gap(k') - s(k')``, where k' is the next
     number tried and ``s = sd(log W*) * sqrt(1 + 1/20)``; if there is none, the largest tried.
-
-    Parameters
-    ----------
-    points : ndarray of float64, shape (n, d)
-        From `upright`: along their principal axes.
-    clusterings : dict of int to ndarray of int64
-        By number of clusters; numbers with a cost of zero are left out.
-    method : callable
-        What made them.
-    seed : int
-        Of the reference points.
+    Points are from `upright`; numbers with a cost of zero are left out; `method` made the
+    clusterings.
     """
     costs = {number: cost(points, clusters) for number, clusters in clusterings.items()}
     tried = [number for number in sorted(costs) if costs[number] > 0]

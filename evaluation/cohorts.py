@@ -11,20 +11,9 @@ Rows = NDArray[np.bool_]
 
 
 def forgotten_in(last: Outputs, outputs: Outputs, tasks: set[int]) -> Rows:
-    """Return which samples some tasks forget, by what is known at the end of a run.
+    """Return which of the samples in `outputs` some tasks forget, shape (len(outputs),).
 
-    Parameters
-    ----------
-    last : Outputs
-        After the last task, which know what every task forgot.
-    outputs : Outputs
-        After any task, whose samples are looked for.
-    tasks : set of int
-        Numbers of tasks.
-
-    Returns
-    -------
-    ndarray of bool, shape (len(outputs),)
+    `last` are the outputs after the last task, which know what every task forgot.
     """
     meant = last.where(np.isin(last.forgotten_by, sorted(tasks)) & last.is_train)
     return np.asarray(np.isin(keys(outputs), keys(meant)))
@@ -38,18 +27,9 @@ def retained_in(outputs: Outputs) -> Rows:
 def held_out_for(outputs: Outputs, members: Rows) -> tuple[Rows, str]:
     """Return the test samples that stand beside some members: never seen, and of their kind.
 
-    Parameters
-    ----------
-    outputs : Outputs
-        Of one model.
-    members : ndarray of bool, shape (n,)
-        Which of them.
-
-    Returns
-    -------
-    ndarray of bool, shape (n,); str
-        Test samples of the same clients and labels; where there is none, of the same labels. And
-        which of the two it is: ``same client and label``, ``same label``, or ``none``.
+    Both masks have the shape (n,). The test samples are of the same clients and labels as the
+    members; where there is none, of the same labels. The text says which of the two it is: ``same
+    client and label``, ``same label``, or ``none``.
     """
     pairs = outputs.client * outputs.probabilities.shape[1] + outputs.labels
     for kind, of in (("same client and label", pairs), ("same label", outputs.labels)):

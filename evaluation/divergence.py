@@ -10,17 +10,10 @@ from split_unlearning.evaluation.outputs import Outputs
 
 
 def jensen_shannon(one: NDArray[np.floating], other: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the Jensen-Shannon divergence of each row of two tables (Lin 1991).
+    """Return the Jensen-Shannon divergence of each row of two tables (Lin 1991), shape (n,).
 
-    Parameters
-    ----------
-    one, other : ndarray of float, shape (n, labels)
-        Probabilities; each row is made to sum to 1.
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-        In bits, from 0, equal, to 1, nothing in common.
+    Both tables hold probabilities, shape (n, labels); each row is made to sum to 1. The divergence
+    is in bits, from 0, equal, to 1, nothing in common.
 
     Raises
     ------
@@ -40,12 +33,7 @@ def jensen_shannon(one: NDArray[np.floating], other: NDArray[np.floating]) -> ND
 def mean_divergence(one: Outputs, other: Outputs) -> float | None:
     """Return the mean divergence of two models' outputs on the samples that both were given.
 
-    Samples are matched by client, split and id.
-
-    Returns
-    -------
-    float or None
-        In bits; None if they have no sample in common.
+    Samples are matched by client, split and id. In bits; None if they have no sample in common.
     """
     _, left, right = np.intersect1d(
         _names(one), _names(other), assume_unique=True, return_indices=True

@@ -1,10 +1,8 @@
-"""What the folders of some runs tell of a forgetting: the content of ``metrics.json``."""
+"""A forgetting is judged beside a retraining, and by what shadow models teach an attack."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +17,13 @@ from split_unlearning.evaluation.cohorts import (
     retained_in,
 )
 from split_unlearning.evaluation.divergence import mean_divergence
-from split_unlearning.evaluation.membership import Attack, Points, features, pair_features
-from split_unlearning.evaluation.outputs import FILE, Outputs, read_outputs
-
-SCHEMA_VERSION = 1
+from split_unlearning.evaluation.membership import (
+    Features,
+    MembershipAttack,
+    features,
+    pair_features,
+)
+from split_unlearning.evaluation.outputs import Outputs
 
 # Members, and non-members, of some labels that an attack has to have to learn from them alone.
 _ENOUGH = 20
@@ -30,88 +31,18 @@ _ENOUGH = 20
 ByTask = Mapping[int, Outputs]
 
 
-def metrics_of(cell: Path, reference: Path | None, shadows: Sequence[Path]) -> dict[str, Any]:
-    """Measure a run's forgetting against a retraining, and by what shadow runs teach an attack.
+class ForgettingJudge:
+    """Measures each phase of one target; nothing is trained but the attacks.
 
-    Nothing is trained but the attacks; nothing is written.
-
-    Parameters
-    ----------
-    cell : Path
-        The run's folder: ``result.json`` and ``outputs.safetensors``.
-    reference : Path or None
-        The folder of the same run with ``unlearning = "retrain"``; None if there is none.
-    shadows : sequence of Path
-        The folders of its shadow runs; without any there is no attack.
-
-    Returns
-    -------
-    dict
-        What ``metrics.json`` holds. A figure for which something is missing is None.
+    Outputs are given by task: of the target, of the same run with ``unlearning = "retrain"``, and
+    of each of its shadow runs, of which there may be none. `planted` is the label that a backdoor
+    stands for, if there is one: what is forgotten bears its trigger then, and no test sample is of
+    that kind, so that membership is not measured.
 
     Raises
     ------
-    OSError
-        If a file cannot be read.
     ValueError
-        If a file does not hold what it should, or a shadow run saw a sample of the target.
-    """
-    result = _result(cell)
-    relearned = _relearned(result)
-    as_good_as = _relearned(_result(reference)) if reference else {}
-    target = read_outputs(cell / FILE)
-    retrained = read_outputs(reference / FILE) if reference else {}
-    taught = [read_outputs(shadow / FILE) for shadow in shadows]
-    for number, shadow in enumerate(taught, start=1):
-        _check_unseen(target, shadow, number)
-    planted = _planted_label(result)
-    judge = _Judge(target, retrained, taught, planted)
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "reference": reference.name if reference else None,
-        "phases": [
-            {
-                "task": phase["task"],
-                "phase": phase["phase"],
-                "request": phase["request"],
-                **judge.phase(phase["task"]),
-                "relearn": _beside(relearned.get(phase["task"]), as_good_as.get(phase["task"])),
-            }
-            for phase in result["phases"]
-        ],
-    }
-
-
-def _result(cell: Path) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads((cell / "result.json").read_text(encoding="utf-8"))
-    return result
-
-
-def _relearned(result: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
-    """Return by task how quickly what was forgotten is learned again, where that was measured."""
-    return {phase["task"]: phase["relearn"] for phase in result["phases"] if phase.get("relearn")}
-
-
-def _beside(
-    target: Mapping[str, Any] | None, reference: Mapping[str, Any] | None
-) -> dict[str, Any] | None:
-    if target is None:
-        return None
-    return {**target, "reference_epochs": reference["epochs"] if reference else None}
-
-
-class _Judge:
-    """Measures each phase of one target.
-
-    Parameters
-    ----------
-    target, reference : mapping of int to Outputs
-        By task; the reference may be empty.
-    shadows : sequence of such mappings
-        May be empty.
-    planted : int or None
-        The label that a backdoor stands for, if there is one. What is forgotten bears its trigger
-        then, and no test sample is of that kind: membership is not measured.
+        If a shadow run saw a sample of the target.
     """
 
     def __init__(
@@ -121,12 +52,14 @@ class _Judge:
         shadows: Sequence[ByTask],
         planted: int | None = None,
     ) -> None:
+        for number, shadow in enumerate(shadows, start=1):
+            _check_unseen(target, shadow, number)
         self._target, self._reference = target, reference
         self._shadows = [] if planted is not None else shadows
         self._planted = planted
         self._tasks = sorted(target)
         self._last = target[self._tasks[-1]]
-        self._attacks: dict[tuple[int, frozenset[int]], Attack | None] = {}
+        self._attacks: dict[tuple[int, frozenset[int]], MembershipAttack | None] = {}
 
     def phase(self, task: int) -> dict[str, Any]:
         """Return the figures of one phase; of learning, about all that is forgotten later."""
@@ -180,7 +113,7 @@ class _Judge:
         attack = self._attacks[task, labels]
         return self._asked(attack, outputs, asked, lambda rows: _looked_at(outputs, rows))
 
-    def _trained(self, task: int, labels: Sequence[int]) -> Attack | None:
+    def _trained(self, task: int, labels: Sequence[int]) -> MembershipAttack | None:
         """Train an attack on what shadow models of a task were trained on, and on test samples.
 
         On samples of some labels, because what is a large loss of one is a small one of another; on
@@ -223,10 +156,10 @@ class _Judge:
 
     def _asked(
         self,
-        attack: Attack | None,
+        attack: MembershipAttack | None,
         outputs: Outputs,
         asked: set[int],
-        look: Callable[[Rows], Points],
+        look: Callable[[Rows], Features],
     ) -> dict[str, Any] | None:
         """Judge an attack by what is forgotten, and by test samples of its kind."""
         forgotten = forgotten_in(self._last, outputs, asked)
@@ -251,16 +184,7 @@ class _Judge:
         }
 
 
-def _planted_label(result: Mapping[str, Any]) -> int | None:
-    """Return the label that a run's backdoor stands for; None without one."""
-    name = result["config"].get("backdoor", "")
-    if not name:
-        return None
-    names = list(result["phases"][0]["accuracy"]["per_label"])
-    return names.index(name) if name in names else int(name)
-
-
-def _looked_at(outputs: Outputs, rows: Rows) -> Points:
+def _looked_at(outputs: Outputs, rows: Rows) -> Features:
     return features(outputs.probabilities[rows], outputs.labels[rows])
 
 
@@ -268,7 +192,7 @@ def _every(outputs: Outputs) -> Rows:
     return np.ones(len(outputs), dtype=bool)
 
 
-def _paired(before: Outputs, after: Outputs) -> Callable[[Rows], Points] | None:
+def _paired(before: Outputs, after: Outputs) -> Callable[[Rows], Features] | None:
     """Return what looks at samples of `after` together with what they were before.
 
     None if the two are not about the same samples: a client did not answer one of the audits.
@@ -278,11 +202,13 @@ def _paired(before: Outputs, after: Outputs) -> Callable[[Rows], Points] | None:
     return lambda rows: pair_features(_looked_at(before, rows), _looked_at(after, rows))
 
 
-def _attack(members: Sequence[Points], non_members: Sequence[Points]) -> Attack | None:
+def _attack(
+    members: Sequence[Features], non_members: Sequence[Features]
+) -> MembershipAttack | None:
     """Return an attack; None where there is nothing to learn from."""
     if not sum(map(len, members)) or not sum(map(len, non_members)):
         return None
-    return Attack(np.concatenate(members), np.concatenate(non_members))
+    return MembershipAttack(np.concatenate(members), np.concatenate(non_members))
 
 
 def _check_apart(outputs: Outputs, members: Rows, non_members: Rows) -> None:

@@ -21,24 +21,17 @@ from split_unlearning.evaluation.client_view import (
     within_same_clients,
 )
 from split_unlearning.evaluation.clusterings import by_elbow, by_gap, by_silhouette
-from split_unlearning.evaluation.observed import Labels, Observed, Points, Received
+from split_unlearning.evaluation.observed import CanonicalView, Labels, Observed, Points
 from split_unlearning.foundations.seeds import derive_seed
 
 _NOT_OBSERVED = -1
 
 
 @dataclass(frozen=True)
-class Attack:
-    """What one attack found.
+class AttackScore:
+    """How many clusters one attack found, and its `inclusive_accuracy` and `perfect_accuracy`.
 
-    Parameters
-    ----------
-    name : str
-        How it works; one that is told the number of real labels ends in "q leaked".
-    clusters : int
-        How many clusters it found.
-    inclusive, perfect : float
-        Between 0 and 1: `inclusive_accuracy`, `perfect_accuracy`.
+    The name says how it works; an attack that knows the number of real labels ends in "q leaked".
     """
 
     name: str
@@ -50,14 +43,10 @@ class Attack:
 def inclusive_accuracy(clusters: Labels, real_of: Labels) -> float:
     """Return the share of real labels whose masked labels all lie in one cluster.
 
-    Parameters
-    ----------
-    clusters : ndarray of int64, shape (E,)
-        The cluster of each masked label; below 0 if nobody sent anything under it. Such a masked
-        label cannot be clustered and counts for nothing; a real label none of whose masked labels
-        was observed is not in play. A real label with one masked label is, and is always inclusive.
-    real_of : ndarray of int64, shape (E,)
-        The real label of each masked label.
+    `clusters` and `real_of`, both of shape (E,), are the cluster and the real label of each masked
+    label; the cluster is below 0 if nobody sent anything under it. Such a masked label cannot be
+    clustered and counts for nothing; a real label none of whose masked labels was observed is not
+    in play. A real label with one masked label is, and is always inclusive.
 
     Raises
     ------
@@ -96,7 +85,9 @@ def _reals_in_play(clusters: Labels, real_of: Labels) -> list[tuple[frozenset[in
     return found
 
 
-def match_labels(observed: Observed, real_of: Labels, leaked_q: int, seed: int) -> list[Attack]:
+def match_labels(
+    observed: Observed, real_of: Labels, leaked_q: int, seed: int
+) -> list[AttackScore]:
     """Run all attacks and score them.
 
     What each finds follows from what was received and the seed, under any naming of the masked
@@ -114,22 +105,10 @@ def match_labels(observed: Observed, real_of: Labels, leaked_q: int, seed: int) 
     directions, at most 12,000 of each client (`linkage.pairings`): 30,000 records of 2,048 numbers
     from 5 clients take seconds.
 
-    Parameters
-    ----------
-    observed : Observed
-        What the server received.
-    real_of : ndarray of int64, shape (E,)
-        The real label of each masked label; scores the answers and nothing else.
-    leaked_q : int
-        The number of real labels, at least 1, which the attacks that end in "q leaked" know. Where
-        there are fewer masked labels, or fewer that differ, it is theirs.
-    seed : int
-        Of starts, reference points, and the choice of records.
-
-    Returns
-    -------
-    list of Attack
-        Always the same attacks, in the same order.
+    `real_of`, shape (E,), the real label of each masked label, scores the answers and nothing else.
+    `leaked_q` is the number of real labels, at least 1, which the attacks that end in "q leaked"
+    know; where there are fewer masked labels, or fewer that differ, it is theirs. Returns always
+    the same attacks, in the same order.
 
     Raises
     ------
@@ -144,7 +123,7 @@ def match_labels(observed: Observed, real_of: Labels, leaked_q: int, seed: int) 
             f"{len(real_of)}, the length of real_of"
         )
     return [
-        Attack(
+        AttackScore(
             name,
             len(np.unique(clusters[clusters != _NOT_OBSERVED])),
             inclusive_accuracy(clusters, real_of),
@@ -155,23 +134,13 @@ def match_labels(observed: Observed, real_of: Labels, leaked_q: int, seed: int) 
 
 
 def guesses(observed: Observed, masked_labels: int, leaked_q: int, seed: int) -> dict[str, Labels]:
-    """Return what each attack finds, by its name.
+    """Return what each attack finds, by its name, as `match_labels` scores it.
 
-    Parameters
-    ----------
-    observed, leaked_q, seed
-        As for `match_labels`.
-    masked_labels : int
-        E, how many there are.
-
-    Returns
-    -------
-    dict of str to ndarray of int64, shape (E,)
-        The cluster of each masked label, -1 if nothing came under it.
+    Of E masked labels, the cluster of each, int64 of shape (E,); -1 if nothing came under it.
     """
     # Sums over several threads round differently with their number.
     with threadpool_limits(limits=1):
-        received = Received(observed)
+        received = CanonicalView(observed)
         found = _found(received, leaked_q, seed)
     everything = {}
     for name, clusters in found.items():
@@ -180,7 +149,7 @@ def guesses(observed: Observed, masked_labels: int, leaked_q: int, seed: int) ->
     return everything
 
 
-def strongest(attacks: Sequence[Attack]) -> Attack:
+def strongest(attacks: Sequence[AttackScore]) -> AttackScore:
     """Return the attack with the highest perfect accuracy.
 
     Of equals, that with the highest inclusive accuracy, then the first.
@@ -188,7 +157,7 @@ def strongest(attacks: Sequence[Attack]) -> Attack:
     return max(attacks, key=lambda attack: (attack.perfect, attack.inclusive))
 
 
-def _found(received: Received, leaked_q: int, seed: int) -> dict[str, Labels]:
+def _found(received: CanonicalView, leaked_q: int, seed: int) -> dict[str, Labels]:
     """Return the cluster of each masked label by each attack."""
     points = clusterings.upright(received.means)
     most = clusterings.distinct(points)

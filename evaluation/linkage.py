@@ -11,7 +11,7 @@ from scipy.stats import binom
 from sklearn.utils.extmath import randomized_svd
 
 from split_unlearning.evaluation.clusterings import joined_up
-from split_unlearning.evaluation.observed import Labels, Points, Received
+from split_unlearning.evaluation.observed import CanonicalView, Labels, Points
 from split_unlearning.foundations.seeds import derive_seed
 
 # Of finding any pair of masked labels by chance, over all pairs (Bonferroni).
@@ -25,38 +25,24 @@ _MOST_RECORDS = 12_000
 
 @dataclass(frozen=True, eq=False)
 class Pairings:
-    """How often records of two masked labels are each other's nearest neighbour.
-
-    Parameters
-    ----------
-    pairs : ndarray of int64, shape (L, L)
-        Of all records of two masked labels, pairs that are each other's nearest neighbour; summed
-        over clients.
-    crossing : ndarray of int64, shape (L, L)
-        Those of them that have one record under each of the two.
-    expected : ndarray of float64, shape (L, L)
-        How many would, on average, if which of the two a record came under were drawn by lot.
-    """
+    """How often records of two masked labels are each other's nearest neighbour; all (L, L)."""
 
     pairs: Labels
+    """Of all records of two masked labels, pairs that are each other's nearest neighbour; summed
+    over clients."""
     crossing: Labels
+    """Those of them that have one record under each of the two."""
     expected: Points
+    """How many would, on average, if which of the two a record came under were drawn by lot."""
 
 
-def pairings(received: Received, seed: int) -> Pairings:
+def pairings(received: CanonicalView, seed: int) -> Pairings:
     """Count, for every two masked labels, pairs of records that are each other's nearest neighbour.
 
     Only records of one client are compared: copies of a record come from the same client. Of each
     client at most 12,000 records take part, drawn evenly from its masked labels; where that leaves
     a share s of a masked label, the copies of a share s of those are among the others. Each client
     has a segment of its own, so its records are compared along directions of their own (`along`).
-
-    Parameters
-    ----------
-    received : Received
-        What the server received.
-    seed : int
-        Of the choice of records, and of the decomposition that finds directions.
     """
     shape = (len(received.names),) * 2
     pairs, crossing = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
@@ -90,18 +76,8 @@ def along(records: NDArray[np.float32], seed: int) -> Points:
     the noise and the cost. Noise that is alike in all directions puts a floor under their
     variances: the mean of those that do not rise above what such noise alone reaches in so few
     records (Marchenko and Pastur). These are left out, unless all are of them; along the others
-    records are shrunk by the share of the variance above the floor (Wiener's filter).
-
-    Parameters
-    ----------
-    records : ndarray of float32, shape (n, d)
-        Of one client.
-    seed : int
-        Of the choice of records and of the randomised decomposition.
-
-    Returns
-    -------
-    ndarray of float64, shape (n, at most 64)
+    records are shrunk by the share of the variance above the floor (Wiener's filter). Records of
+    one client, shape (n, d), become (n, at most 64).
     """
     mean = np.asarray(records.mean(axis=0, dtype=np.float64))
     draws = np.random.default_rng(seed)
@@ -138,13 +114,6 @@ def linked_to(found: Pairings, number: int) -> Labels:
 
     The distance of two is ``expected / (expected + crossing)``: about 1/3 for copies, 1/2 for
     independent records of one real label, 1 for what never pairs up. Joined on average.
-
-    Parameters
-    ----------
-    found : Pairings
-        From `pairings`.
-    number : int
-        Of clusters: Q, if it leaked.
     """
     both = found.expected + found.crossing
     distances = np.divide(found.expected, both, out=np.ones(both.shape), where=both > 0)

@@ -8,13 +8,13 @@ from scipy.stats import chi2
 from sklearn.metrics.pairwise import euclidean_distances
 
 from split_unlearning.evaluation.clusterings import joined_up
-from split_unlearning.evaluation.observed import Labels, Points, Received
+from split_unlearning.evaluation.observed import CanonicalView, Labels, Points
 
 # Of taking any pair of one real label for two, over all pairs (Bonferroni).
 _LEVEL = 0.01
 
 
-def differences(received: Received) -> tuple[Points, Points, Points]:
+def differences(received: CanonicalView) -> tuple[Points, Points, Points]:
     """Return how far the means of every two masked labels are apart, and how far chance puts them.
 
     Where a real label's records are copied or dealt out at random, its masked labels have one
@@ -24,16 +24,9 @@ def differences(received: Received) -> tuple[Points, Points, Points]:
     where ``f = 1/a + 1/b``. How tr(S^2) goes with tr(S) is taken to be the same for all masked
     labels of a client. Summed over the clients that sent under both.
 
-    Parameters
-    ----------
-    received : Received
-        What the server received.
-
-    Returns
-    -------
-    distance, mean, variance : ndarray of float64, shape (L, L)
-        The squared distance, and its mean and variance under one distribution. A mean of zero
-        with a distance of zero where nothing can be said: no client in common, or one record each.
+    Returns the squared distance, and its mean and variance under one distribution, each of shape
+    (L, L). A mean of zero with a distance of zero stands where nothing can be said: no client in
+    common, or one record each.
     """
     shape = (len(received.names),) * 2
     distance, mean, variance = np.zeros(shape), np.zeros(shape), np.zeros(shape)
@@ -50,18 +43,13 @@ def differences(received: Received) -> tuple[Points, Points, Points]:
     return distance, mean, variance
 
 
-def alike(received: Received) -> Labels:
+def alike(received: CanonicalView) -> Labels:
     """Put masked labels together of which no two can be told apart.
 
     The squared distance of two means is compared with ``g * chi-square(h)`` of the same mean and
     variance (Box 1954); two are told apart if the chance of so large a distance is below 0.01 over
     all pairs (Bonferroni), or if no client sent under both. Clusters are joined in the order of
     distance by chance, the nearest first, while no two of their members can be told apart.
-
-    Parameters
-    ----------
-    received : Received
-        What the server received.
     """
     distance, mean, variance = differences(received)
     spread = mean > 0
@@ -74,18 +62,11 @@ def alike(received: Received) -> Labels:
     return _complete(np.where(apart, np.inf, _proportion(distance, mean)))
 
 
-def alike_to(received: Received, number: int) -> Labels:
+def alike_to(received: CanonicalView, number: int) -> Labels:
     """Join masked labels by how much less alike they are than chance has it, to so many clusters.
 
     The distance of two is the logarithm of 1 + their squared distance over its mean by chance; that
     of two without a client in common is 1 more than the largest. Joined on average.
-
-    Parameters
-    ----------
-    received : Received
-        What the server received.
-    number : int
-        Of clusters: Q, if it leaked.
     """
     distance, mean, _ = differences(received)
     distances = np.log1p(_proportion(distance, mean))
@@ -102,7 +83,7 @@ def _proportion(distance: Points, mean: Points) -> Points:
     )
 
 
-def _in_common(received: Received) -> NDArray[np.bool_]:
+def _in_common(received: CanonicalView) -> NDArray[np.bool_]:
     sent = (received.counts > 0).astype(np.int64)
     return np.asarray(sent @ sent.T > 0)
 

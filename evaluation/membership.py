@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-Points = NDArray[np.float64]
+Features = NDArray[np.float64]
 
 _STRICT = 0.01
 # The grain of float32 at 1: what a probability is known to.
@@ -34,29 +34,17 @@ class Roc:
 
 @dataclass(frozen=True)
 class Membership:
-    """How well an attack tells members from non-members.
-
-    Parameters
-    ----------
-    hit_rate : float
-        Share of the members that it calls members.
-    false_positive_rate : float
-        Share of the non-members that it calls members.
-    auc : float
-        How likely a member scores higher than a non-member; a tie counts half. 0.5 for guessing.
-    tpr_at_1_percent_fpr : float
-        The largest share of members called members while at most 1 % of non-members are. (Of fewer
-        than 100 non-members: while none is.)
-    members, non_members : int
-        How many there were.
-    roc : Roc
-        The trade between the two rates.
-    """
+    """How well an attack tells members from non-members, and how many there were of each."""
 
     hit_rate: float
+    """Share of the members that it calls members."""
     false_positive_rate: float
+    """Share of the non-members that it calls members."""
     auc: float
+    """How likely a member scores higher than a non-member; a tie counts half. 0.5 for guessing."""
     tpr_at_1_percent_fpr: float
+    """The largest share of members called members while at most 1 % of non-members are. (Of fewer
+    than 100 non-members: while none is.)"""
     members: int
     non_members: int
     roc: Roc
@@ -66,23 +54,13 @@ class Membership:
         return asdict(self)
 
 
-def features(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> Points:
+def features(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> Features:
     """Return what the attack looks at: loss, confidence, sorted posterior.
 
-    Parameters
-    ----------
-    probabilities : ndarray of float, shape (n, labels)
-        What the model finds of each sample.
-    labels : ndarray of int64, shape (n,)
-        Their true labels.
-
-    Returns
-    -------
-    ndarray of float64, shape (n, labels + 2)
-        The logarithms of the loss (cross entropy), of what confidence, the largest probability,
-        lacks to 1, and of the posterior, largest first. Logarithms, because of what a model has
-        learned well these differ by orders of magnitude; nothing is told apart below the grain of
-        float32.
+    Of probabilities (n, labels) and true labels (n,) these are, shape (n, labels + 2), the
+    logarithms of the loss (cross entropy), of what confidence, the largest probability, lacks to 1,
+    and of the posterior, largest first. Logarithms, because on samples that a model has learned
+    well these differ by orders of magnitude; differences below the grain of float32 are ignored.
     """
     wide = np.clip(probabilities.astype(np.float64), _LEAST, 1)
     true = wide[np.arange(len(labels)), labels]
@@ -96,28 +74,19 @@ def features(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> 
     )
 
 
-def pair_features(before: Points, after: Points) -> Points:
+def pair_features(before: Features, after: Features) -> Features:
     """Return what the attack on a pair looks at: both models' features, and how they differ.
 
-    Parameters
-    ----------
-    before, after : ndarray of float64, shape (n, f)
-        From `features`, of the same samples in the same order.
-
-    Returns
-    -------
-    ndarray of float64, shape (n, 3 f)
+    Both are from `features`, shape (n, f), of the same samples in the same order; the result has
+    the shape (n, 3 f).
     """
     return np.column_stack([before, after, after - before])
 
 
-class Attack:
+class MembershipAttack:
     """A classifier of members and non-members, which count alike however many there are.
 
-    Parameters
-    ----------
-    members, non_members : ndarray of float64, shape (n, f) and (m, f)
-        Features of shadow models' samples.
+    It learns from the features of shadow models' samples, shapes (n, f) and (m, f).
 
     Raises
     ------
@@ -125,7 +94,7 @@ class Attack:
         If one of the two is empty.
     """
 
-    def __init__(self, members: Points, non_members: Points) -> None:
+    def __init__(self, members: Features, non_members: Features) -> None:
         if not len(members) or not len(non_members):
             raise ValueError("an attack learns from members and non-members; one of them is empty")
         self._classifier: Pipeline = make_pipeline(
@@ -134,22 +103,19 @@ class Attack:
         is_member = np.repeat([1, 0], [len(members), len(non_members)])
         self._classifier.fit(np.concatenate([members, non_members]), is_member)
 
-    def scores(self, of: Points) -> Points:
+    def scores(self, of: Features) -> Features:
         """Return how much each sample looks like a member; above 0 it is called one."""
         return np.asarray(self._classifier.decision_function(of), dtype=np.float64)
 
-    def on(self, members: Points, non_members: Points) -> Membership:
+    def on(self, members: Features, non_members: Features) -> Membership:
         """Return how well it tells a target's members from non-members; parameters alike."""
         return judged(self.scores(members), self.scores(non_members))
 
 
-def judged(members: Points, non_members: Points) -> Membership:
-    """Return how well scores tell members from non-members.
+def judged(members: Features, non_members: Features) -> Membership:
+    """Return how well scores, shapes (n,) and (m,), tell members from non-members.
 
-    Parameters
-    ----------
-    members, non_members : ndarray of float64, shape (n,) and (m,)
-        The score of each; above 0 it is called a member.
+    A sample with a score above 0 is called a member.
 
     Raises
     ------

@@ -21,14 +21,8 @@ _RECORDS_FOR_SPREAD = 1_000
 class Observed:
     """What the server received from its clients.
 
-    Parameters
-    ----------
-    smashed : ndarray of float32, shape (n, d)
-        Records as they arrived, noise included, flattened.
-    masked : ndarray of int64, shape (n,)
-        The masked label of each record, at least 0.
-    client : ndarray of int64, shape (n,)
-        Who sent each record.
+    `smashed` holds records as they arrived, noise included, flattened to the shape (n, d);
+    `masked` the masked label of each, at least 0, and `client` its sender, both of shape (n,).
 
     Raises
     ------
@@ -55,17 +49,12 @@ class Observed:
             raise ValueError("smashed holds numbers that are not finite")
 
 
-class Received:
-    """The same, with masked labels and records in an order that follows from their content.
+class CanonicalView:
+    """What the server received, with masked labels and records in an order of their content.
 
     An attack that works on this finds the same under any naming of the masked labels and in
     whichever order records came: neither says anything about real labels. Masked labels are
     numbered from 0 to L - 1, clients from 0 to C - 1; those under which nothing came are left out.
-
-    Parameters
-    ----------
-    observed : Observed
-        What the server received.
 
     Attributes
     ----------
@@ -129,28 +118,20 @@ class Received:
 
 @dataclass(frozen=True, eq=False)
 class Sent:
-    """What one client sent, by masked label; its segment has a unit of its own.
-
-    Parameters
-    ----------
-    labels : ndarray of int64, shape (h,)
-        The masked labels that it sent under.
-    sizes : ndarray of float64, shape (h,)
-        How many records.
-    means : ndarray of float64, shape (h, d)
-        Their means, in units of the root mean square of the client's records around theirs.
-    scatters : ndarray of float64, shape (h,)
-        The sum of the squared distances of the records to their mean, in the same unit.
-    evenness : float
-        ``tr(S^2) / tr(S)^2`` of the covariance S of records around the means: 1 over d if all
-        directions vary alike, 1 if one does.
-    """
+    """What one client sent under each of h masked labels; its segment has a unit of its own."""
 
     labels: Labels
+    """The masked labels, shape (h,)."""
     sizes: Points
+    """How many records, shape (h,)."""
     means: Points
+    """Their means, shape (h, d), in units of the root mean square of the client's records around
+    theirs."""
     scatters: Points
+    """The sum of the squared distances of the records to their mean, shape (h,), in that unit."""
     evenness: float
+    """``tr(S^2) / tr(S)^2`` of the covariance S of records around the means: 1 over d if all
+    directions vary alike, 1 if one does."""
 
 
 def _mean(records: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -23,21 +23,7 @@ _TASK = "task-{}"
 class Outputs:
     """The outputs of Concat(F^k, F^s) after one phase, for samples of every client.
 
-    Parameters
-    ----------
-    client : ndarray of int64, shape (n,)
-        Who holds each sample.
-    ids : ndarray of int64, shape (n,)
-        Its row in its split: a client, a split and an id name one sample.
-    labels : ndarray of int64, shape (n,)
-        Its true label.
-    split : ndarray of int64, shape (n,)
-        0 for a training sample, 1 for a test sample, 2 for a test sample that bears the trigger of
-        a backdoor.
-    forgotten_by : ndarray of int64, shape (n,)
-        The number of the task that forgot it, by the end of this phase; -1 for none.
-    probabilities : ndarray of float32, shape (n, labels)
-        How probable the model finds each label.
+    Every column has the shape (n,), one entry a sample; `probabilities` (n, labels).
 
     Raises
     ------
@@ -46,10 +32,14 @@ class Outputs:
     """
 
     client: NDArray[np.int64]
+    """The client that holds the sample."""
     ids: NDArray[np.int64]
+    """Its row in its split: a client, a split and an id name one sample."""
     labels: NDArray[np.int64]
     split: NDArray[np.int64]
+    """0 training, 1 test, 2 a test sample that bears the trigger of a backdoor."""
     forgotten_by: NDArray[np.int64]
+    """The number of the task that forgot it, by the end of this phase; -1 for none."""
     probabilities: NDArray[np.float32]
 
     def __post_init__(self) -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from split_unlearning.evaluation.forgetting import metrics_of
-from split_unlearning.evaluation.outputs import FILE
+from split_unlearning.evaluation.forgetting import ForgettingJudge
+from split_unlearning.evaluation.outputs import FILE, read_outputs
 from split_unlearning.foundations.files import write_json
+from split_unlearning.reporting.result import Relearning, Result
 from split_unlearning.simulations.benchmark.cell import Cell
 from split_unlearning.simulations.benchmark.cells import planned_cells
 from split_unlearning.simulations.benchmark.spec import retrained, shadowed
 
 METRICS = "metrics.json"
+SCHEMA_VERSION = 1
 
 
 def measure(benchmark: Path) -> list[str]:
@@ -32,6 +35,62 @@ def measure(benchmark: Path) -> list[str]:
             except (OSError, ValueError, LookupError) as error:
                 failed.append(f"not measured: {cell.id}: {error}")
     return failed
+
+
+def metrics_of(cell: Path, reference: Path | None, shadows: Sequence[Path]) -> dict[str, Any]:
+    """Return what ``metrics.json`` holds of a run, from its folder and those of others.
+
+    The reference is the same run with ``unlearning = "retrain"``; without shadow runs there is no
+    attack. A figure for which something is missing is None.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be read.
+    ValueError
+        If a file does not hold what it should, or a shadow run saw a sample of the target.
+    """
+    result = Result.read(cell / "result.json")
+    retrained = _relearned(Result.read(reference / "result.json")) if reference else {}
+    judge = ForgettingJudge(
+        read_outputs(cell / FILE),
+        read_outputs(reference / FILE) if reference else {},
+        [read_outputs(shadow / FILE) for shadow in shadows],
+        _planted_label(result),
+    )
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "reference": reference.name if reference else None,
+        "phases": [
+            {
+                "task": phase.task,
+                "phase": phase.phase,
+                "request": phase.request,
+                **judge.phase(phase.task),
+                "relearn": _beside(phase.relearn, retrained.get(phase.task)),
+            }
+            for phase in result.phases
+        ],
+    }
+
+
+def _relearned(result: Result) -> dict[int, Relearning]:
+    return {phase.task: phase.relearn for phase in result.phases if phase.relearn}
+
+
+def _beside(target: Relearning | None, reference: Relearning | None) -> dict[str, Any] | None:
+    if target is None:
+        return None
+    return {**dict(target), "reference_epochs": reference.epochs if reference else None}
+
+
+def _planted_label(result: Result) -> int | None:
+    """Return the label that a run's backdoor stands for; None without one."""
+    name = str(result.config.get("backdoor", ""))
+    if not name:
+        return None
+    names = list(result.phases[0].accuracy.per_label)
+    return names.index(name) if name in names else int(name)
 
 
 def _measure_one(cell: Cell, audited: Mapping[str, Cell], benchmark: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from split_unlearning.evaluation.accuracy import accuracy
 from split_unlearning.reporting import result as form
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.preparation import Preparation
@@ -232,10 +233,10 @@ class ResultBuilder:
         """Return the accuracies while the phase went on."""
         found = []
         for epoch, scores in self._strategy.scores_by_epoch.items():
-            accuracy = self._accuracy(asking, scores)
+            of_epoch = self._accuracy(asking, scores)
             found.append(
                 form.EpochAccuracy(
-                    epoch=epoch, unlearned=accuracy.unlearned, retained=accuracy.retained
+                    epoch=epoch, unlearned=of_epoch.unlearned, retained=of_epoch.retained
                 )
             )
         return tuple(found)
@@ -251,14 +252,15 @@ class ResultBuilder:
         by_label = self._strategy.counts_by_label
         # Else there are three groups: what these requests mean, what others do, the rest.
         columns = len(names) if by_label else 3
-        counts = np.zeros((2, len(clients), columns), dtype=np.int64)
+        shape = (len(clients), columns)
+        correct, samples = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
         for client, message in scores.items():
-            for row, name in enumerate(("correct", "samples")):
-                counts[row, clients.index(client)] = json.loads(str(message.fields[name]))
+            row = clients.index(client)
+            correct[row] = json.loads(str(message.fields["correct"]))
+            samples[row] = json.loads(str(message.fields["samples"]))
 
         # Which (client, label) cells of the counts belong to what.
-        everything = np.ones(counts.shape[1:], dtype=bool)
-        unlearned, named = ~everything, ~everything
+        unlearned, named = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
         if by_label:
             for row, client in enumerate(clients):
                 for label in range(len(names)):
@@ -267,18 +269,17 @@ class ResultBuilder:
         else:
             unlearned[:, 0] = named[:, :2] = True
         return form.Accuracy(
-            unlearned=_share(counts, unlearned),
-            retained=_share(counts, ~named),
+            unlearned=accuracy(correct, samples, unlearned),
+            retained=accuracy(correct, samples, ~named),
             per_label={
-                name: _share(counts[:, :, [label]], everything[:, [label]]) if by_label else None
+                name: accuracy(correct[:, label], samples[:, label]) if by_label else None
                 for label, name in enumerate(names)
             },
             per_client={
-                client: _share(counts[:, [row]], everything[[row]])
-                for row, client in enumerate(clients)
+                client: accuracy(correct[row], samples[row]) for row, client in enumerate(clients)
             },
             per_task={
-                task: _share(counts[:, rows], everything[rows])
+                task: accuracy(correct[rows], samples[rows])
                 for task, rows in self._rows_of_tasks().items()
             },
         )
@@ -331,9 +332,3 @@ def distribution(prepared: Preparation) -> form.Distribution:
             for ids in prepared.plan.train
         ),
     )
-
-
-def _share(counts: np.ndarray, where: np.ndarray) -> float | None:
-    """Return the share of correct test samples among those selected, None if there are none."""
-    correct, samples = int(counts[0][where].sum()), int(counts[1][where].sum())
-    return correct / samples if samples else None

@@ -6,9 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
-from split_unlearning.evaluation.forgetting import metrics_of
 from split_unlearning.evaluation.outputs import FILE, Outputs, read_outputs, write_outputs
+from split_unlearning.simulations.benchmark.measuring import metrics_of
 from split_unlearning.simulations.data.loading import load
+from tests import made_up
 from tests.local_grid import LocalRun
 
 SHADOWS = (1, 2)
@@ -191,9 +192,7 @@ def test_an_attack_learns_from_the_labels_that_it_is_asked_about(tmp_path):
         write_outputs(
             tmp_path / name / FILE, {0: before, 1: Outputs(**one, forgotten_by=forgotten_by)}
         )
-        phases = [{"task": task, "phase": "", "request": None} for task in (0, 1)]
-        result = {"config": {}, "phases": phases}
-        (tmp_path / name / "result.json").write_text(json.dumps(result))
+        (tmp_path / name / "result.json").write_text(json.dumps(made_up.result()))
         return tmp_path / name
 
     # Members of label 1 are as sure as others of label 0.

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
 from split_unlearning.evaluation.label_matching import (
-    Attack,
+    AttackScore,
     guesses,
     inclusive_accuracy,
     match_labels,
@@ -241,9 +241,9 @@ def test_no_expansion_is_always_inclusive():
 
 
 def test_the_strongest_is_the_most_perfect_then_the_most_inclusive_then_the_first():
-    a, b = Attack("a", 3, 1.0, 0.2), Attack("b", 3, 0.4, 0.4)
+    a, b = AttackScore("a", 3, 1.0, 0.2), AttackScore("b", 3, 0.4, 0.4)
     assert strongest([a, b]) is b
-    assert strongest([b, c := Attack("c", 3, 0.5, 0.4), Attack("d", 3, 0.5, 0.4)]) is c
+    assert strongest([b, c := AttackScore("c", 3, 0.5, 0.4), AttackScore("d", 3, 0.5, 0.4)]) is c
 
 
 @pytest.mark.parametrize(

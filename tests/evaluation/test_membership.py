@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from split_unlearning.evaluation.membership import Attack, features, judged, pair_features
+from split_unlearning.evaluation.membership import MembershipAttack, features, judged, pair_features
 
 # Few values, so that scores tie.
 SCORES = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=40).map(np.array)
@@ -65,7 +65,7 @@ def test_nobody_is_judged_without_the_others(empty):
     with pytest.raises(ValueError, match="one of them is empty"):
         judged(*sides)
     with pytest.raises(ValueError, match="one of them is empty"):
-        Attack(*(side[:, None] for side in sides))
+        MembershipAttack(*(side[:, None] for side in sides))
 
 
 def softmax(logits):
@@ -117,7 +117,7 @@ def outputs_of(draws, rows, sureness):
 
 def test_it_learns_what_tells_members_and_no_more():
     draws = np.random.default_rng(0)
-    attack = Attack(outputs_of(draws, 2000, 4.0), outputs_of(draws, 500, 1.0))
+    attack = MembershipAttack(outputs_of(draws, 2000, 4.0), outputs_of(draws, 500, 1.0))
     found = attack.on(outputs_of(draws, 1000, 4.0), outputs_of(draws, 1000, 1.0))
     assert found.auc > 0.85
     assert found.hit_rate > 0.7 > 0.4 > found.false_positive_rate
@@ -126,7 +126,7 @@ def test_it_learns_what_tells_members_and_no_more():
     assert abs(guess.auc - 0.5) < 0.06
     assert abs(guess.hit_rate - guess.false_positive_rate) < 0.1
     # Its rates do not depend on how many members there were to learn from.
-    uneven = Attack(outputs_of(draws, 4000, 4.0), outputs_of(draws, 100, 1.0))
+    uneven = MembershipAttack(outputs_of(draws, 4000, 4.0), outputs_of(draws, 100, 1.0))
     assert (
         uneven.on(outputs_of(draws, 500, 4.0), outputs_of(draws, 500, 1.0)).false_positive_rate
         < 0.45

@@ -8,7 +8,7 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
 from split_unlearning.evaluation import client_view, clusterings, linkage, lookalikes
-from split_unlearning.evaluation.observed import Observed, Received
+from split_unlearning.evaluation.observed import CanonicalView, Observed
 from split_unlearning.foundations.seeds import derive_seed
 from tests.evaluation.received import classes, masked
 
@@ -121,7 +121,7 @@ def test_pairings_are_the_mutual_nearest_neighbours(seed, clients):
     draws = np.random.default_rng(seed)
     label, client = draws.integers(4, size=60), draws.integers(clients, size=60)
     records = draws.normal(size=(60, 5)).astype(np.float32)
-    received = Received(Observed(records, label, client))
+    received = CanonicalView(Observed(records, label, client))
     found = linkage.pairings(received, 0)
     labels = len(received.names)
     pairs, crossing = np.zeros((2, labels, labels), dtype=int)
@@ -167,7 +167,7 @@ def test_as_many_cross_as_are_expected_when_sides_are_drawn_by_lot():
     crossing, expected = [], []
     for _ in range(200):
         label = draws.permutation(np.repeat([0, 1], [20, 40]))
-        received = Received(Observed(records, label, np.zeros(60, dtype=int)))
+        received = CanonicalView(Observed(records, label, np.zeros(60, dtype=int)))
         found = linkage.pairings(received, 0)
         crossing.append(found.crossing[0, 1])
         expected.append(found.expected[0, 1])
@@ -181,7 +181,9 @@ def test_independent_records_are_hardly_ever_linked():
     for trial in range(200):
         records, _ = classes(1, 60, 10, apart=0, seed=trial)
         label = np.repeat([0, 1], 30)
-        received = Received(Observed(records.astype(np.float32), label, np.zeros(60, dtype=int)))
+        received = CanonicalView(
+            Observed(records.astype(np.float32), label, np.zeros(60, dtype=int))
+        )
         found = linkage.pairings(received, 0)
         joined += how_many(linkage.linked(found)) == 1
     assert joined <= 6
@@ -191,7 +193,7 @@ def test_more_records_than_are_paired_are_still_linked(monkeypatch):
     monkeypatch.setattr(linkage, "_MOST_RECORDS", 600)
     records, real = classes(2, 250, 90, apart=0)
     observed, real_of = masked(records, real, np.zeros(500, dtype=int), "replicate", noise=0.2)
-    received = Received(observed)
+    received = CanonicalView(observed)
     found = linkage.pairings(received, 0)
     assert found.pairs.max() <= 100
     clusters = linkage.linked(found)
@@ -205,7 +207,7 @@ def test_the_distance_by_chance_is_that_of_permuted_records():
     draws = np.random.default_rng(0)
     records = draws.normal(size=(50, 6)) * [5, 3, 1, 1, 1, 1]
     label = np.repeat([0, 1], [15, 35])
-    received = Received(Observed(records.astype(np.float32), label, np.zeros(50, dtype=int)))
+    received = CanonicalView(Observed(records.astype(np.float32), label, np.zeros(50, dtype=int)))
     distance, mean, variance = lookalikes.differences(received)
     # The unit of the client.
     points = received.smashed / np.sqrt(np.mean((received.smashed - received.smashed.mean(0)) ** 2))
@@ -227,7 +229,7 @@ def test_one_distribution_is_hardly_ever_taken_for_two():
         for trial in range(150):
             records = np.random.default_rng(trial).laplace(size=(60, dimensions))
             label = np.repeat([0, 1], [20, 40])
-            received = Received(
+            received = CanonicalView(
                 Observed(records.astype(np.float32), label, np.zeros(60, dtype=int))
             )
             split += how_many(lookalikes.alike(received)) == 2
@@ -252,7 +254,7 @@ def sets_of(clusters, received):
 
 
 def test_masked_labels_of_the_same_clients_and_of_the_same_counts():
-    received = Received(observed_of([[3, 0], [2, 1], [1, 1], [3, 0], [2, 0]]))
+    received = CanonicalView(observed_of([[3, 0], [2, 1], [1, 1], [3, 0], [2, 0]]))
     assert sets_of(client_view.same_clients(received), received) == {
         frozenset({0, 3, 4}),
         frozenset({1, 2}),
@@ -267,7 +269,7 @@ def test_masked_labels_of_the_same_clients_and_of_the_same_counts():
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_masked_labels_of_the_same_clients_are_joined_before_others(number):
-    received = Received(observed_of([[2, 0, 0], [2, 2, 0], [2, 0, 0], [2, 2, 0], [0, 0, 2]]))
+    received = CanonicalView(observed_of([[2, 0, 0], [2, 2, 0], [2, 0, 0], [2, 2, 0], [0, 0, 2]]))
     clusters = client_view.joined_by_clients(received, number)
     assert (
         sets_of(clusters, received)

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from split_unlearning.evaluation.backdoor import success
-from split_unlearning.evaluation.forgetting import metrics_of
 from split_unlearning.evaluation.outputs import FILE, Outputs, read_outputs
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.simulations import client_app
+from split_unlearning.simulations.benchmark.measuring import metrics_of
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.data.backdoor import named_by, planted_label, triggered
 from split_unlearning.simulations.preparation import prepare

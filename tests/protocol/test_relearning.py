@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from split_unlearning.evaluation.forgetting import metrics_of
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.models.split import build_segment, segment_with
+from split_unlearning.simulations.benchmark.measuring import metrics_of
 from split_unlearning.unlearning.exactness import batches, order
 from tests.local_grid import LocalRun
 
