@@ -98,13 +98,8 @@ def joined(parts: Sequence[Outputs]) -> Outputs:
 def write_outputs(path: Path, by_task: Mapping[int, Outputs]) -> None:
     """Write the outputs after each phase, whole or not at all.
 
-    Parameters
-    ----------
-    path : Path
-        Of the file; its folder is made. One tensor for each field of `Outputs`, called
-        ``task-<number>/<field>``.
-    by_task : mapping of int to Outputs
-        By the task's number in ``result.json``; 0 is learning.
+    They are given by the task's number in ``result.json``; 0 is learning. The file holds one tensor
+    for each field of `Outputs`, called ``task-<number>/<field>``; its folder is made.
     """
     tensors = {
         f"{_TASK.format(task)}/{one.name}": np.ascontiguousarray(getattr(outputs, one.name))

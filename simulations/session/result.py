@@ -31,16 +31,10 @@ from split_unlearning.transport.message import Message
 
 
 class ResultBuilder:
-    """Adds each phase of a run to its result as the phase ends.
+    """Adds each phase of a run to its result as the phase ends, and empties the ledger.
 
-    Parameters
-    ----------
-    ledger
-        What crossed in the phase; emptied at the end of each.
-    tasks
-        Learning, and all that is asked to be forgotten.
-    phases
-        What the runs before this one measured.
+    `tasks` are learning and all that is asked to be forgotten; `phases` is what the runs before
+    this one measured.
     """
 
     def __init__(
