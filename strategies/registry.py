@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from split_unlearning.foundations.registry import Registry
 from split_unlearning.strategies.base import SplitStrategy
+from split_unlearning.strategies.server.part import ServerPart
 from split_unlearning.unlearning.methods import METHODS, Retrain, UnlearningMethod, declares_wrongly
 
 
@@ -21,11 +22,18 @@ def _complaint(value: object) -> str | None:
         return "its methods are no tuple of subclasses of UnlearningMethod"
     if not isinstance(getattr(value, "client", None), str) or ":" not in value.client:
         return "it does not name its client class: client = 'package.module:Class'"
+    parts = value.server_parts
+    if not isinstance(parts, tuple) or not all(_is_part(part) for part in parts):
+        return "its server_parts are no tuple of subclasses of ServerPart"
     return declares_wrongly(value)
 
 
 def _is_method(kind: object) -> bool:
     return isinstance(kind, type) and issubclass(kind, UnlearningMethod)
+
+
+def _is_part(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, ServerPart)
 
 
 STRATEGIES: Registry[type[SplitStrategy]] = Registry(

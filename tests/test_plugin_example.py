@@ -272,6 +272,12 @@ def test_options_that_nobody_reads_and_methods_that_do_not_fit_are_refused(insta
             "    def learn(self): yield\n",
             "does not fit: it does not define unlearn",
         ),
+        (
+            "from split_unlearning import Vanilla\n"
+            "class Strategy(Vanilla):\n"
+            "    server_parts = (dict,)\n",
+            "does not fit: its server_parts are no tuple of subclasses of ServerPart",
+        ),
     ],
 )
 def test_a_strategy_that_cannot_be_used_is_refused_in_one_line(tmp_path, monkeypatch, text, said):
