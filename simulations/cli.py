@@ -31,7 +31,7 @@ app.command("list")(list_names)
 
 
 def main() -> None:
-    """Run the command line; being told to end cleans up as Ctrl-C does."""
+    """Run the command line; a signal to end cleans up as Ctrl-C does."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         # Under nohup it is ignored, and stays so.
         if signal.getsignal(number) is signal.SIG_IGN:

@@ -27,18 +27,18 @@ def _find(name: str, data_dir: str, download: bool) -> Source:
     It holds ``train.csv`` and ``test.csv`` as they were published (class from 1 to 4, title,
     description), or ``train*.parquet`` and ``test*.parquet`` as the hub has them (text, label).
     """
-    found = _files(data_dir)
-    if data_dir and download and not found:
+    paths = _files(data_dir)
+    if data_dir and download and not paths:
         _fetch(Path(data_dir))
-        found = _files(data_dir)
-    if not found:
+        paths = _files(data_dir)
+    if not paths:
         allowed = (
             "for dataset='agnews' a folder with train.csv and test.csv (class, title, description) "
             "or train*.parquet and test*.parquet (text, label); download=true fetches them into it"
         )
         raise refuse("data-dir", data_dir, allowed)
-    files = tuple(path for split in _SPLITS for path in found[split])
-    return Source(name, files, partial(_read, found))
+    files = tuple(path for split in _SPLITS for path in paths[split])
+    return Source(name, files, partial(_read, paths))
 
 
 AGNEWS = Loader(
@@ -54,9 +54,9 @@ def _files(data_dir: str) -> dict[str, list[Path]]:
     folder = Path(data_dir)
     if data_dir:
         for pattern in ("{}.csv", "{}*.parquet"):
-            found = {split: sorted(folder.glob(pattern.format(split))) for split in _SPLITS}
-            if all(found.values()):
-                return found
+            paths = {split: sorted(folder.glob(pattern.format(split))) for split in _SPLITS}
+            if all(paths.values()):
+                return paths
     return {}
 
 

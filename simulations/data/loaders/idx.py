@@ -59,13 +59,13 @@ FASHION_MNIST = Loader(
 def _first_whole(folders: list[Path]) -> dict[str, Path] | None:
     """Return the four files of the first folder that has them all, as they are or compressed."""
     for folder in folders:
-        found = {}
+        paths = {}
         for key, stem in _FILES.items():
             present = [path for path in (folder / stem, folder / f"{stem}.gz") if path.is_file()]
             if present:
-                found[key] = present[0]
-        if len(found) == len(_FILES):
-            return found
+                paths[key] = present[0]
+        if len(paths) == len(_FILES):
+            return paths
     return None
 
 
