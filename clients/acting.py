@@ -17,6 +17,7 @@ from split_unlearning.clients.forgotten import ForgottenSamples
 from split_unlearning.clients.holding import Holding
 from split_unlearning.clients.setting import ClientSetting
 from split_unlearning.foundations.errors import UserError
+from split_unlearning.foundations.options import Options, Owner
 from split_unlearning.models.devices import device, name_of
 from split_unlearning.models.training import warm_up
 from split_unlearning.transport.link import LinkError
@@ -34,16 +35,18 @@ def action(method: Method) -> Method:
     return method
 
 
-class ActingClient(NumPyClient):
+class ActingClient(Owner, NumPyClient):
     """Acts on one message by calling the method that its action names.
 
     The method is marked with `action`; dashes in the action stand for underscores. The method takes
-    the `Message` and returns the answer.
+    the `Message` and returns the answer. A client declares the settings that it reads in
+    `own_options`, if its strategy does not; their values are `options`.
     """
 
     def __init__(self, setting: ClientSetting) -> None:
         self.setting = setting
         self.training = setting.training
+        self.options = self.filled(setting.options)
         self.client = -1
         self.phase = ""
         self.kept = ""
@@ -55,6 +58,16 @@ class ActingClient(NumPyClient):
         """Seconds of this message in which the client waited for the server."""
         self.pretraining = 0.0
         """Seconds of this message in which the client trained alone."""
+
+    @classmethod
+    def check_options(cls, options: Options) -> None:
+        """Refuse settings that do not go together, before anything starts.
+
+        Raises
+        ------
+        UserError
+            In one line that names the key, the value and what is allowed.
+        """
 
     def get_properties(self, config: dict[str, Scalar]) -> dict[str, Scalar]:
         """Return this node's partition; the first question, asked while the server still starts."""

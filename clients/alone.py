@@ -25,24 +25,23 @@ from split_unlearning.unlearning.slices import epochs_of, slice_of, step_of
 from split_unlearning.unlearning.stages import NO_REQUEST, Stage, pretraining
 
 
-def pretrain(client: SplitClient, segment: nn.Module, first: int = 0) -> nn.Module:
+def pretrain(client: SplitClient, segment: nn.Module, slices: int = 1, first: int = 0) -> nn.Module:
     """Train a fresh client segment in place for N epochs against a local head; return the head.
 
     The paper does not say against what a client trains its first layers; we pool the smashed data
     and add one linear layer. The head has an output for every label of the data set, so that its
-    size does not tell which labels were forgotten. It is no part of the network. Training starts
-    with the slice `first`, from the weights of the step before in the client's state.
+    size does not tell which labels were forgotten. It is no part of the network. The client trains
+    on its `slices` step by step, and starts with the slice `first`, from the weights of the step before in the client's state.
     """
     started = time.perf_counter()
     head = local_head(client, segment)
     network = _joined(segment, head)
     if first:
         network.load_state_dict(client.state.load(_checkpoint(first - 1)) or {})
-    slices = client.training.slices
     for number, epochs in enumerate(epochs_of([1] * slices, client.training.pretrain_epochs)):
         if number >= first:
             ids = client.holding.ids
-            known = client.holding.only(ids[slices_of(client, ids) <= number])
+            known = client.holding.only(ids[slices_of(client, ids, slices) <= number])
             step = step_of(pretraining(epochs), number, slices)
             train_alone(client, segment, head, step, holding=known)
             if number + 1 < slices:
@@ -51,10 +50,10 @@ def pretrain(client: SplitClient, segment: nn.Module, first: int = 0) -> nn.Modu
     return head
 
 
-def slices_of(client: SplitClient, ids: Ids) -> Ids:
+def slices_of(client: SplitClient, ids: Ids, slices: int) -> Ids:
     """Return the slice of each of a client's samples, from 0."""
     seed = derive_seed(client.training.seed, "slices", client.client)
-    return slice_of(ids, client.training.slices, seed)
+    return slice_of(ids, slices, seed)
 
 
 def _checkpoint(number: int) -> str:

@@ -160,8 +160,8 @@ class GradientProjectionClient(VanillaClient):
             self.training.learning_rate,
             method.variant,
             method.weighting,
-            method.settings.projection_devaluation,
-            method.settings.projection_edge_boost,
+            method.options.number("projection-devaluation"),
+            method.options.number("projection-edge-boost"),
         )
         if hands_on:
             return Message("take-step", tensors=_carried(removed))

@@ -9,7 +9,6 @@ import torch
 from flwr.common import Scalar
 
 from split_unlearning.clients.holding import Holding
-from split_unlearning.clients.label_privacy.settings import LabelPrivacy
 from split_unlearning.foundations.options import Value
 from split_unlearning.models.split import Model
 from split_unlearning.models.training import TrainingSettings
@@ -58,13 +57,7 @@ class ClientSetting:
     upload_chunk_bytes : int
         Largest upload in one message.
     options : mapping
-        The values of the options that strategy and method declare as their own.
-    label_privacy : LabelPrivacy
-        How labels are hidden, by clients that hide them.
-    label_mechanism : "none" or "rr-with-prior"
-        How training labels are told (vanilla): as they are, or by randomised response.
-    label_epsilon : float
-        ε of that mechanism.
+        The values of all that strategy, client and method declare as their own.
     audit : bool
         Whether the run may ask for the outputs and labels of all samples.
     """
@@ -77,7 +70,4 @@ class ClientSetting:
     model: Model
     upload_chunk_bytes: int
     options: Mapping[str, Value]
-    label_privacy: LabelPrivacy
-    label_mechanism: str
-    label_epsilon: float
     audit: bool = False

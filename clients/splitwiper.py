@@ -21,9 +21,13 @@ class SplitWiperClient(SplitClient):
         """Initialise, train for N epochs on the client's own data, freeze, send."""
         return self._pretrain_from(first=0)
 
+    @property
+    def _slices(self) -> int:
+        return self.options.integer("slices")
+
     def _pretrain_from(self, first: int) -> Message:
         segment = self.fresh_segment()
-        answer = self._freeze(segment, pretrain(self, segment, first))
+        answer = self._freeze(segment, pretrain(self, segment, self._slices, first))
         answer.fields["first-slice"] = first
         return answer
 
@@ -37,8 +41,8 @@ class SplitWiperClient(SplitClient):
         about = self.forget_samples(message).number
         method = self.setting.method
         if not isinstance(method, StagedMethod):
-            touched = slices_of(self, self.meant_by(about))
-            return self._pretrain_from(first=int(touched.min(initial=self.training.slices - 1)))
+            touched = slices_of(self, self.meant_by(about), self._slices)
+            return self._pretrain_from(first=int(touched.min(initial=self._slices - 1)))
         segment = self.kept_segment()
         if self.asked_again:
             return self.upload_chunk(segment, "train", chunk=0)

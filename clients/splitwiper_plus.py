@@ -27,8 +27,10 @@ from split_unlearning.clients.label_privacy.sealing import (
     unseal,
 )
 from split_unlearning.clients.label_privacy.secrets import derive_key, generator
+from split_unlearning.clients.label_privacy.settings import LabelPrivacy
 from split_unlearning.clients.setting import Upload
 from split_unlearning.clients.splitwiper import SplitWiperClient
+from split_unlearning.foundations.options import Options
 from split_unlearning.transport.message import Array, Message
 from split_unlearning.unlearning.exactness import digest
 
@@ -48,6 +50,18 @@ class SplitWiperPlusClient(SplitWiperClient):
         _AGREEMENT: _AGREEMENT,
         _REPEATED: _RELEASE,
     }
+
+    own_options = LabelPrivacy.own_options
+
+    @classmethod
+    def check_options(cls, options: Options) -> None:
+        """Refuse what `LabelPrivacy` does."""
+        LabelPrivacy.of(options)
+
+    @cached_property
+    def privacy(self) -> LabelPrivacy:
+        """How labels and smashed data are hidden."""
+        return LabelPrivacy.of(self.options)
 
     # Algorithm 3: label consensus.
 
@@ -81,7 +95,7 @@ class SplitWiperPlusClient(SplitWiperClient):
         """
         place, places = message.integer("place"), message.integer("places")
         draws = generator(self.own_secret, "consensus", message.integer("round"))
-        consensus = self.setting.label_privacy.consensus
+        consensus = self.privacy.consensus
         pool = visited(self._opened(message), place, self._own_labels, consensus, draws)
         sealed = seal(pool.pack(self.num_labels, places), self._common_secret)
         answer = Message("add-to-pool", tensors={"pool": _array(sealed)})
@@ -111,7 +125,7 @@ class SplitWiperPlusClient(SplitWiperClient):
     @cached_property
     def label_map(self) -> LabelMap:
         """The meaning of masked labels, a function of the clients' agreement and their secret."""
-        expansion = self.setting.label_privacy.expansion
+        expansion = self.privacy.expansion
         return LabelMap.drawn(self._agreed_labels, expansion, self._common_secret)
 
     @action
@@ -123,7 +137,7 @@ class SplitWiperPlusClient(SplitWiperClient):
         ValueError
             If the client's own settings have no attacks.
         """
-        if not self.setting.label_privacy.attacks:
+        if not self.options["attacks"]:
             raise ValueError("what masked labels mean is said where attacks=true, and never else")
         return Message("reveal-map", tensors={"real-of": self.label_map.real_of})
 
@@ -163,7 +177,7 @@ class SplitWiperPlusClient(SplitWiperClient):
 
     def to_upload(self, segment: nn.Module, split: str) -> Upload:
         """Return the data of a split for the server's cache, training data masked."""
-        privacy = self.setting.label_privacy
+        privacy = self.privacy
         bottom = self.bottom(segment)
         if split != "train":
             plain = super().to_upload(segment, split)
@@ -189,7 +203,7 @@ class SplitWiperPlusClient(SplitWiperClient):
 
     def _begin_release(self, segment: nn.Module) -> None:
         """Assign masked labels to records for a new upload, or again for a repeated upload."""
-        privacy = self.setting.label_privacy
+        privacy = self.privacy
         repeated, last = self.state.load(_REPEATED), self.state.load(_RELEASE)
         number = int(last["number"]) + 1 if last else 0
         if repeated:
@@ -228,7 +242,7 @@ class SplitWiperPlusClient(SplitWiperClient):
     @cached_property
     def own_secret(self) -> bytes:
         """A secret of `SECRET_BYTES` that only this client knows."""
-        if self.setting.label_privacy.secrets == "seed":
+        if self.privacy.secrets == "seed":
             return derive_key(b"a seed protects nothing", self.training.seed, self.client)
         kept = self.state.load(_OWN)
         if kept is None:

@@ -15,11 +15,14 @@ from split_unlearning.clients.alone import pretrain
 from split_unlearning.clients.base import SplitClient
 from split_unlearning.clients.holding import Holding
 from split_unlearning.clients.label_privacy.randomised_response import (
+    TOLD_LABELS,
+    check_told_labels,
     draws,
     randomised_labels,
     response_with_prior,
     uniform_prior,
 )
+from split_unlearning.foundations.options import Options
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.models.devices import moved
 from split_unlearning.transport.link import Link
@@ -35,6 +38,13 @@ class VanillaClient(SplitClient):
     either side of the loss: what leaves the client in training then follows from images and
     randomised labels alone. Requests select, and scores count, by the true labels.
     """
+
+    own_options = TOLD_LABELS
+
+    @classmethod
+    def check_options(cls, options: Options) -> None:
+        """Refuse a label mechanism without its epsilon, and the other way round."""
+        check_told_labels(options)
 
     def prepare(self, message: Message) -> None:
         """Drop the teacher of a stage that ended without this client: it had not forgotten."""
@@ -87,11 +97,11 @@ class VanillaClient(SplitClient):
 
     def _training_labels(self, batch: Batch) -> torch.Tensor:
         """Return the labels to train with: the same for a sample in all epochs and stages."""
-        if self.setting.label_mechanism == "none":
+        if self.options["label-mechanism"] == "none":
             return batch.labels
         # A prior from the client's own labels would reveal what is protected.
         prior = uniform_prior(batch.num_labels)
-        response = response_with_prior(prior, self.setting.label_epsilon)
+        response = response_with_prior(prior, self.options.number("label-epsilon"))
         seed = derive_seed(self.training.seed, "told-label", self.client)
         return randomised_labels(batch.labels, response, draws(batch.ids, seed))
 

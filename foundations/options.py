@@ -1,41 +1,186 @@
-"""Settings of a plug-in's own: declared by its classes, given together in one run-config key."""
+"""Settings: what a class declares as its own, and the values that it reads."""
 
 from __future__ import annotations
 
+import operator
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from split_unlearning.foundations.errors import UserError, refuse
 
 Value = bool | int | float | str
+
+Kind = TypeVar("Kind", bool, int, float, str)
+
+# TOML's integers end here, and so do seeds and ids; a larger number is a slip of the finger.
+TOO_LARGE = 2**63
 
 _KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
 
 
 @dataclass(frozen=True)
 class Option:
-    """One setting of a plug-in's own.
+    """One setting.
 
-    Parameters
-    ----------
-    default : bool, int, float or str
-        Its value if the user gives none; it also says of which type the values are.
-    allowed : str
-        What is allowed, in words; by default its type.
-    admits : callable
-        Says whether a value is.
+    The type of `default` is the type of every value. `allowed` says in words what `admits` checks,
+    by default the type alone. A text that is `mixed` may be a number, which then needs no quotes.
     """
 
     default: Value
     allowed: str = ""
     admits: Callable[[Any], bool] = lambda _: True
+    meaning: str = ""
+    mixed: bool = False
 
     @property
     def description(self) -> str:
         """What is allowed, in words."""
         return self.allowed or _KINDS[type(self.default)]
+
+    def take(self, name: str, value: object) -> Value:
+        """Return a value as the type of the default; an integer may stand for a number.
+
+        Raises
+        ------
+        UserError
+            If it has another type, or is not allowed.
+        """
+        kind = type(self.default)
+        if self.mixed and type(value) in (int, float):
+            value = str(value)
+        if kind is float and type(value) is int and abs(value) < TOO_LARGE:
+            value = float(value)
+        if type(value) is not kind:
+            raise refuse(name, value, f"{_KINDS[kind]} ({self.description})")
+        if not self.admits(value):
+            raise refuse(name, value, self.description)
+        return value
+
+    def read(self, name: str, text: str) -> Value:
+        """Read a text as a value of the default's type; raises as `take`."""
+        try:
+            return read_value(self.default, text)
+        except ValueError as error:
+            raise refuse(name, text, self.description) from error
+
+
+def is_positive(value: float) -> bool:
+    """Say whether a number is above zero, and none that nobody can mean."""
+    return 0 < value < TOO_LARGE
+
+
+def is_not_negative(value: float) -> bool:
+    """Say whether a number is not below zero, and none that nobody can mean."""
+    return 0 <= value < TOO_LARGE
+
+
+def positive(default: float, meaning: str) -> Option:
+    """Declare a number above zero, of the default's type."""
+    allowed = "an integer >= 1" if isinstance(default, int) else "a number > 0"
+    return Option(default, allowed, is_positive, meaning)
+
+
+def not_negative(default: float, meaning: str) -> Option:
+    """Declare a number that is not below zero, of the default's type."""
+    allowed = f"{_KINDS[type(default)]} >= 0"
+    return Option(default, allowed, is_not_negative, meaning)
+
+
+def between(default: float, allowed: str, meaning: str) -> Option:
+    """Declare a number in an interval, written as in ``0 < x <= 1``."""
+    low, above, _, below, high = allowed.split()
+    compare = {"<": operator.lt, "<=": operator.le}
+
+    def admits(value: float) -> bool:
+        return bool(compare[above](float(low), value) and compare[below](value, float(high)))
+
+    return Option(default, allowed, admits, meaning)
+
+
+def one_of(default: str | int, choices: tuple[str | int, ...], meaning: str) -> Option:
+    """Declare a choice."""
+    return Option(default, ", ".join(map(str, choices)), lambda value: value in choices, meaning)
+
+
+def flag(meaning: str) -> Option:
+    """Declare what is off by default."""
+    return Option(False, "true, false", meaning=meaning)
+
+
+class Options(Mapping[str, Value]):
+    """The values of settings by name, each read with its type."""
+
+    def __init__(self, values: Mapping[str, Value] | None = None) -> None:
+        self._values = dict(values or {})
+
+    def __getitem__(self, name: str) -> Value:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._values.items()))
+
+    def __repr__(self) -> str:
+        return f"Options({self._values!r})"
+
+    def integer(self, name: str) -> int:
+        """Return an integer."""
+        return self._typed(name, int)
+
+    def number(self, name: str) -> float:
+        """Return a number."""
+        return self._typed(name, float)
+
+    def text(self, name: str) -> str:
+        """Return a text."""
+        return self._typed(name, str)
+
+    def flag(self, name: str) -> bool:
+        """Return true or false."""
+        return self._typed(name, bool)
+
+    def _typed(self, name: str, kind: type[Kind]) -> Kind:
+        value = self._values[name]
+        if not isinstance(value, kind):
+            raise TypeError(f"the setting {name} is {value!r}, not {_KINDS[kind]}")
+        return value
+
+
+class Owner:
+    """A class with settings of its own; a subclass reads those of its bases too.
+
+    It declares them in `own_options`; `ignores` names inherited ones that it does not read.
+    """
+
+    own_options: ClassVar[Mapping[str, Option]] = {}
+    ignores: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def declared(cls) -> dict[str, Option]:
+        """Return every setting that it and its bases declare."""
+        return merged(*(vars(kind).get("own_options", {}) for kind in reversed(cls.__mro__)))
+
+    @classmethod
+    def reads(cls) -> dict[str, Option]:
+        """Return every setting that it reads."""
+        return {name: one for name, one in cls.declared().items() if name not in cls.ignores}
+
+    @classmethod
+    def filled(cls, given: Mapping[str, Value]) -> Options:
+        """Return given values, and the default of every declared setting that is not given."""
+        return Options({**defaults_of(cls.declared()), **given})
+
+
+def defaults_of(declared: Mapping[str, Option]) -> dict[str, Value]:
+    """Return the default of each setting."""
+    return {name: option.default for name, option in declared.items()}
 
 
 def read_value(default: Value, text: str) -> Value:
@@ -56,14 +201,12 @@ def read_value(default: Value, text: str) -> Value:
 
 
 def read_options(text: str, declared: Mapping[str, Option]) -> dict[str, Value]:
-    """Read the run-config key ``options``.
+    """Read the run-config key ``options``, the settings of plug-ins.
 
     Parameters
     ----------
     text : str
         ``name=value name=value``, quoted as in a shell.
-    declared : mapping of str to Option
-        What there is to be set.
 
     Returns
     -------
@@ -81,7 +224,7 @@ def read_options(text: str, declared: Mapping[str, Option]) -> dict[str, Value]:
         raise refuse("options", text, f"'name=value name=value' ({error})") from error
     if not all(name and equals for name, equals, _ in words):
         raise refuse("options", text, "'name=value name=value'")
-    values = {name: option.default for name, option in declared.items()}
+    values = defaults_of(declared)
     for name, _, given in words:
         if name not in declared:
             raise refuse("options", f"{name}={given}", _known(declared))
@@ -110,6 +253,19 @@ def merged(*parts: Mapping[str, Option]) -> dict[str, Option]:
             if options.setdefault(name, option) != option:
                 raise UserError(f"the option {name!r} is declared twice, and differently")
     return options
+
+
+def declares_wrongly(owner: type[Owner]) -> str | None:
+    """Say what is wrong with what a class from outside declares, or None."""
+    for kind in owner.__mro__:
+        options = vars(kind).get("own_options", {})
+        if not isinstance(options, Mapping) or not all(
+            isinstance(option, Option) for option in options.values()
+        ):
+            return "its own_options are no mapping of names to Option"
+    if not isinstance(owner.ignores, frozenset):
+        return "its ignores are no frozenset of names of settings"
+    return None
 
 
 def _known(declared: Mapping[str, Option]) -> str:

@@ -92,6 +92,10 @@ class Registry(Generic[T]):
             raise UserError(f"{self.key} {name!r} is registered twice")
         self._built_in[name] = value
 
+    def built_in(self) -> list[str]:
+        """List the built-in names, sorted."""
+        return sorted(self._built_in)
+
     def names(self) -> list[str]:
         """List every known name, sorted."""
         return sorted({*self._built_in, *(name for name, _ in self._entry_points())})

@@ -18,24 +18,9 @@ from torch import nn
 class TrainingSettings:
     """What both sides of the cut must agree on to train.
 
-    Parameters
-    ----------
-    seed : int
-        Of every random draw.
-    batch_size : int
-        Samples a batch.
-    learning_rate, momentum, weight_decay : float
-        Of SGD, on both sides.
-    pretrain_epochs : int
-        N, epochs a client trains its segment alone.
-    server_epochs : int
-        M, epochs of the split-learning phase.
-    slices : int
-        Slices of a client's own samples, trained alone step by step.
-    threads : int
-        Threads of each segment. Their number changes the last bits of a result.
-    codec : "float32", "float16" or "bfloat16"
-        What numbers are rounded to where they cross the cut.
+    A client trains its segment alone for `pretrain_epochs`, the paper's N; the split-learning phase
+    takes `server_epochs`, its M. The number of threads changes the last bits of a result. `codec`
+    is what numbers are rounded to where they cross the cut.
     """
 
     seed: int = 0
@@ -45,7 +30,6 @@ class TrainingSettings:
     weight_decay: float = 0.0
     pretrain_epochs: int = 10
     server_epochs: int = 30
-    slices: int = 1
     threads: int = 1
     codec: Literal["float32", "float16", "bfloat16"] = "float32"
 

@@ -23,11 +23,11 @@ from split_unlearning.simulations.data.distributions.labels import make_plan
 from split_unlearning.simulations.data.distributions.plan import Plan
 from split_unlearning.simulations.data.distributions.tasks import DIFFERENT_TASKS, plan_of_tasks
 from split_unlearning.simulations.data.loading import load_all
+from split_unlearning.simulations.data.text import TEXT_OPTIONS
 from split_unlearning.simulations.pretrained import check_tokens_known
 from split_unlearning.strategies.server.precision import Precision, check_computes
 from split_unlearning.unlearning.exactness import Ids, visits
 from split_unlearning.unlearning.request import Request
-from split_unlearning.unlearning.slices import dealt
 from split_unlearning.unlearning.stages import learning
 
 
@@ -133,7 +133,7 @@ def _dealt(config: RunConfig, dataset: Samples, train: Ids, test: Ids, num_clien
             num_classes=dataset.num_classes,
             distribution=config.distribution,
             num_clients=num_clients,
-            settings=config.library(),
+            options=config.own,
             seed=config.seed,
         )
     return make_plan(
@@ -166,7 +166,7 @@ def prepare(config: RunConfig, num_clients: int) -> Preparation:
     """
     config.check()
     dataset, plan = deal(config, num_clients)
-    strategy = config.protocol()
+    strategy, options = config.protocol(), config.all_options()
     part = strategy.server_part
     _check_kind(config, dataset)
     check_tokens_known(config, dataset)
@@ -175,9 +175,11 @@ def prepare(config: RunConfig, num_clients: int) -> Preparation:
     for shape in (dataset.input_shape, *sorted(shapes - {dataset.input_shape})):
         _fits(config.cut_model(), shape, dataset.num_classes, part)
     if len(shapes) > 1:
-        _check_tasks_meet(config, dataset, shapes, strategy.one_client_segment)
+        _check_tasks_meet(config, dataset, shapes)
+        images = f"dataset={config.dataset!r} has images of {sorted(shapes)}"
+        strategy.check_inputs(options, images)
     check_computes(cast(Precision, config.precision), part, *network)
-    dealt(config.stable_first(num_clients), config.server_slices)
+    strategy.check_clients(options, num_clients)
     if config.backdoor:
         planted_label(config.backdoor, dataset.class_names)
     held = dict(enumerate(plan.train))
@@ -204,27 +206,18 @@ def _check_kind(config: RunConfig, dataset: Samples) -> None:
         if config.model in _FOR_IMAGES or config.model.startswith(TORCHVISION):
             raise refuse("model", config.model, f"bert, or one of yours that reads tokens ({of})")
         return
-    for key, value in (("text-length", config.text_length), ("pretrained", config.pretrained)):
-        default = RunConfig().as_mapping()[key]
-        if value != default:
-            raise refuse(key, value, f"{default!r} ({of})")
+    for key, option in TEXT_OPTIONS.items():
+        if config.own[key] != option.default:
+            raise refuse(key, config.own[key], f"{option.default!r} ({of})")
 
 
-def _check_tasks_meet(
-    config: RunConfig, dataset: Samples, shapes: Collection[Shape], one_client_segment: bool
-) -> None:
-    """Refuse tasks whose client segments do not feed one server segment, or would be mixed up."""
+def _check_tasks_meet(config: RunConfig, dataset: Samples, shapes: Collection[Shape]) -> None:
+    """Refuse tasks whose client segments do not feed one server segment."""
     model, labels = config.cut_model(), dataset.num_classes
     smashed = {smashed_shape(model, shape, labels) for shape in shapes}
     if len(smashed) > 1:
         allowed = f"data sets whose smashed data are of one shape, not of {sorted(smashed)}"
         raise refuse("dataset", config.dataset, allowed)
-    images = f"dataset={config.dataset!r} has images of {sorted(shapes)}"
-    if one_client_segment:
-        allowed = f"one whose clients keep segments of their own ({images})"
-        raise refuse("strategy", config.strategy, allowed)
-    if config.client_sync == "handoff":
-        raise refuse("client-sync", "handoff", f"none ({images})")
 
 
 def _check_method(

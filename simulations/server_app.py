@@ -25,6 +25,7 @@ from split_unlearning.simulations.session.session import Session, needed_for
 from split_unlearning.simulations.session.verification import render_certificate, verify
 from split_unlearning.simulations.state.agenda import dropped, first_events, tasks_of
 from split_unlearning.simulations.state.state_dir import StateDir, open_state
+from split_unlearning.strategies.server.gradient_noise import GradientNoise
 from split_unlearning.strategies.server.kept_state import KeptState
 from split_unlearning.strategies.server.placement import place, release
 from split_unlearning.strategies.server.precision import Precision
@@ -143,7 +144,7 @@ def _placed(
         num_labels=prepared.dataset.num_classes,
         training=config.training(),
         part=protocol.server_part,
-        gradient_noise=config.noise(),
+        gradient_noise=GradientNoise.of(config.own),
         precision=cast(Precision, config.precision),
     )
     server = place(config.server_num_cpus, config.server_num_gpus, setting, protocol.server_parts)

@@ -13,7 +13,7 @@ from split_unlearning.clients.splitwiper import SplitWiperClient
 from split_unlearning.clients.ushaped import UShapedClient
 from split_unlearning.clients.vanilla import VanillaClient
 from split_unlearning.foundations.errors import UserError, refuse
-from split_unlearning.foundations.options import Option
+from split_unlearning.foundations.options import Option, Options
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.models.network import Network
 from split_unlearning.models.training import TrainingSettings, train_batch
@@ -33,10 +33,10 @@ from split_unlearning.transport.message import Message
 from split_unlearning.transport.socket_link import connect
 from split_unlearning.unlearning.exactness import batches, order
 from split_unlearning.unlearning.methods import (
+    FineTuning,
     Retrain,
     StagedMethod,
     UnlearningMethod,
-    UnlearningSettings,
 )
 from split_unlearning.unlearning.objectives import Batch, CrossEntropy, LogitsOf, Objective
 from split_unlearning.unlearning.request import Request
@@ -48,6 +48,7 @@ __all__ = [
     "ClientSetting",
     "CrossEntropy",
     "Endpoint",
+    "FineTuning",
     "Holding",
     "Link",
     "LogitsOf",
@@ -55,6 +56,7 @@ __all__ = [
     "Network",
     "Objective",
     "Option",
+    "Options",
     "Parts",
     "Question",
     "Reply",
@@ -79,7 +81,6 @@ __all__ = [
     "UShaped",
     "UShapedClient",
     "UnlearningMethod",
-    "UnlearningSettings",
     "UserError",
     "Vanilla",
     "VanillaClient",

@@ -33,5 +33,5 @@ def audit(strategy: SplitStrategy) -> Script:
             for client in uploaded
         }
     )
-    replies = yield replace(question, optional=strategy.setting.skip_absent)
+    replies = yield replace(question, optional=strategy.skips_absent)
     strategy.audited = {reply.client: reply.message for reply in replies}

@@ -15,8 +15,8 @@ from typing import ClassVar
 
 from flwr.common import Scalar
 
-from split_unlearning.foundations.errors import UserError
-from split_unlearning.foundations.options import Option, Value
+from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.foundations.options import Options, Owner, Value
 from split_unlearning.models.network import Part
 from split_unlearning.models.training import TrainingSettings
 from split_unlearning.strategies.heard import Heard
@@ -36,79 +36,40 @@ from split_unlearning.unlearning.request import Request
 class StrategySetting:
     """What a strategy works with.
 
-    Parameters
-    ----------
-    clients : sequence of int
-        The clients that take part, in order.
-    server : ServerSegment
-        The server's part of the model, wherever it runs.
-    training : TrainingSettings
-        What both sides agree on.
-    method : UnlearningMethod
-        How to forget.
-    client_sync : "none" or "handoff"
-        Whether clients keep their segment or hand it on (vanilla).
-    splitfed_version : 1 or 2
-        Whether each client trains a copy of the server segment, or all train one (SplitFed).
-    init_from : "fresh" or "splitwiper"
-        What client segments start from: fresh weights, or SplitWiper's pre-trained ones.
-    server_slices : int
-        Slices of the server's training (SplitWiper).
-    stable_first : sequence of int
-        The clients, those least likely to ask first; empty for their order.
-    skip_absent : bool
-        Whether an epoch goes on without a client that does not answer.
-    consensus_rounds : int
-        How often clients send a pool of labels round at most, to agree on them (SplitWiper+).
-    score_every : int
-        Epochs of training after which accuracy is measured too; 0 for at the end alone.
-    attacks : bool
-        Whether a client is asked what masked labels mean, to score attacks on them (SplitWiper+).
-    options : mapping
-        The values of the options that strategy and method declare as their own.
-    present : sequence of int, optional
-        Those of the clients that can be reached; default all.
-    report : callable
-        Takes one line that says how far the script is.
+    `options` is the run config with the settings of plug-ins; after every `score_every` epochs of
+    training accuracy is measured too, with 0 at the end alone. `num_clients` counts those that were
+    dropped too, by default none; `present` are those of the clients that can be reached, by default
+    all; `report` takes one line that says how far the script is.
     """
 
     clients: Sequence[int]
     server: ServerSegment
     training: TrainingSettings
     method: UnlearningMethod
-    client_sync: str = "none"
-    splitfed_version: int = 1
-    init_from: str = "fresh"
-    server_slices: int = 1
-    stable_first: Sequence[int] = ()
-    skip_absent: bool = False
-    consensus_rounds: int = 100
-    attacks: bool = False
+    num_clients: int | None = None
     score_every: int = 0
     options: Mapping[str, Value] = field(default_factory=dict)
     present: Sequence[int] | None = None
     report: Callable[[str], None] = lambda _: None
 
 
-class SplitStrategy(ScriptedStrategy):
+class SplitStrategy(Owner, ScriptedStrategy):
     """Base of every protocol.
 
     A protocol writes `learn` and `unlearn` as scripts and names who answers it in `client`, as
     ``package.module:Class``, a subclass of ``clients.base.SplitClient``. In `methods` it names the
-    kinds of unlearning method that it can carry out, in `uses` the run-config keys that only some
-    strategies read and it does, in `own_options` settings of its own (their values are `options`),
-    in `server_part` what of the network the server holds, in `server_parts` the classes of parts
-    that it brings to the server segment (`strategies.server.part`); whether its clients count their
-    test samples label by label for everybody to see is `counts_by_label`, and whether all of them
-    train one client segment, or copies that are averaged, `one_client_segment`.
+    kinds of unlearning method that it can carry out, in `own_options` settings of its own (their
+    values are `options`), in `server_part` what of the network the server holds, in `server_parts`
+    the classes of parts that it brings to the server segment (`strategies.server.part`); whether
+    its clients count their test samples label by label for everybody to see is `counts_by_label`,
+    and whether all of them train one client segment, or copies that are averaged,
+    `one_client_segment`.
     """
 
     client: ClassVar[str]
     server_part: ClassVar[Part] = "server"
     server_parts: ClassVar[tuple[type[ServerPart], ...]] = ()
     methods: ClassVar[tuple[type[UnlearningMethod], ...]] = (Retrain,)
-    uses: ClassVar[frozenset[str]] = frozenset()
-    own_options: ClassVar[Mapping[str, Option]] = {}
     counts_by_label: ClassVar[bool] = True
     one_client_segment: ClassVar[bool] = False
 
@@ -119,7 +80,7 @@ class SplitStrategy(ScriptedStrategy):
         self.training = setting.training
         self.method = setting.method
         self.setting = setting
-        self.options = setting.options
+        self.options = self.filled(setting.options)
         self.present = self.clients if setting.present is None else list(setting.present)
         self.redone: dict[str, object] = {}
         """What the last forgetting trained again: shards, slices."""
@@ -145,6 +106,40 @@ class SplitStrategy(ScriptedStrategy):
     @abstractmethod
     def unlearn(self, requests: Mapping[int, Request]) -> Script:
         """Forget what the requests mean, each said by the client that holds the samples."""
+
+    @classmethod
+    def check_options(cls, options: Options, method: UnlearningMethod) -> None:
+        """Refuse settings that do not go together, before anything starts.
+
+        Parameters
+        ----------
+        options : Options
+            The run config, and the settings of plug-ins.
+        method : UnlearningMethod
+            How to forget.
+
+        Raises
+        ------
+        UserError
+            In one line that names the key, the value and what is allowed.
+        """
+
+    @classmethod
+    def check_clients(cls, options: Options, num_clients: int) -> None:
+        """Refuse settings that do not fit the number of clients; as `check_options`."""
+
+    @classmethod
+    def check_inputs(cls, options: Options, inputs: str) -> None:
+        """Refuse clients whose inputs have several shapes; as `check_options`.
+
+        Parameters
+        ----------
+        inputs : str
+            Which inputs there are, in words.
+        """
+        if cls.one_client_segment:
+            allowed = f"one whose clients keep segments of their own ({inputs})"
+            raise refuse("strategy", options["strategy"], allowed)
 
     @classmethod
     def can_drop(cls, method: type[UnlearningMethod]) -> bool:
@@ -175,6 +170,11 @@ class SplitStrategy(ScriptedStrategy):
 
         Where all of them are needed, that is. Those that are there are `reachable`.
         """
+        return False
+
+    @property
+    def skips_absent(self) -> bool:
+        """Whether an epoch goes on without a client that does not answer."""
         return False
 
     @property
@@ -267,7 +267,7 @@ class SplitStrategy(ScriptedStrategy):
                 for client in uploaded
             },
             kind="evaluate",
-            optional=self.setting.skip_absent,
+            optional=self.skips_absent,
         )
         self.scores = {reply.client: reply.message for reply in replies}
 
@@ -310,7 +310,7 @@ class SplitStrategy(ScriptedStrategy):
         for client in changed:
             uploads.pop(client, None)
         ask_upload = self.ask(changed, "upload", upload=split, chunk=0)
-        came = yield from self.collect(replace(ask_upload, optional=self.setting.skip_absent))
+        came = yield from self.collect(replace(ask_upload, optional=self.skips_absent))
         uploads |= {client: digests[client] for client in came}
         return [client for client in present if client in uploads]
 

@@ -12,7 +12,7 @@ from split_unlearning.strategies.script import Question, Script
 from split_unlearning.strategies.server.gradient_projection import GradientCaches
 from split_unlearning.strategies.server.link import ServerLink
 from split_unlearning.strategies.server.model import ServerModel
-from split_unlearning.strategies.vanilla import Vanilla
+from split_unlearning.strategies.vanilla import PROTECTIONS, Vanilla
 from split_unlearning.transport.message import Array, Message, Scalar
 from split_unlearning.unlearning.gradient_projection.methods import (
     GradientProjection,
@@ -49,7 +49,7 @@ class CachingVanilla(Vanilla):
     client = "split_unlearning.clients.gradient_projection:GradientProjectionClient"
     methods = (Retrain, ProjectionMethod)
     server_parts = (GradientCaches,)
-    uses = frozenset({"client-sync"})
+    ignores = PROTECTIONS | {"init-from", "skip-absent"}
 
     def __init__(self, setting: StrategySetting) -> None:
         super().__init__(setting)
@@ -305,8 +305,8 @@ class CachingVanilla(Vanilla):
             steps,
             method.variant,
             method.weighting,
-            method.settings.projection_devaluation,
-            method.settings.projection_edge_boost,
+            method.options.number("projection-devaluation"),
+            method.options.number("projection-edge-boost"),
         )
         asked = Message(
             "take-step",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from split_unlearning.foundations.options import declares_wrongly
 from split_unlearning.foundations.registry import Registry
 from split_unlearning.strategies.base import SplitStrategy
 from split_unlearning.strategies.server.part import ServerPart
-from split_unlearning.unlearning.methods import METHODS, Retrain, UnlearningMethod, declares_wrongly
+from split_unlearning.unlearning.methods import METHODS, Retrain, UnlearningMethod
 
 
 def _complaint(value: object) -> str | None:

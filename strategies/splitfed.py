@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from typing import ClassVar
 
 import torch
 
+from split_unlearning.foundations.options import one_of
 from split_unlearning.models.averaging import weighted_average
 from split_unlearning.strategies.script import Question, Reply, Script
 from split_unlearning.strategies.server.link import ServerLink
 from split_unlearning.strategies.server.model import ServerModel
-from split_unlearning.strategies.vanilla import Vanilla
+from split_unlearning.strategies.vanilla import PROTECTIONS, Vanilla
 from split_unlearning.transport.message import Array, Message, Scalar
 from split_unlearning.unlearning.stages import NO_REQUEST, Stage
 
@@ -28,7 +30,12 @@ class SplitFed(Vanilla):
     """
 
     client = "split_unlearning.clients.vanilla:VanillaClient"
-    uses = frozenset({"splitfed-version", "init-from"})
+    own_options: ClassVar = {
+        "splitfed-version": one_of(
+            1, (1, 2), "a copy of the server segment for each client, or one for all"
+        )
+    }
+    ignores = PROTECTIONS | {"client-sync", "skip-absent"}
     one_client_segment = True
 
     @property
@@ -50,7 +57,7 @@ class SplitFed(Vanilla):
         for epoch in range(stage.epochs):
             self.progress(f"{stage.name}: round {epoch + 1} of {stage.epochs}")
             turn = Message("train", {"epoch": epoch, **fixed, **link}, mean)
-            if self.setting.splitfed_version == 1:
+            if self.options["splitfed-version"] == 1:
                 self.server.call(ServerModel.branch, clients, epoch)
                 replies = yield Question(dict.fromkeys(clients, turn))
                 self.server.call(

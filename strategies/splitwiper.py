@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import ClassVar
 
+from split_unlearning.foundations.errors import refuse
+from split_unlearning.foundations.options import Option, Options, positive
 from split_unlearning.strategies.base import SplitStrategy, StrategySetting
 from split_unlearning.strategies.script import Script
 from split_unlearning.strategies.server.model import ServerModel
 from split_unlearning.strategies.server.shards import Shards
-from split_unlearning.unlearning.methods import NoUnlearning, Retrain, StagedMethod
+from split_unlearning.unlearning.methods import (
+    NoUnlearning,
+    Retrain,
+    StagedMethod,
+    UnlearningMethod,
+)
 from split_unlearning.unlearning.request import Request
 from split_unlearning.unlearning.slices import dealt, epochs_of, first_touched, step_of
 from split_unlearning.unlearning.stages import learning
@@ -30,11 +38,33 @@ class SplitWiper(SplitStrategy):
 
     client = "split_unlearning.clients.splitwiper:SplitWiperClient"
     methods = (Retrain, StagedMethod)
-    uses = frozenset({"slices", "server-slices", "stable-clients"})
+    own_options: ClassVar = {
+        "slices": positive(1, "slices of a client's samples, to retrain from the middle"),
+        "server-slices": positive(1, "slices of the clients, for the server to do so"),
+        "stable-clients": Option(
+            "",
+            "each client's number once, or empty",
+            meaning="the clients, those least likely to ask first",
+        ),
+    }
 
     def __init__(self, setting: StrategySetting) -> None:
         super().__init__(setting)
-        self.slices = dealt(setting.stable_first or self.clients, setting.server_slices)
+        self.slices = _dealt(self.options, setting.num_clients or len(self.clients))
+
+    @classmethod
+    def check_options(cls, options: Options, method: UnlearningMethod) -> None:
+        """Refuse slices where nothing starts from them again, and an order that is none."""
+        slices = options.integer("slices")
+        if slices > 1 and not isinstance(method, Retrain):
+            allowed = f"1 (unlearning={options['unlearning']!r} goes on from the last step alone)"
+            raise refuse("slices", slices, allowed)
+        _stable_clients(options)
+
+    @classmethod
+    def check_clients(cls, options: Options, num_clients: int) -> None:
+        """Refuse an order of other clients, and more slices than clients."""
+        _dealt(options, num_clients)
 
     def learn(self) -> Script:
         """Algorithm 1."""
@@ -66,7 +96,7 @@ class SplitWiper(SplitStrategy):
         self.redone = {
             "shards": sorted(clients),
             "client slices": {
-                str(client): list(range(start + 1, self.training.slices + 1))
+                str(client): list(range(start + 1, self.options.integer("slices") + 1))
                 for client, start in sorted(self.heard.first_slices.items())
             },
             "server slices": list(range(first + 1, len(self.slices) + 1)),
@@ -90,3 +120,22 @@ class SplitWiper(SplitStrategy):
                 yield from self.end_epoch()
             if number + 1 < len(self.slices):
                 self.server.call(ServerModel.keep_checkpoint, number)
+
+
+def _stable_clients(options: Options) -> list[int]:
+    """Return the clients that the user named, those least likely to ask first."""
+    text = options.text("stable-clients")
+    numbers = [int(word) if word.strip().isdecimal() else -1 for word in text.split(",") if text]
+    if sorted(numbers) != list(range(len(numbers))):
+        allowed = "each client's number once, separated by commas, or empty"
+        raise refuse("stable-clients", text, allowed)
+    return numbers
+
+
+def _dealt(options: Options, num_clients: int) -> list[list[int]]:
+    """Deal the clients to the server's slices, those least likely to ask first."""
+    named = _stable_clients(options) or list(range(num_clients))
+    if len(named) != num_clients:
+        allowed = f"each number from 0 to {num_clients - 1} once, or empty"
+        raise refuse("stable-clients", options["stable-clients"], allowed)
+    return dealt(named, options.integer("server-slices"))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
+from split_unlearning.foundations.options import flag, positive
 from split_unlearning.strategies.base import StrategySetting
 from split_unlearning.strategies.label_consensus import agree_on_labels
 from split_unlearning.strategies.script import Script
@@ -26,20 +28,12 @@ class SplitWiperPlus(SplitWiper):
     """
 
     client = "split_unlearning.clients.splitwiper_plus:SplitWiperPlusClient"
-    uses = SplitWiper.uses | {
-        "expansion",
-        "copies",
-        "mechanism",
-        "epsilon",
-        "delta",
-        "clip",
-        "privacy-unit",
-        "secrets",
-        "consensus-add",
-        "consensus-finish",
-        "consensus-most",
-        "consensus-rounds",
-        "attacks",
+    own_options: ClassVar = {
+        "consensus-rounds": positive(100, "how often the pool goes round at most"),
+        # Its clients read it too.
+        "attacks": flag(
+            "measure what the server can tell of masked labels; a client reveals them for that"
+        ),
     }
     counts_by_label = False
 
@@ -50,14 +44,15 @@ class SplitWiperPlus(SplitWiper):
 
     def learn(self) -> Script:
         """Agree on labels (Algorithm 3), then as SplitWiper (Algorithm 1, under Algorithm 4)."""
-        masked_labels = yield from agree_on_labels(self.clients, self.setting.consensus_rounds)
+        rounds = self.options.integer("consensus-rounds")
+        masked_labels = yield from agree_on_labels(self.clients, rounds)
         self.server.call(ServerModel.expect_labels, masked_labels)
         yield from super().learn()
 
     def score(self, present: Sequence[int] | None = None) -> Script:
         """Measure accuracy; with `attacks`, ask a client what masked labels mean as well."""
         yield from super().score(present)
-        if self.setting.attacks:
+        if self.options["attacks"]:
             someone = (self.present if present is None else present)[:1]
             for reply in (yield self.ask(someone, "reveal-map")):
                 self.real_of = reply.message.tensors["real-of"].astype(np.int64)

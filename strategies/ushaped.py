@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from split_unlearning.strategies.server.scoring import Scored, Scoring
-from split_unlearning.strategies.vanilla import Vanilla
+from split_unlearning.strategies.vanilla import PROTECTIONS, Vanilla
 from split_unlearning.transport.floats import pack_arrays
 from split_unlearning.transport.message import Array
 
@@ -18,7 +18,7 @@ class UShaped(Vanilla):
     client = "split_unlearning.clients.ushaped:UShapedClient"
     server_part = "trunk"
     # No label crosses that could be told otherwise, or be read off a gradient.
-    uses = frozenset({"client-sync", "init-from", "skip-absent"})
+    ignores = PROTECTIONS
 
     def predictions_for(self, client: int) -> dict[str, Array]:
         """Return the features that leave the trunk; the client's head makes labels of them."""

@@ -8,8 +8,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from split_unlearning.foundations.errors import refuse
+from split_unlearning.foundations.options import Options, flag, one_of
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.strategies.base import SplitStrategy
+from split_unlearning.strategies.gradient_noise import GradientNoise
 from split_unlearning.strategies.script import Question, Script
 from split_unlearning.strategies.server.link import ServerLink
 from split_unlearning.strategies.server.model import ServerModel
@@ -17,6 +20,9 @@ from split_unlearning.transport.message import Array, Message, Scalar
 from split_unlearning.unlearning.methods import Retrain, StagedMethod, UnlearningMethod
 from split_unlearning.unlearning.request import Request
 from split_unlearning.unlearning.stages import NO_REQUEST, Stage, learning
+
+PROTECTIONS = frozenset({"label-mechanism", "label-epsilon", *GradientNoise.own_options})
+"""The settings of the published protections of labels, of vanilla alone."""
 
 
 class Vanilla(SplitStrategy):
@@ -40,17 +46,42 @@ class Vanilla(SplitStrategy):
 
     client = "split_unlearning.clients.vanilla:VanillaClient"
     methods: ClassVar[tuple[type[UnlearningMethod], ...]] = (Retrain, StagedMethod)
-    uses = frozenset(
-        {
-            "client-sync",
-            "init-from",
-            "skip-absent",
-            "label-mechanism",
-            "label-epsilon",
-            "gradient-noise",
-            "gradient-noise-power",
-        }
-    )
+    own_options: ClassVar = {
+        "client-sync": one_of(
+            "none", ("none", "handoff"), "each client keeps its segment, or hands it on"
+        ),
+        "init-from": one_of(
+            "fresh",
+            ("fresh", "splitwiper"),
+            "what client segments start from: fresh weights, or SplitWiper's pre-trained ones",
+        ),
+        "skip-absent": flag("an epoch goes on without a client that does not answer"),
+        **GradientNoise.own_options,
+    }
+
+    @classmethod
+    def check_options(cls, options: Options, method: UnlearningMethod) -> None:
+        """Refuse clients that may be absent from a state-dir, and noise that lacks labels."""
+        if options["skip-absent"] and options["state-dir"]:
+            raise refuse("skip-absent", True, "false (with state-dir every client keeps its part)")
+        noise = GradientNoise.of(options)
+        if noise is None or not noise.needs_labels or not isinstance(method, StagedMethod):
+            return
+        if not all("labels" in stage.objective.sends for stage in method.stages()):
+            allowed = f"none, max-norm (unlearning={options['unlearning']!r} sends no labels)"
+            raise refuse("gradient-noise", noise.kind, allowed)
+
+    @classmethod
+    def check_inputs(cls, options: Options, inputs: str) -> None:
+        """Refuse a segment that is handed on to clients with inputs of another shape."""
+        super().check_inputs(options, inputs)
+        if options["client-sync"] == "handoff":
+            raise refuse("client-sync", "handoff", f"none ({inputs})")
+
+    @property
+    def skips_absent(self) -> bool:
+        """Whether an epoch goes on without a client that does not answer."""
+        return self.options.flag("skip-absent")
 
     def learn(self) -> Script:
         """Train for M epochs; within an epoch each client has one turn."""
@@ -74,7 +105,7 @@ class Vanilla(SplitStrategy):
     def start(self) -> Script:
         """Have every client begin with the segment that it is to begin with."""
         pretraining: Sequence[int] = ()
-        if self.setting.init_from == "splitwiper":
+        if self.options["init-from"] == "splitwiper":
             # A segment that travels is that of whom it begins with.
             first = self.turns(learning(1), 0, self.clients)[:1]
             pretraining = first if self.hands_on else self.clients
@@ -94,7 +125,7 @@ class Vanilla(SplitStrategy):
     @property
     def hands_on(self) -> bool:
         """Whether the client segment travels from client to client."""
-        return self.setting.client_sync == "handoff"
+        return self.options["client-sync"] == "handoff"
 
     def train(
         self,
@@ -116,7 +147,7 @@ class Vanilla(SplitStrategy):
         def may_skip(client: int) -> bool:
             # A request must not pass as done without those that hold what is to be forgotten.
             needed = stage.samples != "retained" and client in asking
-            return self.setting.skip_absent and not needed
+            return self.skips_absent and not needed
 
         for epoch in range(stage.epochs):
             self.progress(f"{stage.name}: epoch {epoch + 1} of {stage.epochs}")
@@ -141,7 +172,7 @@ class Vanilla(SplitStrategy):
     def hand_out(self, carried: dict[str, Array]) -> Question:
         """Have every client take over the segment that has travelled."""
         taken = {client: Message("take", tensors=carried) for client in self.reachable}
-        return Question(taken, optional=self.setting.skip_absent)
+        return Question(taken, optional=self.skips_absent)
 
     def turn_fields(self, stage: Stage, progress: float) -> dict[str, Scalar]:
         """Return further fields of a turn; `progress` is where in the stage its middle lies."""

@@ -4,96 +4,36 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import nn
 
 from split_unlearning.foundations.errors import UserError
-from split_unlearning.foundations.options import Option, Value
+from split_unlearning.foundations.options import Owner, Value, between, declares_wrongly, positive
 from split_unlearning.foundations.registry import Registry
 from split_unlearning.unlearning.exactness import Ids
 from split_unlearning.unlearning.objectives import Batch, BoundedAscent, Distillation, targets_of
 from split_unlearning.unlearning.stages import RESERVED, Stage
 
 
-@dataclass(frozen=True, kw_only=True)
-class UnlearningSettings:
-    """What methods are told; each uses what its ``uses`` names.
-
-    Parameters
-    ----------
-    fine_tune_epochs : int
-        Epochs of training on, over what is retained.
-    ascent_epochs : int
-        Epochs of gradient ascent, over what is forgotten.
-    ascent_bound : float
-        As in `BoundedAscent`.
-    distillation_epochs : int
-        Epochs of distillation, over both.
-    distillation_alpha : float
-        As in `Distillation`.
-    cache_codec : str
-        How gradients are cached, a `unlearning.gradient_projection.cache.Codec`.
-    cache_every : int
-        Of every how many steps a gradient is cached.
-    shares : str
-        How mixed batches are divided, a `unlearning.gradient_projection.sequential.Shares`.
-    projection_beta : float
-        β, as in `unlearning.gradient_projection.sequential.project`.
-    client_part : "chain" or "local"
-        Whether clients that hand their segment on project in turn, or each its own steps.
-    lost_gradients : "none" or "nearest"
-        What stands for the gradients of a client that is gone, where its segment was handed on.
-    fine_tune_share : float
-        Epochs of training on after gradient projection, as a part of those of learning.
-    projection_variant, projection_weighting : str
-        As in `unlearning.gradient_projection.one_shot`.
-    projection_devaluation, projection_edge_boost : float
-        As in `unlearning.gradient_projection.one_shot.step_weights`.
-    options : mapping
-        The values of the options that strategy and method declare as their own.
-    """
-
-    fine_tune_epochs: int = 6
-    ascent_epochs: int = 6
-    ascent_bound: float = 1.0
-    distillation_epochs: int = 6
-    distillation_alpha: float = 0.5
-    cache_codec: str = "float32"
-    cache_every: int = 1
-    shares: str = "recompute"
-    projection_beta: float = 1.0
-    client_part: str = "chain"
-    lost_gradients: str = "none"
-    fine_tune_share: float = 0.1
-    projection_variant: str = "raw"
-    projection_weighting: str = "U"
-    projection_devaluation: float = 0.25
-    projection_edge_boost: float = 4.0
-    options: Mapping[str, Value] = field(default_factory=dict)
-
-
-class UnlearningMethod:
+class UnlearningMethod(Owner):
     """How to forget.
 
     A strategy names the kinds of method that it can carry out (`SplitStrategy.methods`): a new
-    method is a subclass of one of them. ``uses`` are the run-config keys that it reads and others
-    do not, ``own_options`` settings of its own. ``outlives_run`` says whether a state-dir keeps all
-    that the method needs for a later request, ``any_precision`` whether numbers may be rounded to
-    less than float32, in passes of the server segment or where they cross the cut.
+    method is a subclass of one of them. It declares the settings that it reads in `own_options`;
+    their values are `options`. ``outlives_run`` says whether a state-dir keeps all that the
+    method needs for a later request, ``any_precision`` whether numbers may be rounded to less
+    than float32, in passes of the server segment or where they cross the cut.
     """
 
-    uses: ClassVar[frozenset[str]] = frozenset()
     outlives_run: ClassVar[bool] = True
     any_precision: ClassVar[bool] = True
-    own_options: ClassVar[Mapping[str, Option]] = {}
     carried_out_by: ClassVar[Mapping[str, str]] = {}
 
-    def __init__(self, settings: UnlearningSettings) -> None:
-        self.settings = settings
+    def __init__(self, given: Mapping[str, Value]) -> None:
+        self.options = self.filled(given)
 
     def check(self) -> None:
         """Refuse settings that cannot be carried out, before anything starts.
@@ -204,36 +144,46 @@ class NoUnlearning(StagedMethod):
 class FineTuning(StagedMethod):
     """Train on without the forgotten samples, whose influence fades."""
 
-    uses = frozenset({"fine-tune-epochs"})
+    own_options: ClassVar = {
+        "fine-tune-epochs": positive(6, "epochs of training on, without what is forgotten")
+    }
 
     def stages(self) -> Sequence[Stage]:
         """Return one stage on the retained samples."""
-        return (Stage("fine-tune", self.settings.fine_tune_epochs),)
+        return (Stage("fine-tune", self.options.integer("fine-tune-epochs")),)
 
 
 class GradientAscent(StagedMethod):
     """Raise the loss of the forgotten samples up to a bound, then train on without them."""
 
-    uses = frozenset({"ascent-epochs", "ascent-bound", "fine-tune-epochs"})
+    own_options: ClassVar = {
+        **FineTuning.own_options,
+        "ascent-epochs": positive(6, "epochs of gradient ascent, on what is forgotten"),
+        "ascent-bound": positive(1.0, "how far ascent pushes a loss, in units of that of guessing"),
+    }
 
     def stages(self) -> Sequence[Stage]:
         """Return the ascent, then the fine-tuning."""
-        ascent = BoundedAscent(self.settings.ascent_bound)
+        ascent = BoundedAscent(self.options.number("ascent-bound"))
         return (
-            Stage("ascent", self.settings.ascent_epochs, "forgotten", ascent),
-            Stage("fine-tune", self.settings.fine_tune_epochs),
+            Stage("ascent", self.options.integer("ascent-epochs"), "forgotten", ascent),
+            Stage("fine-tune", self.options.integer("fine-tune-epochs")),
         )
 
 
 class DistillationUnlearning(StagedMethod):
     """Learn from two teachers: the original on retained samples, an untrained one on the rest."""
 
-    uses = frozenset({"distillation-epochs", "distillation-alpha"})
+    own_options: ClassVar = {
+        "distillation-epochs": positive(6, "epochs of distillation, on everything"),
+        "distillation-alpha": between(0.5, "0 <= x <= 1", "α, the weight of forgetting"),
+    }
 
     def stages(self) -> Sequence[Stage]:
         """Return one stage on all samples."""
-        objective = Distillation(self.settings.distillation_alpha)
-        return (Stage("distillation", self.settings.distillation_epochs, "all", objective),)
+        objective = Distillation(self.options.number("distillation-alpha"))
+        epochs = self.options.integer("distillation-epochs")
+        return (Stage("distillation", epochs, "all", objective),)
 
 
 def _complaint(value: object) -> str | None:
@@ -244,18 +194,6 @@ def _complaint(value: object) -> str | None:
     if missing:
         return f"it does not define {', '.join(missing)}"
     return declares_wrongly(value)
-
-
-def declares_wrongly(value: Any) -> str | None:
-    """Say what is wrong with the ``uses`` and ``own_options`` of a method or a strategy."""
-    if not isinstance(value.uses, frozenset):
-        return "its uses are no frozenset of run-config keys"
-    options = value.own_options
-    if not isinstance(options, Mapping) or not all(
-        isinstance(option, Option) for option in options.values()
-    ):
-        return "its own_options are no mapping of names to Option"
-    return None
 
 
 METHODS: Registry[type[UnlearningMethod]] = Registry(

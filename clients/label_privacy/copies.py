@@ -9,6 +9,7 @@ Noise does not hide the choice of ``modes``, although it follows from the record
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -18,9 +19,18 @@ from numpy.typing import NDArray
 from split_unlearning.clients.label_privacy.label_map import LabelMap
 from split_unlearning.clients.label_privacy.secrets import derive_key, numbers
 from split_unlearning.foundations.errors import refuse
+from split_unlearning.foundations.options import Option, one_of
 from split_unlearning.unlearning.exactness import Ids
 
 Copies = Literal["replicate", "partition", "modes"]
+
+COPIES: Mapping[str, Option] = {
+    "copies": one_of(
+        "modes",
+        get_args(Copies),
+        "a record goes under all masked labels of its label, one at random, or that of its mode",
+    )
+}
 
 _PSEUDONYM_BITS = 40
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from split_unlearning.clients.label_privacy.secrets import numbers
 from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.foundations.options import Option
 
 _ALLOWED = "a number of masked labels from 1 on, as '3', or a range of them, as '1-3'"
 
@@ -26,6 +28,15 @@ class Expansion:
     UserError
         If `low` is below 1 or above `high`.
     """
+
+    own_options: ClassVar = {
+        "expansion": Option(
+            "3",
+            "an integer >= 1, or a range such as 1-3",
+            meaning="γ, masked labels a label becomes",
+            mixed=True,
+        )
+    }
 
     low: int
     high: int

@@ -15,12 +15,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import ClassVar, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.foundations.options import Option, Options, between, one_of, positive
 
 Kind = Literal["laplace", "gaussian"]
 Unit = Literal["record", "element"]
@@ -35,6 +36,13 @@ _NORM_ERROR = 1 - 2.0**-40
 _GRID = 2.0**-16
 # For a larger ε the library cannot compose the loss distribution.
 _HARDLY_PRIVATE = 100.0
+
+
+def _is_positive(text: str) -> bool:
+    try:
+        return 0 < float(text) < math.inf
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -89,11 +97,54 @@ class Mechanism:
         If a value is not possible.
     """
 
+    own_options: ClassVar = {
+        "mechanism": one_of(
+            "laplace", get_args(Kind), "noise on what is uploaded, where epsilon is given"
+        ),
+        "epsilon": Option(
+            "none",
+            "a number > 0, or none",
+            lambda text: text == "none" or _is_positive(text),
+            "privacy budget of one upload of one record; none for no noise",
+            mixed=True,
+        ),
+        "delta": between(1e-5, "0 < x < 1", "δ, of the Gaussian mechanism"),
+        "clip": positive(1.0, "bound on smashed data under noise: a record's norm, or an element"),
+        "privacy-unit": one_of(
+            "record",
+            get_args(Unit),
+            "what epsilon is about: a whole record, or each element of one alone",
+        ),
+    }
+
     kind: Kind
     epsilon: float
     delta: float
     clip: float
     unit: Unit
+
+    @classmethod
+    def of(cls, options: Options) -> Mechanism | None:
+        """Return the mechanism that settings ask for, None without noise.
+
+        Raises
+        ------
+        UserError
+            If noise is described and not asked for.
+        """
+        if options["epsilon"] != "none":
+            return cls(
+                cast(Kind, options["mechanism"]),
+                float(options["epsilon"]),
+                options.number("delta"),
+                options.number("clip"),
+                cast(Unit, options["privacy-unit"]),
+            )
+        for name, option in cls.own_options.items():
+            if options[name] != option.default:
+                allowed = f"{option.default!r} (epsilon='none' adds no noise)"
+                raise refuse(name, options[name], allowed)
+        return None
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):

@@ -7,16 +7,48 @@ for one record's label, however often it is trained, as long as each label is ra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from split_unlearning.foundations.errors import refuse
+from split_unlearning.foundations.options import Option, Options, is_not_negative, one_of
 from split_unlearning.unlearning.exactness import Ids, mixed
 
 Probabilities = NDArray[np.float64]
+
+TOLD_LABELS: Mapping[str, Option] = {
+    "label-mechanism": one_of(
+        "none",
+        ("none", "rr-with-prior"),
+        "how clients tell their labels: as they are, or by randomised response",
+    ),
+    "label-epsilon": Option(
+        0.0,
+        "a number > 0, or 0 without a label-mechanism",
+        is_not_negative,
+        "ε of the label mechanism, for a record's label",
+    ),
+}
+"""The settings of a client that tells its labels."""
+
+
+def check_told_labels(options: Options) -> None:
+    """Refuse a mechanism without its epsilon, and the other way round.
+
+    Raises
+    ------
+    UserError
+        In one line.
+    """
+    mechanism, epsilon = options["label-mechanism"], options["label-epsilon"]
+    if mechanism == "none" and epsilon:
+        raise refuse("label-epsilon", epsilon, "0 (without a label-mechanism)")
+    if mechanism != "none" and not epsilon:
+        allowed = f"a number > 0 (with label-mechanism={mechanism!r})"
+        raise refuse("label-epsilon", epsilon, allowed)
 
 
 def uniform_prior(num_labels: int) -> Probabilities:

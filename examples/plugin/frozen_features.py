@@ -53,7 +53,7 @@ class FrozenFeaturesClient(su.SplitClient):
 
     def bottom(self, segment: torch.nn.Module) -> torch.nn.Module:
         """Return what images enter and smashed data leave: every upload passes through it."""
-        clip = self.setting.options["clip"]
+        clip = self.options.number("clip")
         return torch.nn.Sequential(segment, torch.nn.Hardtanh(-clip, clip))
 
 
@@ -69,11 +69,13 @@ class WrongLabels(su.CrossEntropy):
 class Relabel(su.StagedMethod):
     """Learn wrong labels for the forgotten samples, then train on without them."""
 
-    uses = frozenset({"fine-tune-epochs"})
-    own_options: ClassVar = {"relabel-epochs": su.Option(3, "an integer > 0", lambda n: n > 0)}
+    own_options: ClassVar = {
+        **su.FineTuning.own_options,
+        "relabel-epochs": su.Option(3, "an integer > 0", lambda n: n > 0),
+    }
 
     def stages(self) -> tuple[su.Stage, ...]:
         """Return one stage on the forgotten samples, then one on the retained."""
-        epochs = self.settings.options["relabel-epochs"]
+        epochs = self.options.integer("relabel-epochs")
         relabel = su.Stage("relabel", epochs, "forgotten", WrongLabels())
-        return relabel, su.Stage("fine-tune", self.settings.fine_tune_epochs)
+        return relabel, su.Stage("fine-tune", self.options.integer("fine-tune-epochs"))

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from split_unlearning.foundations.options import Option
 from split_unlearning.foundations.registry import Registry
 
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ def matrix(
             f"{mark:{len(name)}}" for mark, name in zip(marks, names, strict=True)
         )
     return lines
+
+
+def described(options: Mapping[str, Option]) -> dict[str, str]:
+    """Return what each setting means, and its default."""
+    return {key: f"{one.meaning} (default: {one.default!r})" for key, one in options.items()}
 
 
 def table(title: str, lines: Mapping[str, str]) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 
 import typer
 
-from split_unlearning.simulations.command_line.catalogue import describe, matrix, table
+from split_unlearning.simulations.command_line.catalogue import describe, described, matrix, table
 from split_unlearning.simulations.command_line.ending import one_line_errors
 
 
@@ -16,12 +15,12 @@ def list_names() -> None:
     with one_line_errors():
         from split_unlearning.models.split import MODELS, TORCHVISION
         from split_unlearning.simulations.benchmark.spec import titles
-        from split_unlearning.simulations.config import RunConfig
         from split_unlearning.simulations.data.distributions.flwr_datasets import LIBRARY
         from split_unlearning.simulations.data.distributions.labels import DISTRIBUTIONS
         from split_unlearning.simulations.data.distributions.tasks import DIFFERENT_TASKS
         from split_unlearning.simulations.data.loaders.registry import DATASETS
         from split_unlearning.simulations.data.loading import JOINED
+        from split_unlearning.simulations.keys import by_owner, general
         from split_unlearning.strategies.registry import STRATEGIES
         from split_unlearning.unlearning.methods import METHODS
 
@@ -34,13 +33,9 @@ def list_names() -> None:
         any_other = "Any classification model of torchvision; cut names a layer."
         _print_table("Benchmarks (benchmark NAME)", titles())
         _print_table("Models (model)", describe(MODELS) | {f"{TORCHVISION}NAME": any_other})
-        _print_table(
-            "Run-config keys (--set KEY=VALUE)",
-            {
-                key.name.replace("_", "-"): f"{key.metadata['meaning']} (default: {key.default!r})"
-                for key in fields(RunConfig)
-            },
-        )
+        _print_table("Run-config keys (--set KEY=VALUE)", described(general()))
+        for owner, options in by_owner().items():
+            _print_table(f"{owner}:", described(options))
 
 
 def _print_table(title: str, lines: Mapping[str, str]) -> None:

@@ -17,12 +17,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from split_unlearning.foundations.errors import UserError, refuse
-from split_unlearning.models.bert import VOCABULARY, check_there, quiet, transformers
+from split_unlearning.foundations.options import Option, positive
+from split_unlearning.models.bert import VOCABULARY, check_there, is_hub_name, quiet, transformers
 from split_unlearning.models.tokens import PADDING
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 # Apart from padding, no id has a meaning of its own.
 _FIRST = PADDING + 1
+
+
+TEXT_OPTIONS = {
+    "text-length": positive(64, "tokens of a text; longer ones are cut off"),
+    "pretrained": Option(
+        "",
+        "an absolute path to a folder, a name on the hub, or empty for a small random BERT",
+        lambda value: not value or Path(value).is_absolute() or is_hub_name(value),
+        "weights and tokenizer that bert begins with; download=true may ask the hub for them",
+    ),
+}
+"""The settings of a run on texts."""
 
 
 @dataclass(frozen=True)

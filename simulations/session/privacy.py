@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from split_unlearning.clients.label_privacy.settings import LabelPrivacy
 from split_unlearning.evaluation.observed import Observed
 from split_unlearning.reporting.result import LabelAttack, Privacy
 from split_unlearning.simulations.config import RunConfig
@@ -24,12 +25,11 @@ def privacy_of(config: RunConfig, uploads: Mapping[int, int]) -> Privacy | None:
 
     `uploads` says how many uploads of its training samples each client has made by now.
     """
-    used = config.protocol().uses
     audited = [_AUDITED] if config.audit else []
     # Noise on gradients guarantees nothing.
-    if "label-mechanism" in used and config.label_mechanism == "rr-with-prior":
-        return _of_randomised_labels(config.label_epsilon, audited)
-    if "epsilon" in used and config.epsilon != "none":
+    if config.own["label-mechanism"] == "rr-with-prior":
+        return _of_randomised_labels(config.own.number("label-epsilon"), audited)
+    if config.own["epsilon"] != "none":
         return _of_masked_uploads(config, uploads, audited)
     return None
 
@@ -63,7 +63,7 @@ def _of_masked_uploads(
     config: RunConfig, uploads: Mapping[int, int], audited: Sequence[str]
 ) -> Privacy:
     """Return the guarantee of noise on smashed data, for the client with the most uploads."""
-    privacy = config.label_privacy()
+    privacy = LabelPrivacy.of(config.own)
     mechanism = privacy.mechanism
     assert mechanism is not None
     copies = privacy.expansion.high if privacy.copies == "replicate" else 1

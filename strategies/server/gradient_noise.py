@@ -12,10 +12,12 @@ from the run's seed, so that whoever knows that can subtract it: it protects in 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from split_unlearning.foundations.errors import refuse
+from split_unlearning.foundations.options import Option, Options, is_not_negative, one_of
 from split_unlearning.strategies.server.marvell import TwoLabels, best_noise, shared_noise
 
 GRADIENT_NOISES = ("max-norm", "marvell")
@@ -34,6 +36,18 @@ class GradientNoise:
         If there is no such noise, or the power is not its own.
     """
 
+    own_options: ClassVar = {
+        "gradient-noise": one_of(
+            "none", ("none", *GRADIENT_NOISES), "noise on the gradients that the server returns"
+        ),
+        "gradient-noise-power": Option(
+            0.0,
+            "a number > 0, or 0 without marvell",
+            is_not_negative,
+            "of marvell's noise, in squared distances between the labels' gradients",
+        ),
+    }
+
     kind: str
     power: float = 0.0
 
@@ -46,6 +60,16 @@ class GradientNoise:
         if not self.needs_labels and self.power:
             allowed = f"0 (gradient-noise={self.kind!r} follows from the batch alone)"
             raise refuse("gradient-noise-power", self.power, allowed)
+
+    @classmethod
+    def of(cls, options: Options) -> GradientNoise | None:
+        """Return the noise that settings ask for, None for none; raises as the class."""
+        kind, power = options.text("gradient-noise"), options.number("gradient-noise-power")
+        if kind != "none":
+            return cls(kind, power)
+        if power:
+            raise refuse("gradient-noise-power", power, "0 (without gradient-noise='marvell')")
+        return None
 
     @property
     def needs_labels(self) -> bool:

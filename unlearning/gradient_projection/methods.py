@@ -10,10 +10,16 @@ import numpy as np
 from torch import nn
 
 from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.foundations.options import between, one_of, positive
 from split_unlearning.unlearning.exactness import Ids
-from split_unlearning.unlearning.gradient_projection.codec import Codec
-from split_unlearning.unlearning.gradient_projection.one_shot import Variant, Weighting
-from split_unlearning.unlearning.gradient_projection.sequential import LEAST_PURE, Shares
+from split_unlearning.unlearning.gradient_projection.codec import CODECS, Codec
+from split_unlearning.unlearning.gradient_projection.one_shot import (
+    VARIANTS,
+    WEIGHTINGS,
+    Variant,
+    Weighting,
+)
+from split_unlearning.unlearning.gradient_projection.sequential import LEAST_PURE, SHARES, Shares
 from split_unlearning.unlearning.methods import UnlearningMethod
 from split_unlearning.unlearning.stages import Stage
 
@@ -26,7 +32,10 @@ class ProjectionMethod(UnlearningMethod, ABC):
     Every step of learning is cached for it, on the side that took it.
     """
 
-    uses = frozenset({"cache-codec", "cache-every"})
+    own_options: ClassVar = {
+        "cache-codec": one_of("float32", CODECS, "how gradients are cached"),
+        "cache-every": positive(1, "of every how many steps a gradient is cached"),
+    }
     # A forgotten share that is taken again must be that part of the gradient which was cached: what
     # rounding leaves of it would count as retained, and be projected along.
     any_precision = False
@@ -37,12 +46,12 @@ class ProjectionMethod(UnlearningMethod, ABC):
     @property
     def codec(self) -> Codec:
         """How gradients are cached."""
-        return cast(Codec, self.settings.cache_codec)
+        return cast(Codec, self.options["cache-codec"])
 
     @property
     def every(self) -> int:
         """Of every how many steps a gradient is cached."""
-        return self.settings.cache_every
+        return self.options.integer("cache-every")
 
     @property
     @abstractmethod
@@ -87,39 +96,56 @@ class ProjectionMethod(UnlearningMethod, ABC):
 class GradientProjection(ProjectionMethod):
     """Follow through the cached steps what the forgotten samples did, projected off the others."""
 
-    uses = ProjectionMethod.uses | {
-        "client-part",
-        "fine-tune-share",
-        "lost-gradients",
-        "projection-beta",
-        "shares",
+    own_options: ClassVar = {
+        "shares": one_of(
+            "recompute",
+            SHARES,
+            "what of a mixed batch's gradient is forgotten: taken again, or the whole",
+        ),
+        "projection-beta": between(1.0, "0 <= x <= 2", "β, how much of a projection is done"),
+        "client-part": one_of(
+            "chain",
+            ("chain", "local"),
+            "with client-sync=handoff, clients project in turn, or each its own steps",
+        ),
+        "lost-gradients": one_of(
+            "none",
+            ("none", "nearest"),
+            "with client-sync=handoff, what stands for the gradients of a client that is dropped: "
+            "nothing, or those of the others' nearest steps",
+        ),
+        "fine-tune-share": between(
+            0.1,
+            "0 < x <= 1",
+            "epochs of training on after projection, of server-epochs; at least one",
+        ),
     }
     final_rate = 0.1
 
     @property
     def shares(self) -> Shares:
         """How mixed batches are divided."""
-        return cast(Shares, self.settings.shares)
+        return cast(Shares, self.options["shares"])
 
     @property
     def beta(self) -> float:
         """β, how much of each projection is carried out."""
-        return self.settings.projection_beta
+        return self.options.number("projection-beta")
 
     @property
     def local(self) -> bool:
         """Whether each client goes through its own steps alone where the segment is handed on."""
-        return self.settings.client_part == "local"
+        return self.options["client-part"] == "local"
 
     @property
     def rounds_lost(self) -> bool:
         """Whether gradients of a client that is gone are rounded to those of others."""
-        return self.settings.lost_gradients == "nearest"
+        return self.options["lost-gradients"] == "nearest"
 
     @property
     def fine_tune_share(self) -> float:
         """How long the fine-tuning is, as a part of learning."""
-        return self.settings.fine_tune_share
+        return self.options.number("fine-tune-share")
 
     def check(self) -> None:
         """Refuse what the weights of a step would have to be known for, where they are not."""
@@ -161,22 +187,26 @@ class PaperProjection(ProjectionMethod):
 
     # What its one step took away is no sum of cached gradients: a cache cannot be rewritten so.
     outlives_run = False
-    uses = ProjectionMethod.uses | {
-        "projection-devaluation",
-        "projection-edge-boost",
-        "projection-variant",
-        "projection-weighting",
+    own_options: ClassVar = {
+        "projection-variant": one_of(
+            "raw", VARIANTS, "what is projected out of the forget gradients' sum"
+        ),
+        "projection-weighting": one_of(
+            "U", WEIGHTINGS, "how forget gradients weigh over the steps"
+        ),
+        "projection-devaluation": between(0.25, "0 <= x <= 1", "the least such weight"),
+        "projection-edge-boost": positive(4.0, "how much more the first and last step weigh"),
     }
 
     @property
     def variant(self) -> Variant:
         """What is projected out of the sum of the forget gradients."""
-        return cast(Variant, self.settings.projection_variant)
+        return cast(Variant, self.options["projection-variant"])
 
     @property
     def weighting(self) -> Weighting:
         """How forget gradients weigh over the steps."""
-        return cast(Weighting, self.settings.projection_weighting)
+        return cast(Weighting, self.options["projection-weighting"])
 
     @property
     def fine_tune_share(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.foundations.options import Option, Options, positive
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.simulations.data.cache import Arrays, Facts, kept, named
 from split_unlearning.simulations.data.distributions.plan import Plan, by_shares
@@ -28,33 +29,18 @@ LIBRARY: dict[str, str] = {
     "shards": "samples sorted by label, in shards; each client holds so many (shards-per-client)",
 }
 
-READS: dict[str, frozenset[str]] = {
-    "dirichlet": frozenset({"dirichlet-alpha"}),
-    "pathological": frozenset({"labels-per-client"}),
-    "shards": frozenset({"shards-per-client"}),
+OWN_OPTIONS: dict[str, Mapping[str, Option]] = {
+    "dirichlet": {
+        "dirichlet-alpha": positive(
+            0.5, "concentration; the smaller, the fewer clients hold a label"
+        )
+    },
+    "pathological": {"labels-per-client": positive(2, "labels of each client")},
+    "shards": {"shards-per-client": positive(2, "shards of each client, sorted by label")},
 }
-"""The run-config keys that a distribution reads and the others do not."""
+"""By distribution, the settings that it reads and the others do not."""
 
 _ATTEMPTS = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class LibrarySettings:
-    """What the partitioners of flwr-datasets are to be told.
-
-    Parameters
-    ----------
-    dirichlet_alpha : float
-        Concentration: the smaller, the more a label lies on few clients.
-    labels_per_client : int
-        Labels of each client, under ``pathological``.
-    shards_per_client : int
-        Shards of each client, under ``shards``.
-    """
-
-    dirichlet_alpha: float = 0.5
-    labels_per_client: int = 2
-    shards_per_client: int = 2
 
 
 def library_plan(
@@ -64,7 +50,7 @@ def library_plan(
     num_classes: int,
     distribution: str,
     num_clients: int,
-    settings: LibrarySettings,
+    options: Options,
     seed: int,
 ) -> Plan:
     """Deal the samples out as flwr-datasets does, each to exactly one client.
@@ -82,8 +68,8 @@ def library_plan(
         One of `LIBRARY`.
     num_clients : int
         How many clients hold samples.
-    settings : LibrarySettings
-        The partitioner's own.
+    options : Options
+        Those of the distribution among them.
     seed : int
         Of every random draw, not negative.
 
@@ -95,7 +81,7 @@ def library_plan(
     """
 
     def make() -> tuple[Arrays, Facts]:
-        train = _dealt(y_train, distribution, num_clients, settings, seed)
+        train = _dealt(y_train, distribution, num_clients, options, seed)
         counts = np.stack([np.bincount(y_train[ids], minlength=num_classes) for ids in train])
         # A label without a train sample goes to everybody.
         counts[:, counts.sum(axis=0) == 0] = 1
@@ -107,7 +93,8 @@ def library_plan(
             arrays[f"{split}_ends"] = np.cumsum([len(ids) for ids in held])
         return arrays, {}
 
-    parts = (y_train, y_test, num_classes, distribution, num_clients, settings, seed)
+    own = {name: options[name] for name in OWN_OPTIONS.get(distribution, {})}
+    parts = (y_train, y_test, num_classes, distribution, num_clients, own, seed)
     arrays, _ = kept(named("plan", *parts, version("flwr-datasets")), make)
     train, test = (
         tuple(np.split(arrays[split], arrays[f"{split}_ends"][:-1])) for split in ("train", "test")
@@ -119,23 +106,24 @@ def _dealt(
     labels: NDArray[np.int64],
     distribution: str,
     num_clients: int,
-    settings: LibrarySettings,
+    options: Options,
     seed: int,
 ) -> tuple[NDArray[np.int64], ...]:
     """Deal the train split out; try again where chance leaves a sample on nobody."""
     from datasets import Dataset
 
     reason = ""
-    different = len(np.unique(labels))
-    if distribution == "pathological" and settings.labels_per_client * num_clients < different:
-        reason = f"there are {different} labels to hold"
-        raise _impossible(distribution, num_clients, settings, reason)
+    if distribution == "pathological":
+        different = len(np.unique(labels))
+        if options.integer("labels-per-client") * num_clients < different:
+            reason = f"there are {different} labels to hold"
+            raise _impossible(distribution, num_clients, options, reason)
     for attempt in range(_ATTEMPTS):
         drawn = derive_seed(seed, "distribution", distribution, attempt)
         places = np.random.default_rng(drawn).permutation(len(labels))
         # Some partitioners deal rows as they stand: these stand in no order.
         rows = Dataset.from_dict({"id": places, "label": labels[places]})
-        partitioner = _partitioner(distribution, len(labels), num_clients, settings, drawn)
+        partitioner = _partitioner(distribution, len(labels), num_clients, options, drawn)
         partitioner.dataset = rows
         try:
             with warnings.catch_warnings():
@@ -156,11 +144,11 @@ def _dealt(
             reason = f"label {labels[missing[0]]} would lie on no client"
         else:
             return tuple(held)
-    raise _impossible(distribution, num_clients, settings, reason)
+    raise _impossible(distribution, num_clients, options, reason)
 
 
 def _partitioner(
-    distribution: str, samples: int, num_clients: int, settings: LibrarySettings, seed: int
+    distribution: str, samples: int, num_clients: int, options: Options, seed: int
 ) -> Partitioner:
     from flwr_datasets import partitioner as library
 
@@ -168,30 +156,26 @@ def _partitioner(
         return library.IidPartitioner(num_clients)
     if distribution == "dirichlet":
         return library.DirichletPartitioner(
-            num_clients, "label", settings.dirichlet_alpha, min_partition_size=1, seed=seed
+            num_clients, "label", options.number("dirichlet-alpha"), min_partition_size=1, seed=seed
         )
     if distribution == "pathological":
         return library.PathologicalPartitioner(
             num_clients,
             "label",
-            settings.labels_per_client,
+            options.integer("labels-per-client"),
             class_assignment_mode="first-deterministic",
             seed=seed,
         )
     # By their size: told their number alone, it leaves what does not fill a shard on nobody.
-    size = -(-samples // (num_clients * settings.shards_per_client))
+    size = -(-samples // (num_clients * options.integer("shards-per-client")))
     return library.ShardPartitioner(
         num_clients, "label", shard_size=size, keep_incomplete_shard=True, seed=seed
     )
 
 
-def _impossible(
-    distribution: str, num_clients: int, settings: LibrarySettings, reason: str
-) -> UserError:
-    remedies = {
-        "dirichlet": ("dirichlet-alpha", settings.dirichlet_alpha, "a larger one"),
-        "pathological": ("labels-per-client", settings.labels_per_client, "a larger one"),
-        "shards": ("shards-per-client", settings.shards_per_client, "another number"),
-    }
-    key, value, remedy = remedies.get(distribution, ("num-supernodes", num_clients, "fewer"))
-    return refuse(key, value, f"{remedy}, for {num_clients} clients ({reason})")
+def _impossible(distribution: str, num_clients: int, options: Options, reason: str) -> UserError:
+    told = f"for {num_clients} clients ({reason})"
+    for key in OWN_OPTIONS.get(distribution, ()):
+        remedy = "another number" if distribution == "shards" else "a larger one"
+        return refuse(key, options[key], f"{remedy}, {told}")
+    return refuse("num-supernodes", num_clients, f"fewer, {told}")
