@@ -126,7 +126,7 @@ def client_fn(context: Context) -> Client:
         method=config.method(),
         model=config.cut_model(),
         upload_chunk_bytes=int(config.upload_chunk_mb * 1e6),
-        options=config.all_options(),
+        options=config.all_options,
         audit=config.audit,
     )
     return _client_class(config)(setting).to_client()

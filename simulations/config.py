@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -81,7 +82,7 @@ class RunConfig(Keys):
             raise refuse("shadow", self.shadow, "0 (shadow-share=0 keeps nothing for shadow runs)")
         architecture(self.model)
         parse_requests(self.forget, self.forget_client)
-        options, made = self.all_options(), self._checked_method()
+        options, made = self.all_options, self._checked_method()
         client.check_options(options)
         strategy.check_options(options, made)
         for key in ("data-dir", "out", "state-dir", "benchmark"):
@@ -177,8 +178,9 @@ class RunConfig(Keys):
         shared = {key: getattr(self, key.replace("-", "_")) for key in general()}
         return {**shared, **self.own}
 
+    @cached_property
     def all_options(self) -> Options:
-        """Return the run config and the settings of plug-ins: all that strategy and method read.
+        """The run config and the settings of plug-ins: all that strategy, client and method read.
 
         Raises
         ------
@@ -248,7 +250,7 @@ class RunConfig(Keys):
         UserError
             As `all_options`; and whatever a plug-in says of them.
         """
-        return METHODS.get(self.unlearning)(self.all_options())
+        return METHODS.get(self.unlearning)(self.all_options)
 
 
 def fitting(strategy: str) -> list[str]:

@@ -166,7 +166,7 @@ def prepare(config: RunConfig, num_clients: int) -> Preparation:
     """
     config.check()
     dataset, plan = deal(config, num_clients)
-    strategy, options = config.protocol(), config.all_options()
+    strategy, options = config.protocol(), config.all_options
     part = strategy.server_part
     _check_kind(config, dataset)
     check_tokens_known(config, dataset)

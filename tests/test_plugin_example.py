@@ -165,7 +165,7 @@ def trained_without_what(run):
     kept = Plan(tuple(np.setdiff1d(ids, gone) for ids in plan.train), plan.test)
     with dealt(blank, kept):
         return LocalRun(
-            plan.num_clients, **{**run.prepared.config.__dict__, "forget": "", "out": ""}
+            plan.num_clients, **{**run.prepared.config.as_mapping(), "forget": "", "out": ""}
         )
 
 

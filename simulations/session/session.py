@@ -201,7 +201,7 @@ def make_strategy(
             method=config.method(),
             num_clients=prepared.plan.num_clients,
             score_every=config.score_every,
-            options=config.all_options(),
+            options=config.all_options,
             present=present,
             report=console.Ticker(),
         )

@@ -138,7 +138,7 @@ def short_cell(strategy, method, distribution=REPEATED, form=""):
 
 def long_cell(strategy, method, form=""):
     settings = {**LONG, **LONG_BY_FORM.get(form, {}), **_epochs(method, 2)}
-    if form == "-handoff" and LONG_AFTER_PROJECTION.keys() <= METHODS.get(method).uses:
+    if form == "-handoff" and LONG_AFTER_PROJECTION.keys() <= METHODS.get(method).reads().keys():
         settings |= LONG_AFTER_PROJECTION
     return _cell(strategy, method, form, "learning", 5, settings, learns=True)
 
@@ -152,7 +152,7 @@ def _cell(strategy, method, form, what, clients, settings, learns=False):
 
 
 def _epochs(method, epochs):
-    return dict.fromkeys(METHODS.get(method).uses & EPOCHS_OF_METHODS, epochs)
+    return dict.fromkeys(METHODS.get(method).reads().keys() & EPOCHS_OF_METHODS, epochs)
 
 
 def _short(name):
@@ -162,7 +162,7 @@ def _short(name):
 def _forms(strategy):
     """Return the forms of a strategy: the end of a name, and the settings that it stands for."""
     forms = {"": {}}
-    for key in FORMS.keys() & strategy.uses:
+    for key in FORMS.keys() & strategy.reads().keys():
         forms = {
             end + more: {**settings, key: value}
             for end, settings in forms.items()

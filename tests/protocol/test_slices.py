@@ -26,7 +26,7 @@ def trained_without_what(run):
     gone = [ids for one in run.prepared.forgettings for ids in one.samples.values()]
     kept = tuple(np.setdiff1d(ids, np.concatenate(gone)) for ids in plan.train)
     with dealt(run.prepared.dataset, Plan(kept, plan.test)):
-        return LocalRun(plan.num_clients, **{**run.prepared.config.__dict__, "forget": ""})
+        return LocalRun(plan.num_clients, **{**run.prepared.config.as_mapping(), "forget": ""})
 
 
 @pytest.mark.parametrize(("slices", "server_slices"), [(4, 1), (1, 5), (3, 2)])

@@ -32,7 +32,7 @@ def trained_without_what(run):
     with dealt(blank, kept):
         return LocalRun(
             plan.num_clients,
-            **{**run.prepared.config.__dict__, "forget": "", "out": ""},
+            **{**run.prepared.config.as_mapping(), "forget": "", "out": ""},
         )
 
 

@@ -15,6 +15,7 @@ from split_unlearning.clients.label_privacy.consensus import Pool
 from split_unlearning.clients.label_privacy.copies import Assignment
 from split_unlearning.clients.label_privacy.label_map import Expansion, LabelMap
 from split_unlearning.clients.label_privacy.masking import mask
+from split_unlearning.clients.label_privacy.mechanism import Mechanism
 from split_unlearning.clients.label_privacy.sealing import SEALED_BYTES, unseal
 from split_unlearning.clients.label_privacy.secrets import derive_key
 from split_unlearning.clients.splitwiper_plus import SplitWiperPlusClient
@@ -40,7 +41,7 @@ def kept(run, client, name):
 
 def label_map(run, client=0):
     agreement = kept(run, client, "agreement")
-    expansion = Expansion.parse(run.prepared.config.expansion)
+    expansion = Expansion.parse(run.prepared.config.own["expansion"])
     secret = agreement["secret"].numpy().tobytes()
     return LabelMap.drawn(tuple(agreement["labels"].tolist()), expansion, secret)
 
@@ -264,7 +265,7 @@ def test_only_who_knows_the_secret_can_take_the_noise_off(secrets):
         **{name: release[name].numpy() for name in release if name not in ("number", "rows")},
         rows=rows,
     )
-    mechanism = config.label_privacy().mechanism
+    mechanism = Mechanism.of(config.own)
     guessed = mask(records, assignment, mechanism, secret, 0, 0, len(records))
     clipped = mechanism.clip_records(records)
     left = uploads[1][0] - (guessed - clipped) - clipped
@@ -385,7 +386,7 @@ def asks_for_the_map(strategy, present=None):
 def test_the_result_says_what_noise_guarantees_and_for_what():
     noisy = {**SHORT, "epsilon": 2, "privacy_unit": "element", "expansion": "1-3"}
     run = LocalRun(5, copies="replicate", forget="samples:0.5@class:2;class:2", **noisy)
-    mechanism = run.prepared.config.label_privacy().mechanism
+    mechanism = Mechanism.of(run.prepared.config.own)
     # Both requests are of client 0: it has uploaded once more after each.
     assert [one.clients for one in run.prepared.forgettings] == [[0], [0]]
     for phase, most in zip(run.phases, (1, 2, 3), strict=True):

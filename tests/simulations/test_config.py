@@ -1,6 +1,5 @@
 """The run config: what is allowed, and the one line that refuses the rest."""
 
-import tomllib
 from dataclasses import fields
 from pathlib import Path
 from unittest.mock import patch
@@ -13,9 +12,10 @@ from split_unlearning.foundations.errors import UserError
 from split_unlearning.models.training import TrainingSettings
 from split_unlearning.simulations.config import RunConfig, parse_setting
 from split_unlearning.simulations.data.distributions.labels import DISTRIBUTIONS
+from split_unlearning.simulations.keys import declared, table
 from split_unlearning.unlearning.methods import METHODS, UnlearningMethod
 
-KEYS = [declared.name.replace("_", "-") for declared in fields(RunConfig)]
+KEYS = list(declared())
 FLAGS = ("attacks", "audit", "download", "skip-absent", "verify")
 NAN, INF = float("nan"), float("inf")
 
@@ -32,11 +32,7 @@ def refusal(call, *arguments):
 
 def test_the_defaults_are_those_that_flower_reads():
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
-    declared = tomllib.loads(text)["tool"]["flwr"]["app"]["config"]
-    defaults = RunConfig().as_mapping()
-    assert list(declared) == list(defaults)
-    for key, value in defaults.items():
-        assert (key, type(declared[key]), declared[key]) == (key, type(value), value)
+    assert table(RunConfig().as_mapping()) in text, "python -m split_unlearning.simulations.keys"
 
 
 def test_the_defaults_are_possible():
@@ -46,9 +42,9 @@ def test_the_defaults_are_possible():
 
 
 def test_every_key_says_what_it_means_and_allows():
-    for declared in fields(RunConfig):
-        assert declared.metadata["meaning"]
-        assert declared.metadata["allowed"]
+    for option in declared().values():
+        assert option.meaning
+        assert option.allowed
 
 
 # Refused by `from_mapping`: wrong types, and values out of range.
@@ -245,8 +241,7 @@ def test_a_wrong_type_or_value_is_refused(key, value):
     # An integer is read as a number where the key is one.
     shown = [value, float(value)] if type(value) is int else [value]
     assert any(message.startswith(f"{key}={one!r} ") for one in shown)
-    declared = RunConfig.__dataclass_fields__[key.replace("-", "_")]
-    assert declared.metadata["allowed"] in message
+    assert declared()[key].allowed in message
 
 
 @pytest.mark.parametrize(("key", "value"), BAD_TEXTS)
@@ -484,9 +479,9 @@ def test_an_integer_stands_for_a_number(key):
 
 def test_a_number_stands_for_a_text_where_both_are_possible():
     for value, text in ((3, "3"), ("1-3", "1-3")):
-        assert RunConfig.from_mapping({"expansion": value}).expansion == text
+        assert RunConfig.from_mapping({"expansion": value}).own["expansion"] == text
     for value, text in ((8, "8"), (0.5, "0.5"), ("none", "none")):
-        assert RunConfig.from_mapping({"epsilon": value}).epsilon == text
+        assert RunConfig.from_mapping({"epsilon": value}).own["epsilon"] == text
 
 
 def test_a_config_cannot_be_changed_and_is_a_key():
@@ -533,13 +528,12 @@ def test_the_training_settings_are_those_of_the_config():
         "weight-decay": 0.01,
         "pretrain-epochs": 11,
         "server-epochs": 13,
-        "slices": 3,
         "threads": 2,
         "codec": "float16",
     }
     expected = {key.replace("-", "_"): value for key, value in values.items()}
     assert RunConfig.from_mapping(values).training() == TrainingSettings(**expected)
-    assert {declared.name for declared in fields(TrainingSettings)} == set(expected)
+    assert {one.name for one in fields(TrainingSettings)} == set(expected)
 
 
 def test_requests_are_asked_by_the_client_that_the_config_names():

@@ -13,14 +13,14 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from split_unlearning.foundations.errors import UserError
+from split_unlearning.foundations.options import Options, defaults_of, merged
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.data import partitioners
 from split_unlearning.simulations.data.distributions import flwr_datasets
 from split_unlearning.simulations.data.distributions.flwr_datasets import (
     LIBRARY,
-    READS,
-    LibrarySettings,
+    OWN_OPTIONS,
     library_plan,
 )
 from split_unlearning.simulations.data.distributions.labels import DISTRIBUTIONS, make_plan
@@ -55,16 +55,18 @@ def tasks(draw):
         "num_classes": num_classes,
         "distribution": draw(st.sampled_from(list(LIBRARY))),
         "num_clients": draw(st.integers(1, 8)),
-        "settings": LibrarySettings(
-            dirichlet_alpha=draw(st.sampled_from([0.1, 1.0, 100.0])),
-            labels_per_client=draw(st.integers(1, 4)),
-            shards_per_client=draw(st.integers(1, 4)),
+        "options": Options(
+            {
+                "dirichlet-alpha": draw(st.sampled_from([0.1, 1.0, 100.0])),
+                "labels-per-client": draw(st.integers(1, 4)),
+                "shards-per-client": draw(st.integers(1, 4)),
+            }
         ),
         "seed": draw(st.integers(0, 5)),
     }
 
 
-def digits_plan(distribution, num_clients=10, seed=0, **told):
+def digits_plan(distribution, num_clients=10, seed=0, own=None):
     digits = load("digits")
     return library_plan(
         digits.y_train,
@@ -72,7 +74,7 @@ def digits_plan(distribution, num_clients=10, seed=0, **told):
         num_classes=10,
         distribution=distribution,
         num_clients=num_clients,
-        settings=LibrarySettings(**told),
+        options=Options({**defaults_of(merged(*OWN_OPTIONS.values())), **(own or {})}),
         seed=seed,
     )
 
@@ -110,12 +112,12 @@ def test_every_sample_lies_on_exactly_one_client_and_no_client_is_empty(task):
 
 
 # Many clients with three of ten labels each leave none out; two each of five clients would.
-EXAMPLES = {"uniform": {}, "dirichlet": {}, "pathological": {"labels_per_client": 3}, "shards": {}}
+EXAMPLES = {"uniform": {}, "dirichlet": {}, "pathological": {"labels-per-client": 3}, "shards": {}}
 
 
 @pytest.mark.parametrize("distribution", LIBRARY)
 def test_the_test_split_is_dealt_alike(distribution):
-    plan = digits_plan(distribution, **EXAMPLES[distribution])
+    plan = digits_plan(distribution, own=EXAMPLES[distribution])
     train, test = digits_counts(plan), digits_counts(plan, "test")
     # Each holder of a label gets one sample first, and then its share of the others.
     holds = train > 0
@@ -128,7 +130,7 @@ def test_the_test_split_is_dealt_alike(distribution):
 
 @pytest.mark.parametrize("distribution", LIBRARY)
 def test_another_seed_deals_otherwise(distribution):
-    plans = [digits_plan(distribution, seed=seed, **EXAMPLES[distribution]) for seed in range(3)]
+    plans = [digits_plan(distribution, seed=seed, own=EXAMPLES[distribution]) for seed in range(3)]
     for split in ("train", "test"):
         dealt = {tuple(ids.tobytes() for ids in getattr(plan, split)) for plan in plans}
         assert len(dealt) == 3
@@ -149,7 +151,7 @@ def test_dirichlet_deals_what_the_librarys_own_partitioner_deals():
     places = np.random.default_rng(seed).permutation(len(labels))
     theirs = DirichletPartitioner(6, "label", 0.3, min_partition_size=1, seed=seed)
     theirs.dataset = Dataset.from_dict({"label": labels[places]})
-    plan = digits_plan("dirichlet", num_clients=6, seed=7, dirichlet_alpha=0.3)
+    plan = digits_plan("dirichlet", num_clients=6, seed=7, own={"dirichlet-alpha": 0.3})
     counts = digits_counts(plan)
     for client in range(6):
         dealt = np.bincount(theirs.load_partition(client)["label"], minlength=10)
@@ -158,7 +160,9 @@ def test_dirichlet_deals_what_the_librarys_own_partitioner_deals():
 
 def test_dirichlet_with_a_small_alpha_is_more_skewed():
     def largest_share(alpha):
-        counts = digits_counts(digits_plan("dirichlet", num_clients=5, dirichlet_alpha=alpha))
+        counts = digits_counts(
+            digits_plan("dirichlet", num_clients=5, own={"dirichlet-alpha": alpha})
+        )
         return (counts.max(axis=0) / counts.sum(axis=0)).mean()
 
     assert largest_share(0.1) > largest_share(1.0) + 0.1 > largest_share(100.0) + 0.2
@@ -166,12 +170,12 @@ def test_dirichlet_with_a_small_alpha_is_more_skewed():
 
 def test_pathological_gives_so_many_labels_to_each():
     for number in (3, 5):
-        counts = digits_counts(digits_plan("pathological", labels_per_client=number))
+        counts = digits_counts(digits_plan("pathological", own={"labels-per-client": number}))
         assert ((counts > 0).sum(axis=1) == number).all()
 
 
 def test_shards_give_few_labels_to_each():
-    counts = digits_counts(digits_plan("shards", num_clients=10, shards_per_client=2))
+    counts = digits_counts(digits_plan("shards", num_clients=10, own={"shards-per-client": 2}))
     assert ((counts > 0).sum(axis=1) <= 4).all()
     assert np.ptp(counts.sum(axis=1)) <= 73
 
@@ -179,15 +183,15 @@ def test_shards_give_few_labels_to_each():
 @pytest.mark.parametrize(
     ("distribution", "told", "clients", "start"),
     [
-        ("dirichlet", {"dirichlet_alpha": 1e-3}, 20, "dirichlet-alpha=0.001 "),
-        ("pathological", {"labels_per_client": 1}, 5, "labels-per-client=1 "),
-        ("pathological", {"labels_per_client": 11}, 5, "labels-per-client=11 "),
-        ("shards", {"shards_per_client": 1}, 1000, "shards-per-client=1 "),
+        ("dirichlet", {"dirichlet-alpha": 1e-3}, 20, "dirichlet-alpha=0.001 "),
+        ("pathological", {"labels-per-client": 1}, 5, "labels-per-client=1 "),
+        ("pathological", {"labels-per-client": 11}, 5, "labels-per-client=11 "),
+        ("shards", {"shards-per-client": 1}, 1000, "shards-per-client=1 "),
     ],
 )
 def test_what_cannot_be_dealt_is_refused_by_key(distribution, told, clients, start):
     with pytest.raises(UserError) as refused:
-        digits_plan(distribution, num_clients=clients, **told)
+        digits_plan(distribution, num_clients=clients, own=told)
     assert str(refused.value).startswith(start)
     assert "\n" not in str(refused.value)
 
@@ -198,7 +202,7 @@ def test_a_run_is_dealt_by_name(distribution):
     config = RunConfig.from_mapping({"distribution": distribution, **keys})
     config.check()
     _, plan = deal(config, 10)
-    expected = digits_plan(distribution, **EXAMPLES[distribution])
+    expected = digits_plan(distribution, own=EXAMPLES[distribution])
     for ids, same in zip(plan.train, expected.train, strict=True):
         np.testing.assert_array_equal(ids, same)
 
@@ -209,11 +213,11 @@ def test_a_client_that_there_is_not_is_refused():
         deal(config, 5)
 
 
-@pytest.mark.parametrize("key", sorted(set().union(*READS.values())))
+@pytest.mark.parametrize("key", sorted(set().union(*OWN_OPTIONS.values())))
 @pytest.mark.parametrize("distribution", [*DISTRIBUTIONS, *LIBRARY])
 def test_a_setting_that_a_distribution_does_not_read_is_refused(key, distribution):
     config = RunConfig.from_mapping({"distribution": distribution, key: 3})
-    if key in READS.get(distribution, ()):
+    if key in OWN_OPTIONS.get(distribution, ()):
         config.check()
         return
     with pytest.raises(UserError, match=f"distribution='{distribution}' ignores it"):

@@ -21,7 +21,7 @@ from split_unlearning.strategies.script import Question
 from split_unlearning.strategies.server.scoring import Scoring
 from split_unlearning.strategies.server.shards import Shards
 from split_unlearning.transport.message import Message
-from split_unlearning.unlearning.methods import Retrain, UnlearningSettings
+from split_unlearning.unlearning.methods import Retrain
 
 OK = Status(Code.OK, "")
 NOTHING = Parameters([], "")
@@ -79,7 +79,7 @@ def strategy():
             clients=[0, 1, 2],
             server=Server(),
             training=TrainingSettings(),
-            method=Retrain(UnlearningSettings()),
+            method=Retrain({}),
         )
     )
 

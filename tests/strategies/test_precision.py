@@ -32,7 +32,7 @@ from split_unlearning.strategies.server.setting import SegmentSetting
 from split_unlearning.strategies.server.shards import Shards
 from split_unlearning.transport.link import Caller
 from split_unlearning.unlearning.exactness import digest, order
-from split_unlearning.unlearning.methods import METHODS, UnlearningSettings
+from split_unlearning.unlearning.methods import METHODS
 
 TRAINING = TrainingSettings(
     seed=5, batch_size=8, learning_rate=0.05, momentum=0.9, weight_decay=1e-3
@@ -297,7 +297,7 @@ def test_what_a_folder_keeps_is_gone_on_with_as_if_nobody_had_stopped(tmp_path):
         == going.call(ServerModel.digest)
     )
     # An optimiser is not kept: all begin a stage.
-    (stage, *_) = METHODS.get("fine-tune")(UnlearningSettings()).stages()
+    (stage, *_) = METHODS.get("fine-tune")({}).stages()
     for one in (going, again):
         one.call(ServerModel.begin, stage)
         one.call(Shards.train, 0)
@@ -315,7 +315,7 @@ def test_a_teacher_answers_in_float32_and_is_the_segment_as_it_was():
     server.call(ServerLink.answer, CALLER, batch(8), {})
     network, _ = plain()
     network.load_state_dict(server.call(ServerModel.state))
-    (stage, *_) = METHODS.get("distillation")(UnlearningSettings()).stages()
+    (stage, *_) = METHODS.get("distillation")({}).stages()
     assert "original" in stage.objective.teachers
     server.call(ServerModel.begin, stage)
     smashed = batch(9, salt=4)["smashed"]

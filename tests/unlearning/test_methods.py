@@ -16,7 +16,6 @@ from split_unlearning.unlearning.methods import (
     Retrain,
     StagedMethod,
     UnlearningMethod,
-    UnlearningSettings,
 )
 from split_unlearning.unlearning.objectives import (
     BoundedAscent,
@@ -26,14 +25,14 @@ from split_unlearning.unlearning.objectives import (
 )
 from split_unlearning.unlearning.stages import Stage, learning
 
-SETTINGS = UnlearningSettings(
-    fine_tune_epochs=2,
-    ascent_epochs=3,
-    ascent_bound=1.5,
-    distillation_epochs=4,
-    distillation_alpha=0.25,
-    options={"pull": "3"},
-)
+SETTINGS = {
+    "fine-tune-epochs": 2,
+    "ascent-epochs": 3,
+    "ascent-bound": 1.5,
+    "distillation-epochs": 4,
+    "distillation-alpha": 0.25,
+    "pull": "3",
+}
 BUILT_IN = {
     "distillation": DistillationUnlearning,
     "fine-tune": FineTuning,
@@ -101,14 +100,14 @@ def test_retraining_has_no_stages_at_all():
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_a_method_s_settings_are_those_of_the_keys_that_it_says_it_uses(name):
+def test_a_method_reads_the_settings_that_it_declares(name):
     method = BUILT_IN[name]
     changes = {
-        "fine_tune_epochs": 9,
-        "ascent_epochs": 9,
-        "ascent_bound": 9.0,
-        "distillation_epochs": 9,
-        "distillation_alpha": 0.9,
+        "fine-tune-epochs": 9,
+        "ascent-epochs": 9,
+        "ascent-bound": 9.0,
+        "distillation-epochs": 9,
+        "distillation-alpha": 0.9,
     }
 
     def seen(settings):
@@ -120,17 +119,13 @@ def test_a_method_s_settings_are_those_of_the_keys_that_it_says_it_uses(name):
         ]
 
     before = seen(SETTINGS)
-    moved = {
-        key.replace("_", "-")
-        for key, value in changes.items()
-        if seen(UnlearningSettings(**{**vars(SETTINGS), key: value})) != before
-    }
-    assert moved == method.uses
+    moved = {key for key, value in changes.items() if seen({**SETTINGS, key: value}) != before}
+    assert moved == method.reads().keys()
 
 
-def test_a_method_keeps_a_plug_in_s_options():
-    assert Retrain(SETTINGS).settings.options == {"pull": "3"}
-    assert UnlearningSettings().options == {}
+def test_a_method_has_what_it_is_given_and_its_defaults():
+    assert Retrain(SETTINGS).options["pull"] == "3"
+    assert FineTuning({}).options == {"fine-tune-epochs": 6}
 
 
 @pytest.mark.parametrize("method", [FineTuning, GradientAscent, DistillationUnlearning])
