@@ -31,7 +31,8 @@ def pretrain(client: SplitClient, segment: nn.Module, slices: int = 1, first: in
     The paper does not say against what a client trains its first layers; we pool the smashed data
     and add one linear layer. The head has an output for every label of the data set, so that its
     size does not tell which labels were forgotten. It is no part of the network. The client trains
-    on its `slices` step by step, and starts with the slice `first`, from the weights of the step before in the client's state.
+    on its `slices` step by step, and starts with the slice `first`, from the weights of the step
+    before in the client's state.
     """
     started = time.perf_counter()
     head = local_head(client, segment)

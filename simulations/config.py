@@ -22,7 +22,6 @@ from split_unlearning.simulations.data.text import TEXT_OPTIONS, Tokens
 from split_unlearning.simulations.keys import Keys, declared, general, of_protocol, owned
 from split_unlearning.strategies.base import SplitStrategy
 from split_unlearning.strategies.registry import carrying_out
-from split_unlearning.strategies.server.gradient_noise import GradientNoise
 from split_unlearning.transport.floats import FloatCodec
 from split_unlearning.unlearning.methods import METHODS, UnlearningMethod
 from split_unlearning.unlearning.request import Request, parse_requests

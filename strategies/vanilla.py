@@ -12,8 +12,8 @@ from split_unlearning.foundations.errors import refuse
 from split_unlearning.foundations.options import Options, flag, one_of
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.strategies.base import SplitStrategy
-from split_unlearning.strategies.gradient_noise import GradientNoise
 from split_unlearning.strategies.script import Question, Script
+from split_unlearning.strategies.server.gradient_noise import GradientNoise
 from split_unlearning.strategies.server.link import ServerLink
 from split_unlearning.strategies.server.model import ServerModel
 from split_unlearning.transport.message import Array, Message, Scalar
