@@ -66,16 +66,13 @@ class WrongLabels(su.CrossEntropy):
         return {"labels": (batch.labels + shift) % batch.num_labels}
 
 
-class Relabel(su.StagedMethod):
+class Relabel(su.FineTuning):
     """Learn wrong labels for the forgotten samples, then train on without them."""
 
-    own_options: ClassVar = {
-        **su.FineTuning.own_options,
-        "relabel-epochs": su.Option(3, "an integer > 0", lambda n: n > 0),
-    }
+    own_options: ClassVar = {"relabel-epochs": su.Option(3, "an integer > 0", lambda n: n > 0)}
 
     def stages(self) -> tuple[su.Stage, ...]:
         """Return one stage on the forgotten samples, then one on the retained."""
         epochs = self.options.integer("relabel-epochs")
         relabel = su.Stage("relabel", epochs, "forgotten", WrongLabels())
-        return relabel, su.Stage("fine-tune", self.options.integer("fine-tune-epochs"))
+        return relabel, *super().stages()
