@@ -178,14 +178,15 @@ def test_it_equals_the_recursion_on_the_unsplit_network(
     expected = Unsplit(run, ids, **settings).unlearn()
     learned = LocalRun(3, **D, **settings, forget="")
     moved = 0.0
+    # A ReLU that rounding flips moves a weight by 2e-4; a decay of 0.009 for 0.01 by 6e-3.
     for client in range(3):
         owner = "shared" if client_sync == "handoff" else client
         for name, weight in run.client_state(client).items():
             torch.testing.assert_close(
-                weight.double(), expected[f"{owner}.{name}"], atol=2e-4, rtol=0
+                weight.double(), expected[f"{owner}.{name}"], atol=1e-3, rtol=0
             )
     for name, weight in run.server_state.items():
-        torch.testing.assert_close(weight.double(), expected[f"server.{name}"], atol=2e-4, rtol=0)
+        torch.testing.assert_close(weight.double(), expected[f"server.{name}"], atol=1e-3, rtol=0)
         moved = max(moved, (weight - learned.server_state[name]).abs().max().item())
     assert moved > 0.005
 
