@@ -20,6 +20,7 @@ from split_unlearning.simulations.client_app import ContextStore
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.data.distributions.plan import Plan
 from split_unlearning.simulations.preparation import deal
+from split_unlearning.strategies.server.link import ServerLink
 from split_unlearning.transport.ledger import Ledger
 from split_unlearning.transport.link import LinkError, LoopbackLink
 from split_unlearning.unlearning.exactness import order
@@ -563,7 +564,7 @@ def kept_names(run, client):
 
 def consult(run, teacher):
     """Ask the server, after the run, for its side of a teacher."""
-    link = LoopbackLink(run.strategy.server.answer, Ledger(), 0, "unlearn")
+    link = LoopbackLink(run.strategy.server.parts[ServerLink].answer, Ledger(), 0, "unlearn")
     return link.exchange({"smashed": torch.zeros(2, 8, 4, 4)}, {"teacher": teacher})
 
 
