@@ -35,7 +35,7 @@ def list_names() -> None:
         _print_table("Models (model)", describe(MODELS) | {f"{TORCHVISION}NAME": any_other})
         _print_table("Run-config keys (--set KEY=VALUE)", described(general()))
         for owner, options in by_owner().items():
-            _print_table(f"{owner}:", described(options))
+            _print_table(f"Settings of {owner}", described(options))
 
 
 def _print_table(title: str, lines: Mapping[str, str]) -> None:

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from split_unlearning.foundations.errors import UserError
+from split_unlearning.foundations.options import positive
 from split_unlearning.models.training import TrainingSettings
 from split_unlearning.simulations.config import RunConfig, parse_setting
 from split_unlearning.simulations.data.distributions.labels import DISTRIBUTIONS
-from split_unlearning.simulations.keys import declared, table
-from split_unlearning.unlearning.methods import METHODS, UnlearningMethod
+from split_unlearning.simulations.keys import by_owner, declared, table
+from split_unlearning.unlearning.methods import METHODS, FineTuning, UnlearningMethod
 
 KEYS = list(declared())
 FLAGS = ("attacks", "audit", "download", "skip-absent", "verify")
@@ -592,3 +593,23 @@ def test_a_setting_that_is_no_number_is_refused_with_what_is_allowed(key, raw):
 def test_every_default_can_be_set_as_text(key):
     value = RunConfig().as_mapping()[key]
     assert parse_setting(f"{key}={value}") == (key, value)
+
+
+def test_a_setting_that_its_owner_declares_is_known_everywhere(monkeypatch):
+    option = positive(3, "years of patience")
+    own = {**FineTuning.own_options, "patience": option}
+    monkeypatch.setattr(FineTuning, "own_options", own)
+    chosen = dict([parse_setting("unlearning=fine-tune"), parse_setting("patience=5")])
+    config = RunConfig.from_mapping({"strategy": "vanilla", **chosen})
+    config.check()
+    assert config.method().options.integer("patience") == 5
+    assert config.as_mapping()["patience"] == 5
+    assert refusal(RunConfig.from_mapping, {"patience": 0}) == (
+        "patience=0 is not possible; allowed: an integer >= 1"
+    )
+    message = refusal(RunConfig.from_mapping({"patience": 5}).check)
+    assert message.startswith("patience=5 is not possible; allowed: 3 (strategy='splitwiper'")
+    assert by_owner()["fine-tune"]["patience"] == option
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    assert "patience = 3" in table(RunConfig().as_mapping())
+    assert table(RunConfig().as_mapping()) not in text
