@@ -77,3 +77,11 @@ def test_every_link_of_the_documentation_leads_somewhere():
     ]
     assert len(links) > 30
     assert [(page.name, to) for page, to in links if not (page.parent / to).exists()] == []
+
+
+def test_the_architecture_names_files_that_exist_on_two_screens():
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 120
+    named = set(re.findall(r"`([a-z_]+/[a-z_/.]*)`", text))
+    assert len(named) > 30
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
