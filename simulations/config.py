@@ -16,10 +16,17 @@ from split_unlearning.foundations.options import Options, Value, defaults_of, me
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.models.split import CutModel, architecture
 from split_unlearning.models.training import TrainingSettings
-from split_unlearning.simulations.data.distributions.flwr_datasets import OWN_OPTIONS
+from split_unlearning.simulations.data.distributions.registry import DISTRIBUTIONS
 from split_unlearning.simulations.data.selection import Selection
 from split_unlearning.simulations.data.text import TEXT_OPTIONS, Tokens
-from split_unlearning.simulations.keys import Keys, declared, general, of_protocol, owned
+from split_unlearning.simulations.keys import (
+    Keys,
+    declared,
+    general,
+    of_distributions,
+    of_protocol,
+    owned,
+)
 from split_unlearning.strategies.base import SplitStrategy
 from split_unlearning.strategies.registry import carrying_out
 from split_unlearning.transport.floats import FloatCodec
@@ -122,17 +129,17 @@ class RunConfig(Keys):
         method = METHODS.get(unlearning or self.unlearning)
         read = merged(of_protocol(self.protocol(unlearning)), method.reads())
         own = {name for name, option in owned().items() if read.get(name) is option}
-        dealing = OWN_OPTIONS.get(self.distribution, {})
+        dealing = DISTRIBUTIONS.get(self.distribution).reads()
         return frozenset({*general(), *own, *dealing, *TEXT_OPTIONS})
 
     def _check_read(self) -> None:
         """Refuse a key that was set and that nothing reads."""
-        read, of_distributions = self.keys_read(), merged(*OWN_OPTIONS.values())
+        read, dealing = self.keys_read(), merged(*of_distributions().values())
         for key, option in owned().items():
             if key in read or self.own[key] == option.default:
                 continue
             ignored = f"strategy={self.strategy!r} and unlearning={self.unlearning!r} ignore it"
-            if key in of_distributions:
+            if key in dealing:
                 ignored = f"distribution={self.distribution!r} ignores it"
             raise refuse(key, self.own[key], f"{option.default!r} ({ignored})")
 

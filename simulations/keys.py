@@ -29,9 +29,7 @@ from split_unlearning.foundations.options import (
     one_of,
     positive,
 )
-from split_unlearning.simulations.data.distributions.flwr_datasets import LIBRARY, OWN_OPTIONS
-from split_unlearning.simulations.data.distributions.labels import DISTRIBUTIONS
-from split_unlearning.simulations.data.distributions.tasks import DIFFERENT_TASKS
+from split_unlearning.simulations.data.distributions.registry import DISTRIBUTIONS
 from split_unlearning.simulations.data.text import TEXT_OPTIONS
 from split_unlearning.strategies.base import SplitStrategy
 from split_unlearning.strategies.registry import STRATEGIES
@@ -94,7 +92,7 @@ class Keys:
     distribution: str = _key(
         one_of(
             "heterogeneous-labels",
-            (*DISTRIBUTIONS, *DIFFERENT_TASKS, *LIBRARY),
+            tuple(DISTRIBUTIONS.names()),
             "how samples are dealt to clients",
         )
     )
@@ -203,6 +201,12 @@ def of_protocol(strategy: type[SplitStrategy]) -> dict[str, Option]:
     return {name: one for name, one in declared.items() if name not in strategy.ignores}
 
 
+def of_distributions() -> dict[str, Mapping[str, Option]]:
+    """Return the settings of each distribution that has some."""
+    reads = {name: DISTRIBUTIONS.get(name).reads() for name in DISTRIBUTIONS.names()}
+    return {name: options for name, options in reads.items() if options}
+
+
 def readers() -> dict[str, Mapping[str, Option]]:
     """Return the settings that each built-in owner reads, bases before those that build on them."""
     strategies: dict[str, type[SplitStrategy]] = {}
@@ -216,7 +220,7 @@ def readers() -> dict[str, Mapping[str, Option]]:
     for name in METHODS.built_in():
         with suppress(UserError):
             found[name] = {**found.get(name, {}), **METHODS.get(name).reads()}
-    return {**found, **OWN_OPTIONS, "texts": TEXT_OPTIONS}
+    return {**found, **of_distributions(), "texts": TEXT_OPTIONS}
 
 
 def owned() -> dict[str, Option]:

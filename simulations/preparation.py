@@ -18,10 +18,9 @@ from split_unlearning.models.split import TORCHVISION, build_network, smashed_sh
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.data.backdoor import planted_label
 from split_unlearning.simulations.data.dataset import Samples
-from split_unlearning.simulations.data.distributions.flwr_datasets import LIBRARY, library_plan
-from split_unlearning.simulations.data.distributions.labels import make_plan
+from split_unlearning.simulations.data.distributions.distribution import Dealing
 from split_unlearning.simulations.data.distributions.plan import Plan
-from split_unlearning.simulations.data.distributions.tasks import DIFFERENT_TASKS, plan_of_tasks
+from split_unlearning.simulations.data.distributions.registry import DISTRIBUTIONS
 from split_unlearning.simulations.data.loading import load_all
 from split_unlearning.simulations.data.text import TEXT_OPTIONS
 from split_unlearning.simulations.pretrained import check_tokens_known
@@ -109,42 +108,22 @@ def _dealt(config: RunConfig, dataset: Samples, train: Ids, test: Ids, num_clien
         allowed = f"at most {len(y_train)}, the number of train samples"
         raise refuse("num-supernodes", num_clients, allowed)
     labels = {request.label_index(dataset.class_names) for request in config.requests()}
-    if (len(dataset.tasks) > 1) != (config.distribution in DIFFERENT_TASKS):
+    distribution = DISTRIBUTIONS.get(config.distribution)
+    if (len(dataset.tasks) > 1) != distribution.several_tasks:
         one, several = "any other (dataset is one data set)", "different-tasks (dataset is several)"
         allowed = several if len(dataset.tasks) > 1 else one
         raise refuse("distribution", config.distribution, allowed)
-    if config.distribution in DIFFERENT_TASKS:
-        return plan_of_tasks(
-            y_train,
-            y_test,
+    return distribution.deal(
+        Dealing(
+            y_train=y_train,
+            y_test=y_test,
             task_of_label=dataset.task_of_label,
             num_clients=num_clients,
             requesting_client=config.forget_client,
             forgotten_labels=frozenset(label for label in labels if label is not None),
-            seed=config.seed,
-        )
-    if config.distribution in LIBRARY:
-        if config.forget_client >= num_clients:
-            allowed = f"0 to {num_clients - 1}, for num-supernodes={num_clients}"
-            raise refuse("forget-client", config.forget_client, allowed)
-        return library_plan(
-            y_train,
-            y_test,
-            num_classes=dataset.num_classes,
-            distribution=config.distribution,
-            num_clients=num_clients,
             options=config.own,
             seed=config.seed,
         )
-    return make_plan(
-        y_train,
-        y_test,
-        num_classes=dataset.num_classes,
-        distribution=config.distribution,
-        num_clients=num_clients,
-        requesting_client=config.forget_client,
-        forgotten_labels=frozenset(label for label in labels if label is not None),
-        seed=config.seed,
     )
 
 

@@ -15,9 +15,7 @@ def list_names() -> None:
     with one_line_errors():
         from split_unlearning.models.split import MODELS, TORCHVISION
         from split_unlearning.simulations.benchmark.spec import titles
-        from split_unlearning.simulations.data.distributions.flwr_datasets import LIBRARY
-        from split_unlearning.simulations.data.distributions.labels import DISTRIBUTIONS
-        from split_unlearning.simulations.data.distributions.tasks import DIFFERENT_TASKS
+        from split_unlearning.simulations.data.distributions.registry import DISTRIBUTIONS
         from split_unlearning.simulations.data.loaders.registry import DATASETS
         from split_unlearning.simulations.data.loading import JOINED
         from split_unlearning.simulations.keys import by_owner, general
@@ -29,7 +27,7 @@ def list_names() -> None:
         _print_table("Unlearning methods (unlearning)", describe(METHODS))
         _print_table("Which strategy can forget how", matrix(STRATEGIES, METHODS))
         _print_table("Data sets (dataset)", data_sets | JOINED)
-        _print_table("Distributions (distribution)", DISTRIBUTIONS | DIFFERENT_TASKS | LIBRARY)
+        _print_table("Distributions (distribution)", describe(DISTRIBUTIONS))
         any_other = "Any classification model of torchvision; cut names a layer."
         _print_table("Benchmarks (benchmark NAME)", titles())
         _print_table("Models (model)", describe(MODELS) | {f"{TORCHVISION}NAME": any_other})

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from datasets import Dataset
@@ -21,9 +21,14 @@ from flwr_datasets.partitioner import Partitioner
 from numpy.typing import NDArray
 
 from split_unlearning.foundations.errors import refuse
-from split_unlearning.simulations.data.distributions.labels import make_plan
-from split_unlearning.simulations.data.distributions.plan import Plan
-from split_unlearning.simulations.data.distributions.tasks import plan_of_tasks
+from split_unlearning.simulations.data.distributions.distribution import Dealing, Distribution
+from split_unlearning.simulations.data.distributions.labels import (
+    HeterogeneousLabels,
+    HomogeneousLabels,
+    PartialOverlap,
+    Stratified,
+)
+from split_unlearning.simulations.data.distributions.tasks import DifferentTasks
 
 
 class LabelPartitioner(Partitioner):  # type: ignore[misc]
@@ -41,7 +46,7 @@ class LabelPartitioner(Partitioner):  # type: ignore[misc]
         without a train sample.
     """
 
-    distribution = ""
+    distribution: ClassVar[type[Distribution]]
 
     def __init__(
         self,
@@ -79,61 +84,52 @@ class LabelPartitioner(Partitioner):  # type: ignore[misc]
     def _deal(self) -> tuple[NDArray[np.int64], ...]:
         mine = self._labels()
         train = mine if self._like is None else self._like._labels()
-        names = np.unique(np.concatenate([train, mine]))
-        known = names.tolist()
-        plan = self._plan(
-            np.searchsorted(names, train).astype(np.int64),
-            np.searchsorted(names, mine[:0] if self._like is None else mine).astype(np.int64),
-            known,
-            # A label that the column does not hold is refused by a place behind all others.
-            frozenset(
-                known.index(label) if label in known else len(known) for label in self._forgotten
-            ),
+        column = np.unique(np.concatenate([train, mine]))
+        names = column.tolist()
+        plan = self.distribution.deal(
+            Dealing(
+                y_train=np.searchsorted(column, train).astype(np.int64),
+                y_test=np.searchsorted(column, mine[: 0 if self._like is None else None]),
+                task_of_label=np.array([self._task_of(name) for name in names], dtype=np.int64),
+                num_clients=self._num_partitions,
+                requesting_client=self._requesting,
+                # A label that the column does not hold is refused by a place behind all others.
+                forgotten_labels=frozenset(
+                    names.index(label) if label in names else len(names)
+                    for label in self._forgotten
+                ),
+                seed=self._seed,
+            )
         )
         return plan.train if self._like is None else plan.test
 
-    def _plan(
-        self,
-        y_train: NDArray[np.int64],
-        y_test: NDArray[np.int64],
-        names: Sequence[int | str],
-        forgotten: frozenset[int],
-    ) -> Plan:
-        """Deal labels out; a label is the place of its name among the names in the column."""
-        return make_plan(
-            y_train,
-            y_test,
-            num_classes=len(names),
-            distribution=self.distribution,
-            num_clients=self._num_partitions,
-            requesting_client=self._requesting,
-            forgotten_labels=forgotten,
-            seed=self._seed,
-        )
+    def _task_of(self, label: int | str) -> int:
+        """Return the task of a label in the column."""
+        return 0
 
 
 class HomogeneousLabelsPartitioner(LabelPartitioner):
     """Every client holds every label that is not to be forgotten; volumes differ."""
 
-    distribution = "homogeneous-labels"
+    distribution = HomogeneousLabels
 
 
 class PartialOverlapPartitioner(LabelPartitioner):
     """Each label that is not to be forgotten lies on 1 to 3 random clients."""
 
-    distribution = "partial-overlap"
+    distribution = PartialOverlap
 
 
 class HeterogeneousLabelsPartitioner(LabelPartitioner):
     """Labels are dealt out without overlap."""
 
-    distribution = "heterogeneous-labels"
+    distribution = HeterogeneousLabels
 
 
 class StratifiedPartitioner(LabelPartitioner):
     """Every label is dealt evenly to every client, those to be forgotten too."""
 
-    distribution = "iid"
+    distribution = Stratified
 
 
 class DifferentTasksPartitioner(LabelPartitioner):
@@ -149,30 +145,13 @@ class DifferentTasksPartitioner(LabelPartitioner):
         of several, or one to be forgotten is not of the requesting client's task.
     """
 
-    distribution = "different-tasks"
+    distribution = DifferentTasks
 
     def __init__(
         self, num_partitions: int, *, tasks: Sequence[Collection[int | str]], **more: Any
     ) -> None:
         super().__init__(num_partitions, **more)
         self._tasks = tuple(map(tuple, tasks))
-
-    def _plan(
-        self,
-        y_train: NDArray[np.int64],
-        y_test: NDArray[np.int64],
-        names: Sequence[int | str],
-        forgotten: frozenset[int],
-    ) -> Plan:
-        return plan_of_tasks(
-            y_train,
-            y_test,
-            task_of_label=np.array([self._task_of(name) for name in names], dtype=np.int64),
-            num_clients=self._num_partitions,
-            requesting_client=self._requesting,
-            forgotten_labels=forgotten,
-            seed=self._seed,
-        )
 
     def _task_of(self, label: int | str) -> int:
         tasks = [number for number, labels in enumerate(self._tasks) if label in labels]

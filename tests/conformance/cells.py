@@ -20,12 +20,12 @@ import numpy as np
 from split_unlearning.clients.base import load_client
 from split_unlearning.foundations.errors import refuse
 from split_unlearning.foundations.registry import load_object
-from split_unlearning.simulations.data.distributions.labels import DISTRIBUTIONS
 from split_unlearning.simulations.data.loading import load
 from split_unlearning.strategies.base import SplitStrategy
 from split_unlearning.strategies.registry import STRATEGIES
 from split_unlearning.strategies.server.link import ServerLink
 from split_unlearning.unlearning.methods import METHODS, NoUnlearning, UnlearningMethod
+from tests.dealing import BY_LABEL
 from tests.local_grid import LocalRun
 
 # Keys that make another protocol of a strategy that uses them: each value is a form of its own.
@@ -196,7 +196,7 @@ def cells_of(plugin=None):
         if not issubclass(METHODS.get(method), STRATEGIES.get(strategy).methods):
             continue
         for form in _forms(STRATEGIES.get(strategy)):
-            cells += [short_cell(strategy, method, dealt, form) for dealt in DISTRIBUTIONS]
+            cells += [short_cell(strategy, method, dealt, form) for dealt in BY_LABEL]
             # Learning is the same whatever the method, and this one does nothing after it.
             if not issubclass(METHODS.get(method), NoUnlearning):
                 cells.append(long_cell(strategy, method, form))
@@ -216,7 +216,7 @@ def selection(cells):
     """
     forms = _places(cell.form for cell in cells)
     methods = _places(cell.method for cell in cells)
-    distributions = _places(DISTRIBUTIONS)
+    distributions = _places(BY_LABEL)
     long = {}
     for cell in cells:
         if cell.learns:

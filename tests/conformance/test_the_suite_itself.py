@@ -17,7 +17,6 @@ from split_unlearning.clients.splitwiper import SplitWiperClient
 from split_unlearning.clients.vanilla import VanillaClient
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.simulations.config import fitting
-from split_unlearning.simulations.data.distributions.labels import DISTRIBUTIONS
 from split_unlearning.strategies.registry import STRATEGIES
 from split_unlearning.strategies.server.model import ServerModel
 from split_unlearning.strategies.splitwiper import SplitWiper
@@ -34,6 +33,7 @@ from tests.conformance.cells import (
     selection,
     short_cell,
 )
+from tests.dealing import BY_LABEL
 
 pytestmark = pytest.mark.conformance
 
@@ -269,7 +269,7 @@ def test_every_strategy_meets_every_method_that_it_admits():
     forms = ["splitfed-1", "splitfed-2", "splitwiper"]
     forms += ["u-shaped", "u-shaped-handoff", "vanilla", "vanilla-handoff"]
     methods = ["distillation", "fine-tune", "gradient-ascent", "none", "retrain"]
-    wanted = {"/".join(one) for one in product(forms, methods, [*DISTRIBUTIONS, "learning"])}
+    wanted = {"/".join(one) for one in product(forms, methods, [*BY_LABEL, "learning"])}
     assert wanted - names == {f"{form}/none/learning" for form in forms}
     assert {cell.strategy for cell in cells_of()} == set(map(STRATEGIES.get, STRATEGIES.names()))
     assert {cell.method for cell in cells_of()} == set(map(METHODS.get, METHODS.names()))
@@ -288,7 +288,7 @@ def test_what_is_run_by_default_leaves_out_no_form_method_or_distribution():
     assert met(answering, "form", "method") == met(cells, "form", "method")
     assert met(learning, "form") == met(cells, "form")
     assert len(met(learning, "method")) >= 5
-    assert {cell.settings["distribution"] for cell in answering} == set(DISTRIBUTIONS)
+    assert {cell.settings["distribution"] for cell in answering} == set(BY_LABEL)
     # The tests of one kind of run alone have such a run.
     assert sum(cell.name.endswith(REPEATED) for cell in answering) >= len(STRATEGIES.names())
 

@@ -22,9 +22,7 @@ from split_unlearning.simulations.cli import app
 from split_unlearning.simulations.command_line.arguments import read_settings
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.console import FAILURE, PROGRESS
-from split_unlearning.simulations.data.distributions.flwr_datasets import LIBRARY
-from split_unlearning.simulations.data.distributions.labels import DISTRIBUTIONS
-from split_unlearning.simulations.data.distributions.tasks import DIFFERENT_TASKS
+from split_unlearning.simulations.data.distributions.registry import DISTRIBUTIONS
 from split_unlearning.simulations.data.loaders.registry import DATASETS
 from split_unlearning.simulations.data.loading import JOINED
 from split_unlearning.simulations.launching import launch
@@ -264,7 +262,7 @@ def test_list_shows_all() -> None:
     result = _invoke("list")
     assert result.exit_code == 0
     names = [*STRATEGIES.names(), *METHODS.names(), *MODELS.names(), *DATASETS.names(), *JOINED]
-    names += [*DISTRIBUTIONS, *DIFFERENT_TASKS, *LIBRARY, f"{TORCHVISION}NAME", *shipped_specs()]
+    names += [*DISTRIBUTIONS.names(), f"{TORCHVISION}NAME", *shipped_specs()]
     keys = list(RunConfig().as_mapping())
     tables = [table.splitlines() for table in result.stdout.strip().split("\n\n")]
     (matrix,) = [table for table in tables if table[0] == "Which strategy can forget how"]

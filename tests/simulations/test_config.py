@@ -12,7 +12,7 @@ from split_unlearning.foundations.errors import UserError
 from split_unlearning.foundations.options import positive
 from split_unlearning.models.training import TrainingSettings
 from split_unlearning.simulations.config import RunConfig, parse_setting
-from split_unlearning.simulations.data.distributions.labels import DISTRIBUTIONS
+from split_unlearning.simulations.data.distributions.registry import DISTRIBUTIONS
 from split_unlearning.simulations.keys import by_owner, declared, table
 from split_unlearning.unlearning.methods import METHODS, FineTuning, UnlearningMethod
 
@@ -259,7 +259,7 @@ def test_an_unknown_name_lists_the_known_ones(key, name):
 
 def test_an_unknown_distribution_lists_the_known_ones():
     message = refusal(RunConfig.from_mapping, {"distribution": "nothing"})
-    assert all(name in message for name in DISTRIBUTIONS)
+    assert all(name in message for name in DISTRIBUTIONS.names())
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_an_integer_beyond_every_number_is_refused(key):
         ("model", "vgg"),
         ("model", "split_unlearning.models.vgg:vgg"),
         ("dataset", "npz:/data/birds.npz"),
-        *(("distribution", name) for name in DISTRIBUTIONS),
+        *(("distribution", name) for name in DISTRIBUTIONS.names()),
         ("forget", ""),
         ("forget", "class:bird;client:1;samples:0.5@class:2;ids:/data/ids.txt"),
         ("forget-client", 4),
@@ -497,7 +497,7 @@ def test_a_config_cannot_be_changed_and_is_a_key():
     st.fixed_dictionaries(
         {},
         optional={
-            "distribution": st.sampled_from(sorted(DISTRIBUTIONS)),
+            "distribution": st.sampled_from(DISTRIBUTIONS.names()),
             "forget": st.text(max_size=10),
             "seed": st.integers(0, 2**63 - 1),
             "batch-size": st.integers(1, 10**6),

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.simulations.data.dataset import Dataset
-from split_unlearning.simulations.data.distributions.labels import DISTRIBUTIONS, make_plan
 from split_unlearning.simulations.data.loading import load
 from split_unlearning.simulations.data.plan_table import plan_table
+from tests.dealing import BY_LABEL, dealt_out
 
 ONLY_REQUESTING = ["homogeneous-labels", "partial-overlap", "heterogeneous-labels"]
 EQUAL_SHARES = ["partial-overlap", "heterogeneous-labels", "iid"]
@@ -22,8 +22,8 @@ examples = settings(max_examples=100, deadline=None, derandomize=True)
 
 
 @st.composite
-def tasks(draw, distributions=tuple(DISTRIBUTIONS), fewest=0, most=14):
-    """Draw what `make_plan` is asked, labels without a sample and far too many clients included."""
+def tasks(draw, distributions=tuple(BY_LABEL), fewest=0, most=14):
+    """Draw what a plan is made of, labels without a sample and far too many clients included."""
     num_classes = draw(st.integers(1, 7))
     most = draw(st.sampled_from([fewest + 2, most]))
     counts = st.lists(st.integers(fewest, most), min_size=num_classes, max_size=num_classes)
@@ -44,7 +44,7 @@ def tasks(draw, distributions=tuple(DISTRIBUTIONS), fewest=0, most=14):
 def plan_of(task):
     """Return the plan, or None where there can be none."""
     try:
-        return make_plan(**task)
+        return dealt_out(**task)
     except UserError as error:
         if "would leave client" not in str(error):
             raise
@@ -127,7 +127,7 @@ def test_a_plan_is_refused_only_where_samples_do_not_suffice(task):
 def test_a_sample_each_suffices(distribution, seed):
     # Labels 0 and 4 have none in train.
     labels = np.array([1, 1, 2, 3, 5, 6, 7])
-    plan = make_plan(
+    plan = dealt_out(
         labels,
         np.arange(8),
         num_classes=8,
@@ -163,11 +163,11 @@ def test_both_splits_hold_the_same_labels(task):
     np.testing.assert_array_equal(train, test)
 
 
-@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("distribution", BY_LABEL)
 @pytest.mark.parametrize("num_clients", [2, 5, 12])
 def test_both_splits_follow_the_same_shares(distribution, num_clients):
     task = digits_task(distribution=distribution, num_clients=num_clients)
-    plan = make_plan(**task)
+    plan = dealt_out(**task)
     train, test = (counts_of(plan, task, split) for split in ("train", "test"))
     expected = train / train.sum(axis=0) * test.sum(axis=0)
     assert np.abs(test - expected).max() < 2.5
@@ -186,9 +186,9 @@ def test_the_same_seed_deals_the_same(task):
             np.testing.assert_array_equal(ids, same)
 
 
-@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("distribution", BY_LABEL)
 def test_another_seed_deals_otherwise(distribution):
-    plans = [make_plan(**digits_task(distribution=distribution, seed=seed)) for seed in range(6)]
+    plans = [dealt_out(**digits_task(distribution=distribution, seed=seed)) for seed in range(6)]
     for split in ("train", "test"):
         dealt = {tuple(ids.tobytes() for ids in getattr(plan, split)) for plan in plans}
         assert len(dealt) == 6
@@ -197,7 +197,7 @@ def test_another_seed_deals_otherwise(distribution):
 @pytest.mark.parametrize("distribution", EQUAL_SHARES)
 def test_samples_of_a_shared_label_are_dealt_at_random(distribution):
     labels = np.zeros(400, dtype=np.int64)
-    plan = make_plan(
+    plan = dealt_out(
         labels,
         labels,
         num_classes=1,
@@ -221,7 +221,7 @@ def test_homogeneous_labels_give_everybody_every_other_label_in_different_volume
             task = digits_task(
                 distribution="homogeneous-labels", seed=seed, num_clients=num_clients
             )
-            plan = make_plan(**task)
+            plan = dealt_out(**task)
             for split in ("train", "test"):
                 counts = counts_of(plan, task, split)[:, others_of(task)]
                 assert (counts > 0).all()
@@ -232,7 +232,7 @@ def test_homogeneous_labels_give_everybody_every_other_label_in_different_volume
 
 def test_homogeneous_volumes_are_shares_of_a_client_and_not_of_a_label():
     task = digits_task(distribution="homogeneous-labels", num_clients=3)
-    counts = counts_of(make_plan(**task), task, "train")[:, others_of(task)]
+    counts = counts_of(dealt_out(**task), task, "train")[:, others_of(task)]
     share = counts / counts.sum(axis=0)
     assert np.ptp(share, axis=1).max() < 0.02
 
@@ -241,7 +241,7 @@ def test_partial_overlap_puts_a_label_on_one_to_three_clients():
     seen = set()
     for seed in range(10):
         task = digits_task(distribution="partial-overlap", seed=seed, num_clients=8)
-        holders = (counts_of(make_plan(**task), task, "train") > 0).sum(axis=0)
+        holders = (counts_of(dealt_out(**task), task, "train") > 0).sum(axis=0)
         seen |= set(holders[others_of(task)].tolist())
     assert seen == {1, 2, 3}
 
@@ -251,7 +251,7 @@ def test_partial_overlap_exceeds_three_clients_a_label_only_where_it_must(num_cl
     largest = 0
     for seed in range(8):
         task = digits_task(distribution="partial-overlap", seed=seed, num_clients=num_clients)
-        largest = max(largest, (counts_of(make_plan(**task), task, "train") > 0).sum(axis=0).max())
+        largest = max(largest, (counts_of(dealt_out(**task), task, "train") > 0).sum(axis=0).max())
     assert largest == most
 
 
@@ -259,7 +259,7 @@ def test_heterogeneous_labels_are_two_each_for_ten_labels_and_five_clients():
     for seed in range(5):
         task = digits_task(seed=seed, requesting_client=3)
         for split in ("train", "test"):
-            holds = counts_of(make_plan(**task), task, split) > 0
+            holds = counts_of(dealt_out(**task), task, split) > 0
             assert holds.sum(axis=0).tolist() == [1] * 10
             assert holds.sum(axis=1).tolist() == [2] * 5
             assert holds[3, 2]
@@ -287,27 +287,27 @@ def test_heterogeneous_labels_are_as_even_as_forgotten_ones_allow(task):
 
 def test_surplus_clients_share_the_other_labels_evenly():
     task = digits_task(num_clients=28, requesting_client=5)
-    holders = (counts_of(make_plan(**task), task, "train") > 0).sum(axis=0)
+    holders = (counts_of(dealt_out(**task), task, "train") > 0).sum(axis=0)
     assert holders.tolist() == [3, 3, 1, 3, 3, 3, 3, 3, 3, 3]
 
 
-@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("distribution", BY_LABEL)
 @pytest.mark.parametrize("forgotten", [frozenset(), frozenset({2}), frozenset(range(10))])
 def test_a_single_client_holds_everything(distribution, forgotten):
     task = digits_task(distribution=distribution, num_clients=1, forgotten_labels=forgotten)
-    plan = make_plan(**task)
+    plan = dealt_out(**task)
     np.testing.assert_array_equal(plan.train[0], np.arange(len(task["y_train"])))
     np.testing.assert_array_equal(plan.test[0], np.arange(len(task["y_test"])))
 
 
 def test_iid_gives_forgotten_labels_to_everybody():
     task = digits_task(distribution="iid", forgotten_labels=frozenset(range(10)))
-    assert (counts_of(make_plan(**task), task, "train") >= 28).all()
+    assert (counts_of(dealt_out(**task), task, "train") >= 28).all()
 
 
 def test_label_counts_count_every_split():
     task = digits_task()
-    plan = make_plan(**task)
+    plan = dealt_out(**task)
     for split in ("train", "test"):
         counts = counts_of(plan, task, split)
         labels = task[f"y_{split}"]
@@ -324,28 +324,28 @@ def test_label_counts_count_every_split():
         ({"requesting_client": -1}, "forget-client=-1 "),
         ({"forgotten_labels": frozenset({2, 10})}, "forget='class:10' "),
         ({"forgotten_labels": frozenset({-1})}, "forget='class:-1' "),
-        ({"distribution": "dirichlet"}, "distribution='dirichlet' "),
+        ({"distribution": "nothing"}, "distribution='nothing' "),
         ({"distribution": ""}, "distribution='' "),
     ],
 )
 def test_bad_input_is_refused_by_key(changed, told):
     with pytest.raises(UserError) as refused:
-        make_plan(**digits_task(**changed))
+        dealt_out(**digits_task(**changed))
     assert str(refused.value).startswith(told)
     assert "\n" not in str(refused.value)
 
 
 def test_an_unknown_distribution_is_refused_with_the_known_ones():
     with pytest.raises(UserError) as refused:
-        make_plan(**digits_task(distribution="dirichlet"))
-    for known in DISTRIBUTIONS:
+        dealt_out(**digits_task(distribution="nothing"))
+    for known in BY_LABEL:
         assert known in str(refused.value)
 
 
-@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("distribution", BY_LABEL)
 def test_more_clients_than_samples_are_refused_with_the_numbers(distribution):
     with pytest.raises(UserError) as refused:
-        make_plan(**digits_task(distribution=distribution, num_clients=1500))
+        dealt_out(**digits_task(distribution=distribution, num_clients=1500))
     message = str(refused.value)
     assert message.startswith(f"num-supernodes=1500, distribution={distribution!r} would leave")
     assert "1442 samples" in message
@@ -355,7 +355,7 @@ def test_more_clients_than_samples_are_refused_with_the_numbers(distribution):
 @pytest.mark.parametrize("distribution", ONLY_REQUESTING)
 def test_forgetting_every_label_leaves_the_others_empty_and_is_refused(distribution):
     with pytest.raises(UserError, match=r"would leave client 0 \(and 3 more\) without a sample"):
-        make_plan(
+        dealt_out(
             **digits_task(
                 distribution=distribution,
                 requesting_client=2,
@@ -382,7 +382,7 @@ def table_of(dataset, num_clients, distribution="heterogeneous-labels"):
         "forgotten_labels": frozenset({0}),
         "seed": 0,
     }
-    plan = make_plan(**task)
+    plan = dealt_out(**task)
     return plan, plan_table(plan, dataset)
 
 

@@ -13,26 +13,20 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from split_unlearning.foundations.errors import UserError
-from split_unlearning.foundations.options import Options, defaults_of, merged
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.data import partitioners
 from split_unlearning.simulations.data.distributions import flwr_datasets
-from split_unlearning.simulations.data.distributions.flwr_datasets import (
-    LIBRARY,
-    OWN_OPTIONS,
-    library_plan,
-)
-from split_unlearning.simulations.data.distributions.labels import DISTRIBUTIONS, make_plan
-from split_unlearning.simulations.data.distributions.tasks import DIFFERENT_TASKS, plan_of_tasks
+from split_unlearning.simulations.data.distributions.registry import DISTRIBUTIONS
 from split_unlearning.simulations.data.loading import load
 from split_unlearning.simulations.preparation import deal
+from tests.dealing import BY_LABEL, BY_LIBRARY, dealt_out
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = {
-    one.distribution: one
+    one.distribution.name: one
     for one in vars(partitioners).values()
-    if isinstance(one, type) and issubclass(one, partitioners.LabelPartitioner) and one.distribution
+    if isinstance(one, type) and hasattr(one, "distribution")
 }
 
 examples = settings(max_examples=15, deadline=None, derandomize=True)
@@ -44,7 +38,7 @@ def make_each_time(name, make):
 
 @st.composite
 def tasks(draw):
-    """Draw what `library_plan` is asked, labels without a sample and too many clients included."""
+    """Draw what a plan is made of, labels without a sample and too many clients included."""
     num_classes = draw(st.integers(1, 6))
     counts = st.lists(st.integers(0, 25), min_size=num_classes, max_size=num_classes)
     shuffle = np.random.default_rng(draw(st.integers(0, 3)))
@@ -53,28 +47,26 @@ def tasks(draw):
         "y_train": train if len(train) else np.zeros(1, dtype=np.int64),
         "y_test": shuffle.permutation(np.repeat(np.arange(num_classes), draw(counts))),
         "num_classes": num_classes,
-        "distribution": draw(st.sampled_from(list(LIBRARY))),
+        "distribution": draw(st.sampled_from(BY_LIBRARY)),
         "num_clients": draw(st.integers(1, 8)),
-        "options": Options(
-            {
-                "dirichlet-alpha": draw(st.sampled_from([0.1, 1.0, 100.0])),
-                "labels-per-client": draw(st.integers(1, 4)),
-                "shards-per-client": draw(st.integers(1, 4)),
-            }
-        ),
+        "options": {
+            "dirichlet-alpha": draw(st.sampled_from([0.1, 1.0, 100.0])),
+            "labels-per-client": draw(st.integers(1, 4)),
+            "shards-per-client": draw(st.integers(1, 4)),
+        },
         "seed": draw(st.integers(0, 5)),
     }
 
 
 def digits_plan(distribution, num_clients=10, seed=0, own=None):
     digits = load("digits")
-    return library_plan(
+    return dealt_out(
         digits.y_train,
         digits.y_test,
         num_classes=10,
         distribution=distribution,
         num_clients=num_clients,
-        options=Options({**defaults_of(merged(*OWN_OPTIONS.values())), **(own or {})}),
+        options=own,
         seed=seed,
     )
 
@@ -88,7 +80,7 @@ def digits_counts(plan, split="train"):
 def test_every_sample_lies_on_exactly_one_client_and_no_client_is_empty(task):
     with patch.object(flwr_datasets, "kept", make_each_time):
         try:
-            plan = library_plan(**task)
+            plan = dealt_out(**task)
         except UserError as error:
             refused = str(error)
         else:
@@ -98,7 +90,7 @@ def test_every_sample_lies_on_exactly_one_client_and_no_client_is_empty(task):
             assert " is not possible; allowed: " in refused
             assert "\n" not in refused
             return
-        again = library_plan(**task)
+        again = dealt_out(**task)
     for split in ("train", "test"):
         held, same = getattr(plan, split), getattr(again, split)
         assert len(held) == task["num_clients"]
@@ -115,7 +107,7 @@ def test_every_sample_lies_on_exactly_one_client_and_no_client_is_empty(task):
 EXAMPLES = {"uniform": {}, "dirichlet": {}, "pathological": {"labels-per-client": 3}, "shards": {}}
 
 
-@pytest.mark.parametrize("distribution", LIBRARY)
+@pytest.mark.parametrize("distribution", BY_LIBRARY)
 def test_the_test_split_is_dealt_alike(distribution):
     plan = digits_plan(distribution, own=EXAMPLES[distribution])
     train, test = digits_counts(plan), digits_counts(plan, "test")
@@ -128,7 +120,7 @@ def test_the_test_split_is_dealt_alike(distribution):
     assert not test[~holds].any()
 
 
-@pytest.mark.parametrize("distribution", LIBRARY)
+@pytest.mark.parametrize("distribution", BY_LIBRARY)
 def test_another_seed_deals_otherwise(distribution):
     plans = [digits_plan(distribution, seed=seed, own=EXAMPLES[distribution]) for seed in range(3)]
     for split in ("train", "test"):
@@ -196,7 +188,7 @@ def test_what_cannot_be_dealt_is_refused_by_key(distribution, told, clients, sta
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("distribution", LIBRARY)
+@pytest.mark.parametrize("distribution", BY_LIBRARY)
 def test_a_run_is_dealt_by_name(distribution):
     keys = {"labels-per-client": 3} if distribution == "pathological" else {}
     config = RunConfig.from_mapping({"distribution": distribution, **keys})
@@ -213,11 +205,11 @@ def test_a_client_that_there_is_not_is_refused():
         deal(config, 5)
 
 
-@pytest.mark.parametrize("key", sorted(set().union(*OWN_OPTIONS.values())))
-@pytest.mark.parametrize("distribution", [*DISTRIBUTIONS, *LIBRARY])
+@pytest.mark.parametrize("key", ["dirichlet-alpha", "labels-per-client", "shards-per-client"])
+@pytest.mark.parametrize("distribution", [*BY_LABEL, *BY_LIBRARY])
 def test_a_setting_that_a_distribution_does_not_read_is_refused(key, distribution):
     config = RunConfig.from_mapping({"distribution": distribution, key: 3})
-    if key in OWN_OPTIONS.get(distribution, ()):
+    if key in DISTRIBUTIONS.get(distribution).reads():
         config.check()
         return
     with pytest.raises(UserError, match=f"distribution='{distribution}' ignores it"):
@@ -248,7 +240,7 @@ def test_a_clients_process_starts_without_what_only_dealing_and_decoding_take():
 
 
 def test_every_distribution_of_ours_is_a_partitioner():
-    assert set(OURS) == DISTRIBUTIONS.keys() | DIFFERENT_TASKS.keys()
+    assert set(OURS) == set(DISTRIBUTIONS.names()) - set(BY_LIBRARY)
 
 
 @st.composite
@@ -260,7 +252,7 @@ def partitionings(draw):
     return {
         "train": shuffle.permutation(np.repeat(np.arange(num_classes), draw(counts))),
         "test": shuffle.permutation(np.repeat(np.arange(num_classes), draw(counts))),
-        "distribution": draw(st.sampled_from(sorted(DISTRIBUTIONS))),
+        "distribution": draw(st.sampled_from(sorted(BY_LABEL))),
         "clients": clients,
         "requesting": draw(st.integers(0, clients - 1)),
         "forgotten": draw(st.frozensets(st.integers(0, num_classes - 1), max_size=2)),
@@ -289,7 +281,7 @@ def test_partitions_are_what_a_run_deals(task, named):
     test = OURS[task["distribution"]](**told, like=train)
     train.dataset, test.dataset = split["train"], split["test"]
     try:
-        plan = make_plan(
+        plan = dealt_out(
             task["train"],
             task["test"],
             num_classes=len(set(task["train"].tolist())),
@@ -332,9 +324,10 @@ def test_tasks_are_dealt_as_in_a_run(requesting, forgotten):
     train, rows = by_tasks(list(LETTERS), **told)
     test, test_rows = by_tasks(list(LETTERS), **told, like=train)
     y_train, y_test = (np.array([LETTERS[one] for one in some]) for some in (rows, test_rows))
-    plan = plan_of_tasks(
+    plan = dealt_out(
         y_train,
         y_test,
+        distribution="different-tasks",
         task_of_label=np.array([0, 1, 1, 0, 1]),
         num_clients=5,
         requesting_client=requesting,

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from split_unlearning.foundations.errors import UserError
-from split_unlearning.simulations.data.distributions.tasks import plan_of_tasks, tasks_of_clients
+from split_unlearning.simulations.data.distributions.tasks import tasks_of_clients
+from tests.dealing import dealt_out
 
 
 def test_five_clients_and_two_tasks_are_the_papers_three_and_two() -> None:
@@ -41,9 +42,10 @@ def test_every_sample_is_dealt_once_and_to_a_client_of_its_task(
     tasks = tasks_of_clients(clients, 2)
     forgotten = int(np.flatnonzero(task_of_label == tasks[requesting])[0])
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(5), 20))
-    plan = plan_of_tasks(
+    plan = dealt_out(
         labels,
         labels,
+        distribution="different-tasks",
         task_of_label=task_of_label,
         num_clients=clients,
         requesting_client=requesting,
@@ -60,9 +62,10 @@ def test_every_sample_is_dealt_once_and_to_a_client_of_its_task(
 def test_a_label_of_another_task_than_the_requesting_clients_is_refused() -> None:
     labels = np.repeat(np.arange(4), 10)
     with pytest.raises(UserError, match=r"forget='class:3'"):
-        plan_of_tasks(
+        dealt_out(
             labels,
             labels,
+            distribution="different-tasks",
             task_of_label=np.array([0, 0, 1, 1]),
             num_clients=5,
             requesting_client=0,

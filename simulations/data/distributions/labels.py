@@ -3,136 +3,164 @@
 from __future__ import annotations
 
 import zlib
+from abc import abstractmethod
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.foundations.errors import UserError
+from split_unlearning.simulations.data.distributions.distribution import Dealing, Distribution
 from split_unlearning.simulations.data.distributions.plan import Plan, by_shares
-
-DISTRIBUTIONS: dict[str, str] = {
-    "homogeneous-labels": "every client holds every label, volumes differ",
-    "partial-overlap": "each label lies on 1 to 3 random clients",
-    "heterogeneous-labels": "labels are dealt out without overlap",
-    "iid": "every label is dealt evenly to every client, forgotten ones too",
-}
 
 _MOST_HOLDERS = 3
 
 
-def make_plan(
-    y_train: NDArray[np.int64],
-    y_test: NDArray[np.int64],
-    *,
-    num_classes: int,
-    distribution: str,
-    num_clients: int,
-    requesting_client: int,
-    forgotten_labels: frozenset[int],
-    seed: int,
-) -> Plan:
-    """Deal the samples out, each to exactly one client, by one of `DISTRIBUTIONS`.
+class LabelDistribution(Distribution):
+    """Gives every client a share of every label.
 
     Both splits follow the same shares, up to rounding. Except under ``iid``, the requesting client
     alone holds the forgotten labels. Where clients outnumber labels, clients without a label of
     their own share one: under ``partial-overlap`` a label then lies on more than three clients if
     there are more than three clients a label. A single client holds everything.
-
-    Returns
-    -------
-    Plan
-        No client is without a train sample; where there are few, some have no test sample.
-
-    Raises
-    ------
-    UserError
-        If a value is impossible, or a client would be left without a train sample.
     """
-    if distribution not in DISTRIBUTIONS:
-        raise refuse("distribution", distribution, ", ".join(DISTRIBUTIONS))
-    if num_clients < 1:
-        raise refuse("num-supernodes", num_clients, "an integer >= 1")
-    if not 0 <= requesting_client < num_clients:
-        allowed = f"0 to {num_clients - 1}, for num-supernodes={num_clients}"
-        raise refuse("forget-client", requesting_client, allowed)
-    for label in sorted(forgotten_labels):
-        if not 0 <= label < num_classes:
-            raise refuse("forget", f"class:{label}", f"a label from 0 to {num_classes - 1}")
 
-    rng = np.random.default_rng([seed, zlib.crc32(distribution.encode())])
-    forgotten = np.isin(np.arange(num_classes), sorted(forgotten_labels))
-    if distribution == "iid":
-        shares = np.full((num_clients, num_classes), 1 / num_clients)
-    else:
-        alone = np.zeros((num_clients, num_classes), dtype=bool)
-        alone[requesting_client, forgotten] = True
-        if distribution == "homogeneous-labels":
-            shares = np.where(forgotten, alone, _volumes(num_clients, rng)[:, None])
-        else:
-            give = _overlapping if distribution == "partial-overlap" else _separate
-            others = rng.permutation(np.flatnonzero(~forgotten))
-            counts = np.bincount(y_train, minlength=num_classes)
-            holders = give(alone, others, counts, rng)
-            shares = holders / holders.sum(axis=0)
+    remedy: ClassVar[str] = "fewer clients or forgotten labels"
 
-    plan = Plan(train=by_shares(y_train, shares, rng), test=by_shares(y_test, shares, rng))
-    empty = [client for client, ids in enumerate(plan.train) if len(ids) == 0]
-    if empty:
-        more = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""
-        remedy = "fewer clients" if distribution == "iid" else "fewer clients or forgotten labels"
-        raise UserError(
-            f"num-supernodes={num_clients}, distribution={distribution!r} would leave client "
-            f"{empty[0]}{more} without a sample to train on: there are {len(y_train)} samples, "
-            f"{np.isin(y_train, sorted(forgotten_labels)).sum()} of them with a label to forget; "
-            f"allowed: {remedy}"
-        )
-    return plan
+    @classmethod
+    @abstractmethod
+    def shares(
+        cls, dealing: Dealing, alone: NDArray[np.bool_], rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """Return each client's share of each label, shape (clients, classes).
+
+        `alone`, of that shape, says which labels the requesting client holds alone.
+        """
+
+    @classmethod
+    def deal(cls, dealing: Dealing) -> Plan:
+        """Deal the samples out by shares of labels."""
+        rng = np.random.default_rng([dealing.seed, zlib.crc32(cls.name.encode())])
+        forgotten = sorted(dealing.forgotten_labels)
+        alone = np.zeros((dealing.num_clients, dealing.num_classes), dtype=bool)
+        alone[dealing.requesting_client, forgotten] = True
+        shares = cls.shares(dealing, alone, rng)
+        plan = Plan(by_shares(dealing.y_train, shares, rng), by_shares(dealing.y_test, shares, rng))
+        empty = [client for client, ids in enumerate(plan.train) if len(ids) == 0]
+        if empty:
+            more = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""
+            raise UserError(
+                f"num-supernodes={dealing.num_clients}, distribution={cls.name!r} would leave "
+                f"client {empty[0]}{more} without a sample to train on: there are "
+                f"{len(dealing.y_train)} samples, {np.isin(dealing.y_train, forgotten).sum()} of "
+                f"them with a label to forget; allowed: {cls.remedy}"
+            )
+        return plan
 
 
-def _volumes(num_clients: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draw how much each client holds: shares that sum to 1, none below half of an even one."""
-    return 0.5 / num_clients + 0.5 * rng.dirichlet(np.ones(num_clients))
+class Stratified(LabelDistribution):
+    """Every label is dealt evenly to every client, forgotten labels too."""
+
+    name = "iid"
+    remedy = "fewer clients"
+
+    @classmethod
+    def shares(
+        cls, dealing: Dealing, alone: NDArray[np.bool_], rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """Return even shares."""
+        return np.full(alone.shape, 1 / dealing.num_clients)
 
 
-def _separate(
-    alone: NDArray[np.bool_],
-    others: NDArray[np.int64],
-    counts: NDArray[np.int64],
-    rng: np.random.Generator,
-) -> NDArray[np.bool_]:
-    """Return who holds which label when labels overlap no more than they must."""
-    holders = alone.copy()
-    clients = rng.permutation(len(holders))
-    # Labels without a train sample go last, so that they are nobody's first label.
-    for label in others[np.argsort(counts[others] == 0, kind="stable")]:
-        fewest = clients[np.argmin(holders[clients].sum(axis=1))]
-        holders[fewest, label] = True
-    for client in clients:
-        if not counts[holders[client]].any():
+class HomogeneousLabels(LabelDistribution):
+    """Every client holds every label, volumes differ."""
+
+    name = "homogeneous-labels"
+
+    @classmethod
+    def shares(
+        cls, dealing: Dealing, alone: NDArray[np.bool_], rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """Draw how much each client holds, none below half of an even share."""
+        volumes = 0.5 / len(alone) + 0.5 * rng.dirichlet(np.ones(len(alone)))
+        return np.where(alone.any(axis=0), alone, volumes[:, None])
+
+
+class _WholeLabels(LabelDistribution):
+    """Every holder of a label holds as much of it as the others."""
+
+    @classmethod
+    def shares(
+        cls, dealing: Dealing, alone: NDArray[np.bool_], rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        others = rng.permutation(np.flatnonzero(~alone.any(axis=0)))
+        counts = np.bincount(dealing.y_train, minlength=dealing.num_classes)
+        holders = cls.holders(alone.copy(), others, counts, rng)
+        return np.asarray(holders / holders.sum(axis=0))
+
+    @classmethod
+    @abstractmethod
+    def holders(
+        cls,
+        holders: NDArray[np.bool_],
+        others: NDArray[np.int64],
+        counts: NDArray[np.int64],
+        rng: np.random.Generator,
+    ) -> NDArray[np.bool_]:
+        """Add the holders of the other labels; `counts` are the train samples of each label."""
+
+
+class HeterogeneousLabels(_WholeLabels):
+    """Labels are dealt out without overlap."""
+
+    name = "heterogeneous-labels"
+
+    @classmethod
+    def holders(
+        cls,
+        holders: NDArray[np.bool_],
+        others: NDArray[np.int64],
+        counts: NDArray[np.int64],
+        rng: np.random.Generator,
+    ) -> NDArray[np.bool_]:
+        """Overlap no more than the number of labels demands."""
+        clients = rng.permutation(len(holders))
+        # Labels without a train sample go last, so that they are nobody's first label.
+        for label in others[np.argsort(counts[others] == 0, kind="stable")]:
+            fewest = clients[np.argmin(holders[clients].sum(axis=1))]
+            holders[fewest, label] = True
+        for client in clients:
+            if not counts[holders[client]].any():
+                _join(client, holders, others, counts)
+        return holders
+
+
+class PartialOverlap(_WholeLabels):
+    """Each label lies on 1 to 3 random clients."""
+
+    name = "partial-overlap"
+
+    @classmethod
+    def holders(
+        cls,
+        holders: NDArray[np.bool_],
+        others: NDArray[np.int64],
+        counts: NDArray[np.int64],
+        rng: np.random.Generator,
+    ) -> NDArray[np.bool_]:
+        """Draw a few holders of each label."""
+        clients = rng.permutation(len(holders))
+        # A client with forgotten labels goes last: it is not left empty if nothing else remains.
+        for client in clients[np.argsort(holders[clients].any(axis=1), kind="stable")]:
             _join(client, holders, others, counts)
-    return holders
-
-
-def _overlapping(
-    alone: NDArray[np.bool_],
-    others: NDArray[np.int64],
-    counts: NDArray[np.int64],
-    rng: np.random.Generator,
-) -> NDArray[np.bool_]:
-    """Return who holds which label when each label lies on a few clients."""
-    holders = alone.copy()
-    clients = rng.permutation(len(holders))
-    # A client with forgotten labels goes last: it is not left empty if nothing else remains.
-    for client in clients[np.argsort(alone[clients].any(axis=1), kind="stable")]:
-        _join(client, holders, others, counts)
-    for label in others:
-        # More holders than samples would take a label away from a client that has no other.
-        most = min(_MOST_HOLDERS, len(holders), max(counts[label], 1))
-        wanted = rng.integers(1, most + 1) - holders[:, label].sum()
-        if wanted > 0:
-            free = np.flatnonzero(~holders[:, label])
-            holders[rng.choice(free, wanted, replace=False), label] = True
-    return holders
+        for label in others:
+            # More holders than samples would take a label away from a client that has no other.
+            most = min(_MOST_HOLDERS, len(holders), max(counts[label], 1))
+            wanted = rng.integers(1, most + 1) - holders[:, label].sum()
+            if wanted > 0:
+                free = np.flatnonzero(~holders[:, label])
+                holders[rng.choice(free, wanted, replace=False), label] = True
+        return holders
 
 
 def _join(
