@@ -68,7 +68,11 @@ def unlearn(
     """
     with one_line_errors():
         from split_unlearning.simulations.session.session import needed_for
-        from split_unlearning.simulations.state.reception import AlreadyForgottenError, receive
+        from split_unlearning.simulations.state.reception import (
+            AlreadyForgottenError,
+            check_done,
+            receive,
+        )
         from split_unlearning.simulations.state.reception import withdraw as take_back
         from split_unlearning.simulations.state.state_dir import open_state
 
@@ -107,4 +111,5 @@ def unlearn(
         folder = Path(path)
         hint = "; what is asked is written down: the same command finishes it"
         seconds = launched(config, nodes, client_cpus, client_gpus, folder, verbose, hint)
+        check_done(open_state(path), tasks)
         show_result(folder, seconds, verbose)

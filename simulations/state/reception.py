@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from split_unlearning.clients.forgotten import ForgottenSamples
-from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.foundations.errors import StateError, UserError, refuse
 from split_unlearning.simulations.data.distributions.plan import Plan
 from split_unlearning.simulations.preparation import resolve
 from split_unlearning.simulations.state.agenda import (
@@ -97,6 +97,31 @@ def receive(
     for number, asked in enumerate(_apart(resolved), start=next_number(state.journal)):
         state.journal.append("received", **received(number, asked, drop, away))
     return tasks_of(state.journal)[len(tasks) :]
+
+
+def check_done(state: StateDir, tasks: Sequence[Task]) -> None:
+    """Refuse to call tasks done that the journal does not call done.
+
+    Between the moment a request is received and the moment a run carries it out, another process
+    can take it back.
+
+    Raises
+    ------
+    StateError
+        If one of them is withdrawn or unfinished.
+    """
+    numbers = {task.number: task for task in tasks_of(state.journal)}
+    for task in tasks:
+        if task.number not in numbers:
+            raise StateError(
+                f"{task.text!r} is not forgotten: another process took the request back; "
+                "allowed: to ask again"
+            )
+        if not numbers[task.number].measured:
+            raise StateError(
+                f"{task.text!r} is not forgotten yet, although the run ended; "
+                "the same command finishes it"
+            )
 
 
 def withdraw(state: StateDir) -> list[str]:

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from split_unlearning.simulations.state.state_dir import StateDir
 from split_unlearning.strategies.registry import STRATEGIES
 from split_unlearning.unlearning.methods import METHODS, Retrain
 from tests import made_up
-from tests.simulations.test_reception import learned
+from tests.simulations.test_reception import finish, learned
 
 
 @dataclass
@@ -42,6 +42,7 @@ class Run:
     outcome: Outcome = field(default_factory=lambda: Outcome(True, "", "the whole log"))
     result: dict[str, Any] | None = field(default_factory=made_up.result)
     interrupted: bool = False
+    meanwhile: Callable[[], object] = lambda: None
     asked: list[tuple[dict[str, Any], int, dict[str, Any]]] = field(default_factory=list)
 
     def __call__(
@@ -52,6 +53,7 @@ class Run:
             on_line(line)
         if self.interrupted:
             raise KeyboardInterrupt
+        self.meanwhile()
         if self.result is not None:
             (Path(settings["out"]) / "result.json").write_text(json.dumps(self.result))
         return self.outcome
@@ -326,13 +328,30 @@ def test_a_request_goes_to_as_many_nodes_as_there_are_clients_that_ask(
     flower: Run, kept: Path
 ) -> None:
     asked = ["unlearn", "kept", "--forget", "class:2", "--client", "1"]
+    flower.meanwhile = lambda: finish(StateDir(kept))
     done = _invoke(*asked, "--forget", "class:3", "--client", "3")
     assert done.exit_code == 0, done.stderr
     ((settings, nodes, _),) = flower.asked
     assert nodes == 2
     assert (settings["state-dir"], settings["out"]) == (str(kept), "")
-    (task,) = [task for task in tasks_of(StateDir(kept).journal) if not task.measured]
+    task = tasks_of(StateDir(kept).journal)[-1]
     assert sorted(task.counts) == [1, 3]
+
+
+def test_a_request_that_is_taken_back_before_it_is_carried_out_is_not_called_done(
+    flower: Run, kept: Path
+) -> None:
+    asked = ("unlearn", "kept", "--forget", "class:2", "--client", "1")
+    flower.meanwhile = lambda: _invoke("unlearn", "kept", "--withdraw")
+    line = _line(_invoke(*asked), 1)
+    assert line == (
+        "error: 'class:2' is not forgotten: another process took the request back; "
+        "allowed: to ask again"
+    )
+    flower.meanwhile = lambda: None
+    assert "'class:2' is not forgotten yet" in _line(_invoke(*asked), 1)
+    flower.meanwhile = lambda: finish(StateDir(kept))
+    assert _invoke(*asked).exit_code == 0
 
 
 def test_a_request_whose_run_fails_stands_and_can_be_taken_back(flower: Run, kept: Path) -> None:
