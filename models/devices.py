@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
+
+_withheld: list[None] = []
+
+
+@contextmanager
+def without_gpus() -> Iterator[None]:
+    """Have this process compute on its CPUs, as a process that Ray gives no GPU."""
+    _withheld.append(None)
+    try:
+        yield
+    finally:
+        _withheld.pop()
 
 
 def device(wanted: bool = True) -> torch.device:
@@ -11,7 +26,8 @@ def device(wanted: bool = True) -> torch.device:
     Ray hides the GPUs that a process did not ask for. Where Ray only pretends to have GPUs, the
     process sees none: a result names the device that was really used.
     """
-    return torch.device("cuda" if wanted and torch.cuda.is_available() else "cpu")
+    given = wanted and not _withheld and torch.cuda.is_available()
+    return torch.device("cuda" if given else "cpu")
 
 
 def moved(tensor: torch.Tensor, to: torch.device) -> torch.Tensor:

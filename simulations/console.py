@@ -1,10 +1,26 @@
 """Lines that a running app prints and the command line picks out of Flower's log."""
 
+from __future__ import annotations
+
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 PROGRESS = "[split-unlearning] "
 FAILURE = "[split-unlearning] error: "
+
+_listeners: list[Callable[[str], None]] = []
+
+
+@contextmanager
+def heard_by(listener: Callable[[str], None]) -> Iterator[None]:
+    """Give the listener every line, and print none, while a run goes on in this process."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
 
 
 def progress(text: str) -> None:
@@ -38,5 +54,9 @@ def show(text: str) -> None:
 
 
 def _print_line(text: str) -> None:
+    if _listeners:
+        for line in text.splitlines():
+            _listeners[-1](line)
+        return
     sys.stdout.write(text + "\n")
     sys.stdout.flush()

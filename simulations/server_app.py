@@ -57,17 +57,29 @@ def main(grid: Grid, context: Context) -> None:
     # workers stand still. With a thousand clients a run takes a fifth less.
     sys.setswitchinterval(_SWITCH_SECONDS)
     try:
-        config = RunConfig.from_mapping(context.run_config)
-        config.check()
-        if config.benchmark:
-            carry_out_cells(Path(config.benchmark), partial(_carry_out_cell, grid))
-        elif config.verify:
-            console.show(render_certificate(verify_state(config, grid)))
-        else:
-            console.show(render(carry_out(config, grid, lambda session: session.run())))
+        answer(RunConfig.from_mapping(context.run_config), grid)
     except Exception as error:
         console.failure(str(error) or type(error).__name__)
         raise
+
+
+def answer(config: RunConfig, grid: Grid) -> None:
+    """Do what a run config asks for, with the nodes of a grid, and show what comes of it.
+
+    Raises
+    ------
+    UserError
+        As `main`.
+    ClientFailureError
+        As `main`.
+    """
+    config.check()
+    if config.benchmark:
+        carry_out_cells(Path(config.benchmark), partial(_carry_out_cell, grid))
+    elif config.verify:
+        console.show(render_certificate(verify_state(config, grid)))
+    else:
+        console.show(render(carry_out(config, grid, lambda session: session.run())))
 
 
 def _carry_out_cell(grid: Grid, config: RunConfig, envelope: Envelope) -> None:

@@ -1,22 +1,17 @@
-"""A Flower grid without Ray: the real ClientApp, called in this process, for fast tests."""
+"""Runs in this process, with all that they leave behind, for fast tests."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from flwr.app import Context, Error, Message, RecordDict
-from flwr.common.constant import ErrorCode
-from flwr.common.serde import message_from_proto, message_to_proto
-from flwr.serverapp import Grid
-from flwr.supercore.task_identity import TaskIdentity
+from flwr.app import Message, RecordDict
 
-from split_unlearning.simulations import client_app
+from split_unlearning.simulations import client_app, local_engine
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.data.dataset import Dataset
 from split_unlearning.simulations.data.distributions.plan import Plan
@@ -44,8 +39,8 @@ def instructions(message: Message) -> Iterator[Mapping[str, Any]]:
             yield fields
 
 
-class LocalGrid(Grid):
-    """Calls the ClientApp for each message, `in_flight` at a time, and keeps what was sent.
+class LocalGrid(local_engine.LocalGrid):
+    """The product's grid, which keeps what was sent.
 
     Whoever is `silent`, said of a client and the fields of its instruction, works, but its answer
     does not arrive.
@@ -59,72 +54,24 @@ class LocalGrid(Grid):
         silent: Callable[[int, Mapping[str, Any]], bool] = lambda *_: False,
         nodes: Collection[int] | None = None,
     ) -> None:
+        super().__init__(RunConfig.from_mapping(settings), num_clients, in_flight, nodes)
         self._silent = silent
-        # Flower's messages take their sender from the process that runs the ServerApp.
-        TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
-        self.in_flight = in_flight
-        self._pushed = 0
-        self._replies: list[Message] = []
         self.sent: list[tuple[int, RecordDict, RecordDict]] = []
-        run_config = RunConfig.from_mapping(settings).as_mapping()
-        self.contexts = {
-            node_of(partition): Context(
-                run_id=1,
-                node_id=node_of(partition),
-                node_config={"partition-id": partition, "num-partitions": num_clients},
-                state=RecordDict(),
-                run_config=run_config,
-            )
-            for partition in (range(num_clients) if nodes is None else nodes)
-        }
 
-    def get_node_ids(self) -> Iterable[int]:
-        return list(self.contexts)
+    def node_of(self, partition: int) -> int:
+        return node_of(partition)
 
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        pushed = list(messages)
-        for message in pushed:
-            self._pushed += 1
-            message.metadata.__dict__["_message_id"] = f"message-{self._pushed}"
-        with ThreadPoolExecutor(self.in_flight) as workers:
-            # Newest first: nobody may rely on the order of replies.
-            answers = list(workers.map(self._answer, pushed))[::-1]
-        self._replies = [answer for answer in answers if answer is not None]
-        return [message.metadata.message_id for message in pushed]
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        known = set(message_ids)
-        return [one for one in self._replies if one.metadata.reply_to_message_id in known]
-
-    def _answer(self, message: Message) -> Message | None:
+    def answer(self, message: Message) -> Message | None:
+        reply = super().answer(message)
+        assert reply is not None
         node_id = message.metadata.dst_node_id
-        delivered = message_from_proto(message_to_proto(message))
-        try:
-            reply = client_app.app(delivered, self.contexts[node_id])
-        except Exception as error:  # noqa: BLE001 - a node answers with what its app raised
-            raised = Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=str(error))
-            return Message(raised, reply_to=message)
-        reply.metadata.__dict__["_src_node_id"] = node_id
+        if reply.has_error():
+            return reply
         if any(self._silent(client_of(node_id), fields) for fields in instructions(message)):
             return None
         # Copies: who reads a message may take it apart.
         self.sent.append((node_id, *(deepcopy(one.content) for one in (message, reply))))
         return reply
-
-    def set_run(self, run: Any) -> None:
-        raise TypeError("a local grid has no run")
-
-    @property
-    def run(self) -> Any:
-        raise TypeError("a local grid has no run")
-
-    def create_message(self, *arguments: Any, **named: Any) -> Message:
-        raise TypeError("messages are made by their constructor")
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        raise TypeError("messages are pushed and pulled")
 
 
 @contextmanager

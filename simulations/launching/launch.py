@@ -31,11 +31,15 @@ _COMPLETED = "finished:completed"
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: the error in one line if it failed, and all that was printed."""
+    """How a run ended: the error in one line if it failed, and all that was printed.
+
+    A run in this process says what was raised, too.
+    """
 
     succeeded: bool
     error: str
     log: str
+    raised: Exception | None = None
 
 
 def stage_app(folder: Path) -> Path:

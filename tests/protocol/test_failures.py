@@ -13,7 +13,7 @@ SHORT = {"pretrain_epochs": 1, "server_epochs": 1}
 
 
 def test_a_client_that_raises_is_named_with_phase_and_action():
-    def broken(client, segment, first):
+    def broken(client, segment, *_):
         if client.client == 1:
             raise RuntimeError("out of memory")
         return segment

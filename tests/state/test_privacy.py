@@ -43,7 +43,7 @@ class Witness:
     @contextmanager
     def watching(self, folder):
         """Tell apart what each client does while it answers from all else."""
-        answer = LocalGrid._answer
+        answer = LocalGrid.answer
 
         def watched(grid, message):
             self._here.client = client_of(message.metadata.dst_node_id)
@@ -53,7 +53,7 @@ class Witness:
                 del self._here.client
 
         self.touched = set()
-        with patch.object(LocalGrid, "_answer", watched):
+        with patch.object(LocalGrid, "answer", watched):
             self._folder = str(folder)
             yield
             self._folder = ""
@@ -100,7 +100,7 @@ def out_of_reach(path):
     """Take the server's folder away while a client answers, and the clients' while none does."""
     away = path.parent / "away"
     away.mkdir(parents=True, exist_ok=True)
-    answer = LocalGrid._answer
+    answer = LocalGrid.answer
 
     def hide(name):
         if (path / name).exists():
@@ -119,7 +119,7 @@ def out_of_reach(path):
             hide("clients")
             bring("server")
 
-    with patch.object(LocalGrid, "_answer", answer_alone):
+    with patch.object(LocalGrid, "answer", answer_alone):
         hide("clients")
         try:
             yield

@@ -32,7 +32,7 @@ def results():
     for number, (clients, settings) in enumerate(CELLS):
         config = RunConfig.from_mapping(settings)
         envelope = Envelope(str(number), clients, config.as_mapping())
-        found.append(carry_out(config, grid, lambda session: session.run(), envelope))
+        found.append(carry_out(config, grid, lambda session: session.run().to_dict(), envelope))
     return found
 
 
