@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from typing import Annotated
 
 import typer
 
@@ -12,14 +13,35 @@ from split_unlearning.simulations.command_line.listing import list_names
 from split_unlearning.simulations.command_line.run import run
 from split_unlearning.simulations.command_line.unlearn import unlearn
 from split_unlearning.simulations.command_line.verify import verify
+from split_unlearning.simulations.project import project
 
 app = typer.Typer(
-    help="Run, compare and trust forgetting in split learning, on Flower and Ray.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    # Click suggests a command itself.
+    suggest_commands=False,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        described = project()["project"]
+        typer.echo(f"{described['name']} {described['version']}")
+        raise typer.Exit
+
+
+@app.callback()
+def everywhere(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_show_version, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Run, compare and trust forgetting in split learning, on Flower and Ray."""
 
 
 app.command()(run)

@@ -237,10 +237,14 @@ def resolve(request: Request, held: Mapping[int, Ids], dataset: Samples, seed: i
     samples = {client: ids for client, ids in selected.items() if len(ids)}
     missing = set(request.ids) - {int(sample) for ids in samples.values() for sample in ids}
     if missing:
+        total, seen = len(dataset.y_train), sum(map(len, held.values()))
+        rows = f"0 to {total - 1}, rows of the train split"
+        if seen < total:
+            rows = f"those of the rows 0 to {total - 1} of the train split that clients hold"
+            rows += " (samples and shadow-share keep rows from a run, earlier requests forget some)"
         raise UserError(
-            f"forget={request.text!r} names sample {min(missing)}, which no client holds; held are "
-            f"0 to {len(dataset.y_train) - 1}, less what an earlier request forgot or the run does "
-            "not see"
+            f"forget={request.text!r} names sample {min(missing)}, which no client holds; "
+            f"allowed: {rows}"
         )
     if not samples:
         assert request.client is not None

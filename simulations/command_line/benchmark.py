@@ -20,6 +20,7 @@ from split_unlearning.simulations.command_line.options import (
     RayAddress,
     TensorBoard,
     Verbose,
+    argument,
 )
 from split_unlearning.simulations.command_line.progress import shown_grid
 from split_unlearning.simulations.launching.client_pool import check_client_pool
@@ -27,15 +28,20 @@ from split_unlearning.simulations.paths import absolute
 
 
 def benchmark(
-    spec: Annotated[
-        str,
-        typer.Argument(metavar="SPEC", help="A TOML file, or a name that list shows."),
-    ],
+    spec: Annotated[str, argument("SPEC")],
     out: Annotated[
-        str, typer.Option(metavar="DIR", help="For all that is measured.")
+        str,
+        typer.Option(
+            metavar="DIR", show_default=False, help="For all that is measured (benchmark)."
+        ),
     ] = "benchmark",
     scale: Annotated[
-        str, typer.Option(metavar="full|medium|small", help="As the spec has it, or reduced.")
+        str,
+        typer.Option(
+            metavar="full|medium|small",
+            show_default=False,
+            help="As the spec has it (full), or reduced.",
+        ),
     ] = "full",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with what is in DIR; nothing is done twice.")
@@ -52,7 +58,7 @@ def benchmark(
 ) -> None:
     """Run a grid of strategies, methods, data and seeds; a failing run does not stop the others.
 
-    Exits with 1 if any of them failed.
+    SPEC is a TOML file, or a name that list shows. Exits with 1 if any run failed.
     """
     with one_line_errors():
         from split_unlearning.reporting.scalars import check_tensorboard
@@ -89,12 +95,13 @@ def benchmark(
 
 
 def report(
-    folder: Annotated[
-        str, typer.Argument(metavar="DIR", help="Folder that a benchmark has written.")
-    ],
+    folder: Annotated[str, argument("DIR")],
     tensorboard: TensorBoard = False,
 ) -> None:
-    """Write a benchmark's tables and figures: DIR/report.html, and DIR/tables for papers."""
+    """Write a benchmark's tables and figures: DIR/report.html, and DIR/tables for papers.
+
+    DIR is a folder that a benchmark has written.
+    """
     with one_line_errors():
         typer.echo(_written_report(Path(folder), tensorboard))
 

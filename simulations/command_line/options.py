@@ -14,6 +14,14 @@ def number(meaning: str) -> Any:
     return typer.Option(metavar="NUMBER", show_default=False, help=meaning)
 
 
+def argument(name: str) -> Any:
+    """Return an argument; the docstring of its command says what it is.
+
+    Click 8.5 drops the help that Typer gives an argument.
+    """
+    return typer.Argument(metavar=name, show_default=False, hidden=True)
+
+
 Out = Annotated[
     str, typer.Option(metavar="DIR", show_default=False, help="For result.json (results).")
 ]
@@ -32,6 +40,3 @@ TensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Write DIR/tensorboard too, for TensorBoard.")
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Print all that Flower says.")]
-StateDirArgument = Annotated[
-    str, typer.Argument(metavar="STATE_DIR", help="Folder that a run with state-dir has made.")
-]

@@ -18,8 +18,8 @@ from split_unlearning.simulations.command_line.options import (
     ClientCpus,
     ClientGpus,
     RayAddress,
-    StateDirArgument,
     Verbose,
+    argument,
 )
 from split_unlearning.simulations.command_line.starting import launched, show_result
 from split_unlearning.simulations.launching.client_pool import check_client_pool
@@ -27,7 +27,7 @@ from split_unlearning.simulations.paths import absolute
 
 
 def unlearn(
-    state_dir: StateDirArgument,
+    state_dir: Annotated[str, argument("STATE_DIR")],
     forget: Annotated[
         list[str] | None,
         typer.Option(metavar="REQUEST", help="As the run-config key forget; can be repeated."),
@@ -63,6 +63,8 @@ def unlearn(
     verbose: Verbose = False,
 ) -> None:
     """Forget what is asked weeks later; only the clients that ask are needed (with splitwiper).
+
+    STATE_DIR is a folder that a run with state-dir has made.
 
     The same command again finishes what was interrupted; without --forget it finishes whatever was.
     """

@@ -16,6 +16,7 @@ from split_unlearning.simulations.command_line.options import (
     ClientGpus,
     RayAddress,
     Verbose,
+    argument,
 )
 from split_unlearning.simulations.command_line.starting import launched
 from split_unlearning.simulations.launching.client_pool import check_client_pool
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
 
 
 def verify(
-    state_dir: Annotated[
-        str, typer.Argument(metavar="[STATE_DIR]", help="Folder that a run has made.")
-    ] = "",
+    state_dir: Annotated[str, argument("[STATE_DIR]")] = "",
     certificate: Annotated[
         str,
         typer.Option(
@@ -42,7 +41,8 @@ def verify(
 ) -> None:
     """Train again without what was forgotten, compare every segment, and sign what is found.
 
-    Exits with 0 if all are equal, with 3 if not, or if a certificate is not as it was signed.
+    STATE_DIR is a folder that a run with state-dir has made. Exits with 0 if all are equal, with 3
+    if not, or if a certificate is not as it was signed.
     """
     with one_line_errors():
         from split_unlearning.simulations.state.agenda import dropped, tasks_of

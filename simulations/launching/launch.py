@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import tempfile
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from split_unlearning.simulations.launching.superlink import (
     short_folder,
     superlink,
 )
+from split_unlearning.simulations.project import project
 
 _COMPLETED = "finished:completed"
 
@@ -48,11 +48,8 @@ def stage_app(folder: Path) -> Path:
     It lies in `folder`, and is what ``flwr run`` takes.
     """
     package = Path(split_unlearning.__file__).parent
-    # The wheel carries its pyproject.toml in here, a checkout has it at its root.
-    packaged = package / "pyproject.toml"
-    description = packaged if packaged.exists() else package.parent / "pyproject.toml"
-    project = tomllib.loads(description.read_text(encoding="utf-8"))
-    bundled = project["tool"]["flwr"]["app"]
+    description = project()
+    bundled = description["tool"]["flwr"]["app"]
     # Flower's own bundle of a checkout has the rooms beside the package. Here they lie in it, so
     # that a folder `models` of the user's is still the one that a plug-in of the user's imports.
     patterns = [pattern.removeprefix(f"{package.name}/") for pattern in bundled["fab-include"]]
@@ -63,7 +60,7 @@ def stage_app(folder: Path) -> Path:
             target = app / package.name / source.relative_to(package)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
-    (app / "pyproject.toml").write_text(tomli_w.dumps(project), encoding="utf-8")
+    (app / "pyproject.toml").write_text(tomli_w.dumps(description), encoding="utf-8")
     return app
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -294,6 +295,29 @@ def test_list_survives_a_plug_in_that_does_not_import(monkeypatch: pytest.Monkey
     (line,) = [line for line in result.stdout.splitlines() if line.startswith("  broken")]
     assert "no.such.module" in line
     assert "splitwiper" in result.stdout
+
+
+COMMANDS = ["run", "unlearn", "verify", "benchmark", "report", "list"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_no_marks_of_a_markup_and_explains_each_argument(command: str) -> None:
+    shown = _invoke(command, "--help").stdout
+    assert "\\" not in shown
+    usage, _, rest = shown.partition("\n")
+    for argument in usage.split("[OPTIONS]")[1].split():
+        assert argument.strip("[]") in rest
+
+
+def test_a_mistyped_command_is_answered_with_one_suggestion() -> None:
+    assert _invoke("runn").stderr.count("Did you mean 'run'?") == 1
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    root = Path(split_unlearning.__file__).parents[1]
+    version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    shown = _invoke("--version")
+    assert (shown.exit_code, shown.stdout) == (0, f"split-unlearning {version}\n")
 
 
 def test_help_imports_nothing_heavy() -> None:
