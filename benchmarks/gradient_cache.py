@@ -82,7 +82,7 @@ def drawn(parameters: int, generator: torch.Generator) -> dict[str, torch.Tensor
 
 def written(told: argparse.Namespace, folder: Path) -> int:
     """Write the cache; return its size in bytes."""
-    files = StateFolder(folder / "state")
+    files = StateFolder(folder / "state", "server")
     files.begin("written")
     cache = GradientCache(files, _RUN, told.codec)
     generator = torch.Generator().manual_seed(0)
@@ -117,7 +117,7 @@ def done(told: argparse.Namespace) -> dict[str, float]:
     if told.task == "read":
         read(folder)
     else:
-        through(told, StateFolder(folder))
+        through(told, StateFolder(folder, "server"))
     seconds = time.perf_counter() - started
     ended.set()
     watching.join()

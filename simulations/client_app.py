@@ -28,7 +28,6 @@ from split_unlearning.simulations.data.backdoor import named_by, planted_label, 
 from split_unlearning.simulations.preparation import deal
 from split_unlearning.simulations.session.envelope import open_envelope
 from split_unlearning.simulations.state.state_dir import client_folder
-from split_unlearning.unlearning.state_folder import StateFolder
 
 _RECORD = "split-unlearning"
 _GRACE_SECONDS = 10.0
@@ -103,11 +102,13 @@ def _store(config: RunConfig, context: Context, client: int) -> MutableMapping[s
     """Return the store of a client: its folder of state-dir, or one for this run alone."""
     if not config.state_dir:
         return ContextStore(context)
-    folder = StateFolder(client_folder(config.state_dir, client))
+    folder = client_folder(config.state_dir, client, config.key_dir)
     if not config.verify:
         return folder
     # It trains from scratch, and recalls only what to leave out and what to compare.
     store = ContextStore(context)
+    if not store:
+        folder.check()
     for name, kept in _client_class(config).recalled.items():
         if name not in store and kept in folder:
             store[name] = folder[kept]

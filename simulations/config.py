@@ -91,7 +91,7 @@ class RunConfig(Keys):
         options, made = self.all_options, self._checked_method()
         client.check_options(options)
         strategy.check_options(options, made)
-        for key in ("data-dir", "out", "state-dir", "benchmark"):
+        for key in ("data-dir", "out", "state-dir", "key-dir", "benchmark"):
             path = getattr(self, key.replace("-", "_"))
             if path and not Path(path).is_absolute():
                 raise refuse(key, path, "an absolute path: a run has no current folder of yours")
@@ -108,6 +108,10 @@ class RunConfig(Keys):
         if self.state_dir and self.score_every:
             allowed = "0 (with state-dir accuracy is measured at the end of a phase alone)"
             raise refuse("score-every", self.score_every, allowed)
+        if self.key_dir and not self.state_dir:
+            raise refuse("key-dir", self.key_dir, "empty (without state-dir there is no key)")
+        if self.key_dir and Path(self.key_dir).is_relative_to(self.state_dir):
+            raise refuse("key-dir", self.key_dir, "a folder outside state-dir")
         if self.verify and not self.state_dir:
             raise refuse("verify", True, "false (without state-dir there is nothing to compare)")
 

@@ -181,6 +181,11 @@ class Keys:
         "an absolute path to a new folder, or empty for none",
         "folder that keeps what later requests need",
     )
+    key_dir: str = _text(
+        "",
+        "an absolute path, or empty for none",
+        "folder of keys, apart from state-dir, that show every change of it by others",
+    )
     benchmark: str = _text(
         "",
         "an absolute path, or empty",

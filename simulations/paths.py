@@ -58,4 +58,5 @@ _PATHS: Mapping[str, Callable[[str], str]] = {
     "pretrained": _pretrained_from_here,
     "out": lambda text: absolute(text) if text else text,
     "state-dir": lambda text: absolute(text) if text else text,
+    "key-dir": lambda text: absolute(text) if text else text,
 }

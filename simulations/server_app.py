@@ -117,9 +117,9 @@ def carry_out(
 
 def verify_state(config: RunConfig, grid: Grid) -> dict[str, object]:
     """Train again without what a state-dir has forgotten; return the signed certificate."""
-    with open_state(config.state_dir).locked():
+    with open_state(config.state_dir, config.key_dir).locked():
         # Read again: until now another process may have had it.
-        state = open_state(config.state_dir)
+        state = open_state(config.state_dir, config.key_dir)
         state.check_same(config)
         gone = dropped(tasks_of(state.journal))
         ledger = Ledger()
@@ -138,9 +138,9 @@ def _opened(config: RunConfig) -> Iterator[StateDir | None]:
         yield None
         return
     path = Path(config.state_dir)
-    with StateDir(path).locked():
+    with StateDir(path, config.key_dir).locked():
         # Read again: until now another process may have had it.
-        yield StateDir(path)
+        yield StateDir(path, config.key_dir)
 
 
 @contextmanager
@@ -163,7 +163,7 @@ def _placed(
     try:
         if state is not None:
             # Apart from its start: it reads all that is kept, which may be damaged.
-            server.call(KeptState.open, str(state.server))
+            server.call(KeptState.open, *state.server_files)
         yield server
     finally:
         release(server, more)

@@ -51,7 +51,7 @@ def test_the_requests_of_a_page_name_what_those_clients_hold(page):
     from split_unlearning.simulations.preparation import deal, resolve
     from split_unlearning.unlearning.request import parse_requests
 
-    (learned,) = re.findall(
+    learned, *_ = re.findall(
         r"^split-unlearning run (.*state-dir=.*)$", PAGES[page], flags=re.MULTILINE
     )
     words = re.findall(r"--set (\S+)", learned)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from datetime import UTC, datetime
@@ -11,14 +10,15 @@ from typing import Any
 
 from split_unlearning.foundations.errors import StateError
 from split_unlearning.foundations.files import explained
+from split_unlearning.unlearning.seal import Seal
 
 
 class Journal:
     """Events in order, as JSON lines; each is durable once it is appended.
 
-    Every line carries a hash of itself and of all lines before it, so that an edit is detected. A
-    last line that was cut off while it was written counts as never written. Without a path events
-    stay in memory.
+    Every line carries a seal of itself and of all lines before it, so that an edit is detected; see
+    `Seal`. A last line that was cut off while it was written counts as never written. Without a
+    path events stay in memory.
 
     Raises
     ------
@@ -26,11 +26,11 @@ class Journal:
         If the file cannot be read, or is not as it was written.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
-        self._path = path
+    def __init__(self, path: Path | None = None, seal: Seal | None = None) -> None:
+        self._path, self._seal = path, seal or Seal()
         self.events: list[dict[str, Any]] = []
         self.head = ""
-        """Hash of all lines; empty if there are none."""
+        """Seal of all lines; empty if there are none."""
         self._bytes = 0
         if path is not None and path.exists():
             with explained(path):
@@ -43,18 +43,22 @@ class Journal:
     def _take(self, line: bytes, place: str) -> None:
         try:
             event = json.loads(line)
-            written = event.pop("sha256")
+            written = self._seal.take(event, place)
+        except StateError:
+            raise
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise _damaged(place) from error
         # Another spelling of the same event is an edit too.
-        if written != self._hash(event) or line != _line(event, written):
+        if written != self._sealed(event) or line != self._line(event, written):
             raise _damaged(place)
         self.events.append(event)
         self.head = written
 
-    def _hash(self, event: dict[str, Any]) -> str:
-        text = self.head + json.dumps(event, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+    def _sealed(self, event: dict[str, Any]) -> str:
+        return self._seal.of(self.head + json.dumps(event, sort_keys=True))
+
+    def _line(self, event: dict[str, Any], sealed: str) -> bytes:
+        return json.dumps({**event, self._seal.field: sealed}).encode() + b"\n"
 
     def append(self, event: str, **fields: Any) -> dict[str, Any]:
         """Append an event with the time and fields that JSON can hold; durable on return.
@@ -67,12 +71,12 @@ class Journal:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         # The event as it will be read again: JSON has text keys only.
         noted: dict[str, Any] = json.loads(json.dumps({"event": event, "time": now, **fields}))
-        sha256 = self._hash(noted)
-        line = _line(noted, sha256)
+        sealed = self._sealed(noted)
+        line = self._line(noted, sealed)
         if self._path is not None:
             self._write(self._path, line)
         self.events.append(noted)
-        self.head = sha256
+        self.head = sealed
         self._bytes += len(line)
         return noted
 
@@ -96,10 +100,6 @@ class Journal:
                     raise StateError(f"{path}: no space left for a line; it is as it was before")
             finally:
                 os.close(file)
-
-
-def _line(event: dict[str, Any], sha256: str) -> bytes:
-    return json.dumps({**event, "sha256": sha256}).encode() + b"\n"
 
 
 def _damaged(place: str) -> StateError:

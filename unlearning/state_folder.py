@@ -27,6 +27,7 @@ from split_unlearning.foundations.files import (
     write_durably,
     write_for_owner,
 )
+from split_unlearning.unlearning.seal import Seal
 
 FORMAT = 2
 """Format of everything in a state-dir; another one is not read."""
@@ -50,20 +51,20 @@ class _Manifest:
     attempt: str
     files: dict[str, _File]
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path, owner: str, seal: Seal) -> None:
         files = {name: asdict(file) for name, file in sorted(self.files.items())}
-        content = {"format": FORMAT, "attempt": self.attempt, "files": files}
-        text = json.dumps({**content, "sha256": checksum(content)}, indent=1) + "\n"
+        content = {"format": FORMAT, "owner": owner, "attempt": self.attempt, "files": files}
+        text = json.dumps({**content, seal.field: seal.of(_text(content))}, indent=1) + "\n"
         write_durably(path, text.encode())
 
     @classmethod
-    def read(cls, path: Path) -> _Manifest | None:
-        """Read a manifest; None if there is none.
+    def read(cls, path: Path, owner: str, seal: Seal) -> _Manifest | None:
+        """Read an owner's manifest; None if there is none.
 
         Raises
         ------
         StateError
-            If it is of another format, or is not as it was written.
+            If it is of another format or another owner, or is not as it was written.
         """
         with explained(path):
             try:
@@ -72,10 +73,13 @@ class _Manifest:
                 return None
         try:
             content = json.loads(text)
-            written = content.pop("sha256")
             check_format(content, path)
-            if written != checksum(content):
+            written = seal.take(content, str(path))
+            if written != seal.of(_text(content)):
                 raise damaged(path)
+            # A folder from before owners were named does not name any.
+            if content.get("owner", owner) != owner:
+                raise _of_another(path, content["owner"], owner)
             files = {name: _File(**file) for name, file in content["files"].items()}
             return cls(content["attempt"], files)
         except StateError:
@@ -89,22 +93,26 @@ class StateFolder(MutableMapping[str, bytes]):
     """Safetensors bytes by name, in a folder for its owner only.
 
     Reading needs nothing else; changing needs `begin`. Opening a missing folder is opening an empty
-    one, and creates nothing.
+    one, and creates nothing. `owner` says whose folder it is, ``"server"`` or ``"client 3"``: the
+    folder of another is refused. `seal` shows changes by others; see `Seal`.
 
     Raises
     ------
     StateError
-        If it cannot be read, is not as it was written, or is of another format.
+        If it cannot be read, is not as it was written, or is of another format or owner.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._current = _Manifest.read(path / _CURRENT) or _Manifest("", {})
+    def __init__(self, path: Path, owner: str, seal: Seal | None = None) -> None:
+        self._path, self._owner, self._seal = path, owner, seal or Seal()
+        self._current = self._read(_CURRENT) or _Manifest("", {})
         self._staged: _Manifest | None = None
         self._verified: set[str] = set()
         self._ahead: dict[str, Thread] = {}
         self._unsynced: set[Path] = set()
         self._changed = False
+
+    def _read(self, manifest: str) -> _Manifest | None:
+        return _Manifest.read(self._path / manifest, self._owner, self._seal)
 
     @property
     def attempt(self) -> str:
@@ -126,6 +134,17 @@ class StateFolder(MutableMapping[str, bytes]):
             )
 
     # Reading.
+
+    def check(self) -> None:
+        """Compare the content of every file with the manifest.
+
+        Raises
+        ------
+        StateError
+            If a file is missing, or is not as it was written.
+        """
+        for name in self:
+            self.path(name)
 
     def path(self, name: str) -> Path:
         """Return the file of a name, after comparing its content with the manifest.
@@ -205,6 +224,8 @@ class StateFolder(MutableMapping[str, bytes]):
             raise ValueError(f"{attempt!r} cannot name an attempt; letters and digits can")
         with explained(self._path):
             make_for_owner(self._path)
+        if not self.attempt:
+            self._seal.make()
         staged = self._read_staged()
         if staged is None or staged.attempt != attempt:
             self._sweep()
@@ -214,7 +235,7 @@ class StateFolder(MutableMapping[str, bytes]):
 
     def _read_staged(self) -> _Manifest | None:
         try:
-            return _Manifest.read(self._path / _STAGED)
+            return self._read(_STAGED)
         except StateError:
             # Torn, or from an earlier version: it was not committed.
             return None
@@ -252,7 +273,7 @@ class StateFolder(MutableMapping[str, bytes]):
             for path in self._unsynced:
                 if path.exists():
                     sync(path)
-            self._staged.write(self._path / _STAGED)
+            self._staged.write(self._path / _STAGED, self._owner, self._seal)
         self._unsynced.clear()
         self._changed = False
 
@@ -267,7 +288,7 @@ class StateFolder(MutableMapping[str, bytes]):
             If that attempt staged nothing here.
         """
         if self._current.attempt != attempt:
-            staged = _Manifest.read(self._path / _STAGED)
+            staged = self._read(_STAGED)
             if staged is None or staged.attempt != attempt:
                 raise StateError(f"{self._path} holds nothing of the change that is to be made")
             with explained(self._path):
@@ -293,7 +314,7 @@ class TemporaryFolder(StateFolder):
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="smashed-data-")
-        super().__init__(Path(self._folder.name))
+        super().__init__(Path(self._folder.name), "this run")
         self.begin("temporary")
 
     def close(self) -> None:
@@ -322,6 +343,10 @@ def check_format(content: dict[str, Any], path: Path) -> None:
         )
 
 
+def _of_another(path: Path, found: str, owner: str) -> StateError:
+    return StateError(f"{path} belongs to {found}, and not to {owner}: folders were exchanged")
+
+
 def damaged(path: Path) -> StateError:
     """Return the error for a file that is not as it was written."""
     return StateError(f"{path} was edited, or cut short, since it was written")
@@ -329,4 +354,8 @@ def damaged(path: Path) -> StateError:
 
 def checksum(content: dict[str, Any]) -> str:
     """Return the SHA-256 of content that JSON can hold."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return Seal().of(_text(content))
+
+
+def _text(content: dict[str, Any]) -> str:
+    return json.dumps(content, sort_keys=True)

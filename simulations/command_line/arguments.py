@@ -81,11 +81,13 @@ def check_state_dir(config: RunConfig, clients: int) -> None:
     from split_unlearning.simulations.state.agenda import tasks_of
     from split_unlearning.simulations.state.state_dir import StateDir
 
-    state = StateDir(Path(config.state_dir))
+    state = StateDir(Path(config.state_dir), config.key_dir)
     if config.verify:
         raise refuse("verify", True, "false; split-unlearning verify STATE_DIR does it")
     if state.config is None:
         check_writable("state-dir", state.path)
+        if config.key_dir:
+            check_writable("key-dir", Path(config.key_dir))
         return
     state.check_same(config)
     if clients != state.num_clients:

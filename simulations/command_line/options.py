@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from split_unlearning.simulations.command_line.arguments import join_ray
+from split_unlearning.simulations.paths import absolute
 
 
 def number(meaning: str) -> Any:
@@ -34,6 +35,15 @@ RayAddress = Annotated[
         show_default=False,
         callback=join_ray,
         help="Join this Ray cluster, as RAY_ADDRESS does.",
+    ),
+]
+KeyDir = Annotated[
+    str,
+    typer.Option(
+        metavar="DIR",
+        show_default=False,
+        callback=lambda folder: absolute(folder) if folder else "",
+        help="Where the state-dir's keys lie now (where key-dir said).",
     ),
 ]
 TensorBoard = Annotated[

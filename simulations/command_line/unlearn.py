@@ -17,6 +17,7 @@ from split_unlearning.simulations.command_line.ending import one_line_errors
 from split_unlearning.simulations.command_line.options import (
     ClientCpus,
     ClientGpus,
+    KeyDir,
     RayAddress,
     Verbose,
     argument,
@@ -60,6 +61,7 @@ def unlearn(
     out: Annotated[
         str, typer.Option(metavar="DIR", help="For result.json, beside the one in STATE_DIR.")
     ] = "",
+    key_dir: KeyDir = "",
     verbose: Verbose = False,
 ) -> None:
     """Forget what is asked weeks later; only the clients that ask are needed (with splitwiper).
@@ -79,14 +81,14 @@ def unlearn(
         from split_unlearning.simulations.state.state_dir import open_state
 
         path = absolute(state_dir)
-        state = open_state(path)
+        state = open_state(path, key_dir)
         assert state.config is not None
         if withdraw:
             if forget or drop_client or absent:
                 allowed = "no --forget, no --drop-client and no --absent beside it"
                 raise refuse("--withdraw", True, allowed)
             with state.locked():
-                taken = take_back(open_state(path))
+                taken = take_back(open_state(path, key_dir))
             typer.echo(f"withdrawn, and not forgotten: {'; '.join(taken)}")
             return
         check_client_pool(state.num_clients, client_cpus, client_gpus)
@@ -100,7 +102,7 @@ def unlearn(
         try:
             with state.locked():
                 # Read again: until now another process may have had it.
-                state = open_state(path)
+                state = open_state(path, key_dir)
                 tasks = receive(state, requests, drop_client, again, absent or [])
         except AlreadyForgottenError as done:
             typer.echo(str(done))
@@ -113,5 +115,5 @@ def unlearn(
         folder = Path(path)
         hint = "; what is asked is written down: the same command finishes it"
         seconds = launched(config, nodes, client_cpus, client_gpus, folder, verbose, hint)
-        check_done(open_state(path), tasks)
+        check_done(open_state(path, key_dir), tasks)
         show_result(folder, seconds, verbose)

@@ -14,6 +14,7 @@ from split_unlearning.simulations.command_line.ending import DOES_NOT_HOLD, end,
 from split_unlearning.simulations.command_line.options import (
     ClientCpus,
     ClientGpus,
+    KeyDir,
     RayAddress,
     Verbose,
     argument,
@@ -37,6 +38,7 @@ def verify(
     client_cpus: ClientCpus = 1,
     client_gpus: ClientGpus = 0,
     ray_address: RayAddress = "",
+    key_dir: KeyDir = "",
     verbose: Verbose = False,
 ) -> None:
     """Train again without what was forgotten, compare every segment, and sign what is found.
@@ -50,7 +52,7 @@ def verify(
 
         if not state_dir and not certificate:
             raise refuse("verify", "", "a STATE_DIR, or --certificate FILE, or both")
-        state = open_state(absolute(state_dir)) if state_dir else None
+        state = open_state(absolute(state_dir), key_dir) if state_dir else None
         if certificate:
             check_certificate(Path(certificate), state)
             return

@@ -22,7 +22,6 @@ from split_unlearning.strategies.server.model import ServerModel
 from split_unlearning.strategies.server.segment import ServerSegment
 from split_unlearning.unlearning.certificate import fingerprint, sign
 from split_unlearning.unlearning.exactness import digest
-from split_unlearning.unlearning.state_folder import StateFolder
 from split_unlearning.unlearning.tensor_store import TensorStore
 
 _VERSION = 1
@@ -58,7 +57,8 @@ def verify(
             f"{unfinished[0].text or 'learning'!r} is not finished: the command that began it, or "
             f"split-unlearning unlearn {state.path}, finishes it"
         )
-    check_belongs(tasks_of(state.journal), StateFolder(state.server).attempt, str(state.path))
+    check_belongs(tasks_of(state.journal), state.server.attempt, str(state.path))
+    state.server.check()
     strategy = make_strategy(prepared, server, clients)
     strategy.addressing = {"clients": state.num_clients}
     kept: dict[str, Any] = {"server": _digest(state), "clients": {}}
@@ -69,6 +69,7 @@ def verify(
             f"client {', '.join(lost)} keeps no segment any more: there is nothing to compare; "
             f"split-unlearning unlearn {state.path} --drop-client forgets who is gone"
         )
+    _check_noted(state, kept)
     conversation.hold(strategy, strategy.learn(), "learn")
     reference = {
         "server": server.call(ServerModel.digest),
@@ -102,7 +103,7 @@ def verify(
 
 def _digest(state: StateDir) -> str | None:
     """Return the digest of the server segment that is kept, of the file itself."""
-    weights = TensorStore(StateFolder(state.server)).load("segment")
+    weights = TensorStore(state.server).load("segment")
     return None if weights is None else digest(weights)
 
 
@@ -110,6 +111,33 @@ def _ask_for_kept(strategy: SplitStrategy, kept: dict[str, Any]) -> Script:
     """Ask every client for the digest of the segment that it keeps, of the file itself."""
     replies = yield strategy.ask(strategy.clients, "tell-kept")
     kept |= {str(reply.client): reply.message.fields["kept"] or None for reply in replies}
+
+
+def _check_noted(state: StateDir, kept: dict[str, Any]) -> None:
+    """Check that what is kept is what the journal says was prepared last.
+
+    Older parts, put back under the name of the newer attempt, would be trained again with samples
+    that were forgotten since, and agree with that training.
+
+    Raises
+    ------
+    StateError
+        With the part that is something else.
+    """
+    noted: dict[str, str] = {}
+    for task in tasks_of(state.journal):
+        assert task.prepared is not None
+        digests = task.prepared["digests"]
+        noted["server"] = digests["server"]
+        for client in task.prepared["changed"]:
+            noted[f"client {client}"] = digests["clients"].get(str(client))
+    parts = {f"client {client}": digest for client, digest in kept["clients"].items()}
+    for part, found in {**parts, "server": kept["server"]}.items():
+        if found != noted.get(part, found):
+            raise StateError(
+                f"the segment of {part} in {state.path} is not the segment that the journal names: "
+                "it was exchanged since the last request"
+            )
 
 
 def first_difference(kept: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any] | None:

@@ -29,7 +29,6 @@ from split_unlearning.simulations.state.state_dir import StateDir
 from split_unlearning.strategies.registry import ways_to
 from split_unlearning.unlearning.exactness import Ids
 from split_unlearning.unlearning.request import Request, parse_requests
-from split_unlearning.unlearning.state_folder import StateFolder
 from split_unlearning.unlearning.tensor_store import TensorStore
 
 
@@ -75,7 +74,7 @@ def receive(
         If what is asked was asked before, and is done.
     """
     tasks = tasks_of(state.journal)
-    check_belongs(tasks, StateFolder(state.server).attempt, str(state.path))
+    check_belongs(tasks, state.server.attempt, str(state.path))
     wanted = [
         (request, client) for text, client in forget for request in parse_requests(text, client)
     ]
@@ -280,7 +279,7 @@ def _may_mean(request: Request, client: int, ids: Ids) -> bool:
 
 
 def _still_held(state: StateDir, client: int, ids: Ids, attempt: str) -> Ids:
-    folder = StateFolder(state.client(client))
+    folder = state.client(client)
     folder.check_attempt(attempt)
     return np.setdiff1d(ids, ForgottenSamples(TensorStore(folder)).among(ids))
 

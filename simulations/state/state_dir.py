@@ -7,6 +7,9 @@
     result.json            what was measured
     certificate-key.pem    signs what `verify` finds; `certificate.json` is that
 
+With ``key-dir`` the keys lie in that folder, apart from what they protect: the certificate's, the
+journal's (``run.key``), the server's (``server.key``) and each client's (``client-<id>.key``).
+
 A client's folder is written by that client alone, and read by it and, when it asks, by the command
 line on its behalf; the server's is written by the server segment. The rest is the run's.
 """
@@ -29,11 +32,19 @@ from split_unlearning.simulations.preparation import Preparation, deal, fingerpr
 from split_unlearning.simulations.pretrained import pretrained_digest
 from split_unlearning.unlearning.certificate import new_key
 from split_unlearning.unlearning.journal import Journal
-from split_unlearning.unlearning.state_folder import FORMAT, check_format, checksum, damaged
+from split_unlearning.unlearning.seal import Seal
+from split_unlearning.unlearning.state_folder import (
+    FORMAT,
+    StateFolder,
+    check_format,
+    checksum,
+    damaged,
+)
 
 # What may differ from one run to the next: where things are, and how long and at what cost.
 _MAY_DIFFER = {
     "state-dir",
+    "key-dir",
     "out",
     "verify",
     "round-timeout",
@@ -47,6 +58,8 @@ _MAY_DIFFER = {
 class StateDir:
     """A state-dir, read as it is; the folder need not exist.
 
+    `key_dir` is where its keys lie now; by default where its config says.
+
     Raises
     ------
     StateError
@@ -55,8 +68,9 @@ class StateDir:
         If it is a folder of something else.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, key_dir: str = "") -> None:
         self.path = path
+        self._key_dir = key_dir
         self.config: RunConfig | None = None
         """The config that was trained; None if nothing was yet."""
         self.num_clients = 0
@@ -77,15 +91,20 @@ class StateDir:
             self.num_clients, self._plan = int(content["clients"]), str(content["plan"])
             # A state from before there were pretrained networks does not name any.
             self.pretrained = str(content.get("pretrained", ""))
-            config = RunConfig.from_mapping(content["config"] | {"state-dir": str(path)})
+            elsewhere = {"state-dir": str(path)} | ({"key-dir": key_dir} if key_dir else {})
+            config = RunConfig.from_mapping(content["config"] | elsewhere)
         except StateError:
             raise
         except (ValueError, LookupError, TypeError) as error:
             raise StateError(f"{self._run} cannot be read: {error}") from error
-        self.config = config
+        self.config, self._key_dir = config, config.key_dir
         if not self._journal.exists():
             raise StateError(f"{self._journal} is missing: what was done cannot be known")
-        self.journal = Journal(self._journal)
+        self.journal = Journal(self._journal, self._seal)
+
+    @property
+    def _seal(self) -> Seal:
+        return Seal(_key_file(self._key_dir, "run"))
 
     def _refuse_a_folder_of_something_else(self) -> None:
         ours = {"lock", self._journal.name, self.key.name}
@@ -108,7 +127,7 @@ class StateDir:
     @property
     def key(self) -> Path:
         """The private key that signs certificates."""
-        return self.path / "certificate-key.pem"
+        return Path(self._key_dir or self.path) / "certificate-key.pem"
 
     @property
     def certificate(self) -> Path:
@@ -116,13 +135,19 @@ class StateDir:
         return self.path / "certificate.json"
 
     @property
-    def server(self) -> Path:
+    def server(self) -> StateFolder:
         """The server's folder."""
-        return self.path / "server"
+        folder, key = self.server_files
+        return StateFolder(Path(folder), "server", Seal(Path(key) if key else None))
 
-    def client(self, client: int) -> Path:
+    @property
+    def server_files(self) -> tuple[str, str]:
+        """The paths of the server's folder and of its key; empty for no key."""
+        return str(self.path / "server"), str(_key_file(self._key_dir, "server") or "")
+
+    def client(self, client: int) -> StateFolder:
         """Return a client's folder."""
-        return client_folder(str(self.path), client)
+        return client_folder(str(self.path), client, self._key_dir)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -144,10 +169,17 @@ class StateDir:
 
     def begin(self, prepared: Preparation, received: list[dict[str, Any]]) -> None:
         """Begin a state; `received` are the fields of the journal's first events, see `agenda`."""
+        self._key_dir = prepared.config.key_dir
         with explained(self.path):
             self._journal.unlink(missing_ok=True)
-            write_durably(self.key, new_key())
-        self.journal = Journal(self._journal)
+        with explained(self.key):
+            make_for_owner(self.key.parent)
+            if not (self._key_dir and self.key.exists()):
+                # The keys of a key-dir may serve other state-dirs, too.
+                write_durably(self.key, new_key())
+        seal = self._seal
+        seal.make()
+        self.journal = Journal(self._journal, seal)
         for fields in received:
             self.journal.append("received", **fields)
         self.config, self.num_clients = prepared.config, prepared.plan.num_clients
@@ -219,12 +251,19 @@ class StateDir:
             write_durably(path, result.to_json().encode())
 
 
-def client_folder(state_dir: str, client: int) -> Path:
+def client_folder(state_dir: str, client: int, key_dir: str) -> StateFolder:
     """Return the folder that a client alone reads and writes."""
-    return Path(state_dir) / "clients" / str(client)
+    path = Path(state_dir) / "clients" / str(client)
+    seal = Seal(_key_file(key_dir, f"client-{client}"))
+    return StateFolder(path, f"client {client}", seal)
 
 
-def open_state(path: str) -> StateDir:
+def _key_file(key_dir: str, owner: str) -> Path | None:
+    """Return the file of an owner's key; None where there is no folder of keys."""
+    return Path(key_dir) / f"{owner}.key" if key_dir else None
+
+
+def open_state(path: str, key_dir: str = "") -> StateDir:
     """Return a state-dir that holds a state.
 
     Raises
@@ -232,7 +271,7 @@ def open_state(path: str) -> StateDir:
     UserError
         If it does not.
     """
-    state = StateDir(Path(path))
+    state = StateDir(Path(path), key_dir)
     if state.config is None:
         allowed = "a folder that a run with state-dir has made"
         raise UserError(f"{path} holds no state; allowed: {allowed}")

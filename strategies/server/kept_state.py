@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from split_unlearning.strategies.server.part import Parts, ServerPart
+from split_unlearning.unlearning.seal import Seal
 from split_unlearning.unlearning.state_folder import StateFolder, TemporaryFolder
 
 
@@ -16,15 +17,18 @@ class KeptState(ServerPart):
         self._temporary = TemporaryFolder()
         self._attempt = ""
 
-    def open(self, folder: str = "") -> None:
+    def open(self, folder: str = "", key: str = "") -> None:
         """Have all parts go on from what a folder keeps; by default from one that ends with them.
+
+        `key` is the file of the key that seals the folder, empty for none.
 
         Raises
         ------
         StateError
             If what is there is not as it was written.
         """
-        opened = StateFolder(Path(folder)) if folder else self._temporary
+        seal = Seal(Path(key) if key else None)
+        opened = StateFolder(Path(folder), "server", seal) if folder else self._temporary
         for part in self.parts:
             part.take_up(opened)
 

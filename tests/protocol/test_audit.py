@@ -198,7 +198,15 @@ def test_what_cannot_be_audited_is_refused_in_one_line(monkeypatch, settings, li
 
 def test_a_client_that_was_not_told_of_an_audit_says_nothing():
     run = LocalRun(3, strategy="splitwiper", **{**SMALL, "forget": ""})
-    setting = type("Setting", (), {"audit": False, "training": run.prepared.config.training()})
+    setting = type(
+        "Setting",
+        (),
+        {
+            "audit": False,
+            "options": {},
+            "training": run.prepared.config.training(),
+        },
+    )
     with pytest.raises(ValueError, match="where audit=true, never else"):
         SplitWiperClient(setting).audit(None)
 

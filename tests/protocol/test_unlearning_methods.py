@@ -209,7 +209,7 @@ def unsplit(run):
     """Learn and forget as a vanilla or u-shaped run did; return each client's network."""
     config, everybody = run.prepared.config, range(run.prepared.plan.num_clients)
     server = fresh_server(run)
-    if config.client_sync == "handoff":
+    if config.all_options["client-sync"] == "handoff":
         networks = dict.fromkeys(everybody, whole(run, "shared", server))
     else:
         networks = {client: whole(run, client, server) for client in everybody}
@@ -323,7 +323,7 @@ def averaged(run):
             trained, sizes = [], []
             for client in run.strategy.turns(Stage(name, epochs), epoch, clients):
                 ids, forgotten = visited_ids(run, which, client, meant, gone)
-                if config.splitfed_version == 1:
+                if config.all_options["splitfed-version"] == 1:
                     own = copy.deepcopy(network)
                     optimisers = [sgd(own)]
                 else:

@@ -107,6 +107,7 @@ BAD_TYPES = [
     ("options", 1),
     ("out", 0),
     ("state-dir", 0),
+    ("key-dir", 0),
     ("benchmark", 0),
     ("score-every", 1.5),
     ("seed", 0.0),
@@ -218,7 +219,7 @@ BAD_TEXTS = [
     ("out", "results"),
     ("out", "./results"),
     ("out", "~/results"),
-    *((key, "./folder") for key in ("state-dir", "benchmark")),
+    *((key, "./folder") for key in ("state-dir", "key-dir", "benchmark")),
     *(("state-dir", value) for value in ("state", "~/state")),
     ("verify", True),
     ("audit", True),
@@ -434,6 +435,13 @@ def test_what_does_not_go_with_a_state_dir_is_refused():
         "state-dir='/tmp/state' is not possible; allowed: empty "
         "(unlearning='gradient-projection-paper' keeps what it needs for one run only)"
     )
+
+
+def test_keys_lie_outside_the_state_dir_that_they_seal():
+    RunConfig.from_mapping({"state-dir": "/tmp/state", "key-dir": "/tmp/keys"}).check()
+    for chosen in ({}, {"state-dir": "/tmp/keys"}, {"state-dir": "/tmp"}):
+        message = refusal(RunConfig.from_mapping({**chosen, "key-dir": "/tmp/keys"}).check)
+        assert message.startswith("key-dir='/tmp/keys' is not possible; allowed: ")
 
 
 def test_what_gradient_projection_cannot_do_is_refused():

@@ -15,7 +15,6 @@ from split_unlearning.simulations.state.agenda import first_events, tasks_of
 from split_unlearning.simulations.state.reception import AlreadyForgottenError, receive, withdraw
 from split_unlearning.simulations.state.state_dir import StateDir
 from split_unlearning.unlearning.salted import new_salt, salted
-from split_unlearning.unlearning.state_folder import StateFolder
 from split_unlearning.unlearning.tensor_store import TensorStore
 
 CLIENTS = 4
@@ -45,7 +44,7 @@ def finish(state, *numbers):
             if not task.drop:
                 forget(state, client, request)
         attempt, changed = f"request{task.number}", [] if task.drop else sorted(task.counts)
-        server = StateFolder(state.server)
+        server = state.server
         server.begin(attempt)
         server.flush()
         server.commit(attempt)
@@ -58,7 +57,7 @@ def finish(state, *numbers):
 def forget(state, client, request):
     """Leave out on a client what a request means there."""
     dataset, plan = deal(state.config, state.num_clients)
-    folder = StateFolder(state.client(client))
+    folder = state.client(client)
     folder.begin(f"request{request.number}")
     kept = TensorStore(folder)
     ids = np.setdiff1d(plan.train[client], ForgottenSamples(kept).among(plan.train[client]))
@@ -353,7 +352,7 @@ def test_something_is_left_to_learn_from_after_all_requests(tmp_path):
 
 def damage(state, client):
     """Leave something on a client's place that cannot be read; return its path."""
-    folder = state.client(client)
+    folder = state.path / "clients" / str(client)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "current.json").write_text("not a manifest")
     return folder / "current.json"

@@ -90,7 +90,9 @@ def test_a_state_dir_may_be_moved(tmp_path, path):
     state = StateDir(moved)
     assert state.config.state_dir == str(moved)
     state.check_same(replace(state.config, state_dir=str(moved)))
-    assert state.client(3) == client_folder(str(moved), 3) == moved / "clients" / "3"
+    with pytest.raises(KeyError):
+        client_folder(str(moved), 3, "")["segment"]
+    assert state.server_files == (str(moved / "server"), "")
 
 
 def test_everything_is_for_its_owner_only(tmp_path):
@@ -261,7 +263,13 @@ OTHER = {
     "precision": "bfloat16",
     "codec": "float16",
 }
-DIFFERS = {"out": "/tmp/other", "verify": True, "server-num-gpus": 1.0, "server-num-cpus": 1.0}
+DIFFERS = {
+    "out": "/tmp/other",
+    "key-dir": "/tmp/keys",
+    "verify": True,
+    "server-num-gpus": 1.0,
+    "server-num-cpus": 1.0,
+}
 DIFFERS |= {"round-timeout": 5.0, "bandwidth-mbps": 1.0, "latency-ms": 1.0}
 
 

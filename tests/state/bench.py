@@ -118,8 +118,8 @@ def folders(path):
     """The folders of a state-dir that change all at once, by name."""
     clients = sorted((Path(path) / "clients").glob("*"))
     return {
-        "server": StateFolder(Path(path) / "server"),
-        **{f"client {one.name}": StateFolder(one) for one in clients},
+        "server": StateFolder(Path(path) / "server", "server"),
+        **{f"client {one.name}": StateFolder(one, f"client {one.name}") for one in clients},
     }
 
 
@@ -139,7 +139,7 @@ def forgotten(path):
     state = open_state(str(path))
     _, plan = deal(state.config, state.num_clients)
     return {
-        client: ForgottenSamples(TensorStore(StateFolder(state.client(client)))).among(ids).tolist()
+        client: ForgottenSamples(TensorStore(state.client(client))).among(ids).tolist()
         for client, ids in enumerate(plan.train)
     }
 

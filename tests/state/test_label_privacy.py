@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from split_unlearning.simulations.state.state_dir import open_state
-from split_unlearning.unlearning.state_folder import StateFolder
 from split_unlearning.unlearning.tensor_store import TensorStore
 from tests.protocol.test_splitwiper_plus import Cached
 from tests.state.bench import SLICED, certificate, digests_noted, learn, pieces, tree, unlearn
@@ -25,7 +24,7 @@ def settings(request, digits):
 
 
 def kept(path, client, name):
-    return TensorStore(StateFolder(open_state(str(path)).client(client))).load(name)
+    return TensorStore(open_state(str(path)).client(client)).load(name)
 
 
 def test_requests_that_come_later_keep_the_map_and_can_be_verified(settings, tmp_path):

@@ -9,13 +9,15 @@ import torch
 from safetensors.torch import load, save
 
 from split_unlearning.foundations.errors import StateError
+from split_unlearning.simulations.state.state_dir import open_state
 from split_unlearning.strategies.heard import ClientFailureError
-from split_unlearning.unlearning.state_folder import StateFolder, checksum
+from split_unlearning.unlearning.state_folder import checksum
 from tests.state.bench import (
     NUM_CLIENTS,
     SHORT,
     ask,
     certificate,
+    folders,
     learn,
     unlearn,
 )
@@ -61,31 +63,108 @@ def sign_again(folder, name, data):
     manifest.write_text(json.dumps({**content, "sha256": checksum(content)}), encoding="utf-8")
 
 
-@pytest.mark.parametrize("folder", ["server", "clients/2"])
-def test_another_segment_is_found(folder, state, sliced):
+@pytest.mark.parametrize("part", ["server", "client 2"])
+def test_another_segment_is_refused(part, state, sliced):
     unlearn(state, sliced, ("class:2", 1))
-    kept = StateFolder(state / folder)["segment"]
-    sign_again(state / folder, "segment", another_segment(kept))
-    found = certificate(state, sliced)
-    assert not found["holds"]
-    named = "server" if folder == "server" else "client 2"
-    assert found["first_difference"]["segment"] == named
+    folder = state / part.replace("client ", "clients/")
+    sign_again(folder, "segment", another_segment(folders(state)[part]["segment"]))
+    with pytest.raises(StateError, match=f"the segment of {part} .* was exchanged"):
+        certificate(state, sliced)
 
 
-def test_another_segment_that_was_committed_is_found(state, sliced):
+def test_another_segment_that_was_committed_is_refused(state, sliced):
     unlearn(state, sliced, ("class:2", 1))
-    for folder in (state / "clients" / "2", state / "server"):
-        kept = StateFolder(folder)
+    for part, said in (
+        ("client 2", "the segment of client 2 .* was exchanged"),
+        ("server", "do not belong together"),
+    ):
+        kept = folders(state)[part]
         segment = another_segment(kept["segment"])
         kept.begin("another")
         kept["segment"] = segment
         kept.flush()
         kept.commit("another")
-        if folder.name == "2":
-            found = certificate(state, sliced)
-            assert found["first_difference"]["segment"] == "client 2"
-    with pytest.raises(StateError, match="do not belong together"):
+        with pytest.raises(StateError, match=said):
+            certificate(state, sliced)
+
+
+def renamed(folder, new):
+    """Give an older folder the attempt of a newer one, and redo its checksum."""
+    manifest = folder / "current.json"
+    content = json.loads(manifest.read_text(encoding="utf-8"))
+    newer = json.loads((new / "current.json").read_text(encoding="utf-8"))
+    seal = {"sha256", "hmac-sha256"} & content.keys()
+    content = {name: value for name, value in content.items() if name not in seal}
+    content["attempt"] = newer["attempt"]
+    content |= {name: checksum(content) for name in seal}
+    manifest.write_text(json.dumps(content), encoding="utf-8")
+
+
+@pytest.mark.parametrize("keys", [False, True])
+def test_a_state_that_was_rolled_back_is_refused(keys, sliced, tmp_path):
+    settings = {**sliced, "key_dir": str(tmp_path / "keys")} if keys else sliced
+    state = tmp_path / "state"
+    learn(state, settings)
+    old = shutil.copytree(state, tmp_path / "old")
+    unlearn(state, settings, ("class:2", 1))
+    assert certificate(state, settings)["holds"]
+    new = shutil.copytree(state, tmp_path / "new")
+    restore(old, state, "server", "clients/1")
+    for folder in ("server", "clients/1"):
+        renamed(state / folder, new / folder)
+    said = "was edited" if keys else "is not the segment that the journal names"
+    with pytest.raises(StateError, match=said):
+        certificate(state, settings)
+
+
+def test_exchanged_folders_of_clients_are_refused(state, sliced):
+    for one, other in (("0", "away"), ("2", "0"), ("away", "2")):
+        (state / "clients" / one).rename(state / "clients" / other)
+    line = "belongs to client 2, and not to client 0: folders were exchanged"
+    with pytest.raises(StateError, match=line):
+        ask(state, ("class:2", 0))
+    with pytest.raises(ClientFailureError, match=line):
         certificate(state, sliced)
+
+
+def test_an_edited_shard_is_noticed_although_no_digest_needs_it(state, sliced):
+    file = next(state.glob("server/shard*.safetensors"))
+    data = file.read_bytes()
+    file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(StateError, match=f"{file.name} was edited"):
+        certificate(state, sliced)
+
+
+@pytest.mark.parametrize("file", ["journal.jsonl", "server/current.json", "clients/1/current.json"])
+def test_with_keys_apart_an_edit_shows_although_its_checksum_is_redone(file, sliced, tmp_path):
+    keys, state = tmp_path / "keys", tmp_path / "state"
+    settings = {**sliced, "key_dir": str(keys)}
+    learn(state, settings)
+    assert {one.name for one in keys.iterdir()} == {
+        "certificate-key.pem",
+        "run.key",
+        "server.key",
+        *(f"client-{client}.key" for client in range(NUM_CLIENTS)),
+    }
+    *lines, last = (state / file).read_text(encoding="utf-8").splitlines(keepends=True)
+    unkeyed = "".join([*lines, last]).replace("hmac-sha256", "sha256")
+    (state / file).write_text(unkeyed, encoding="utf-8")
+    with pytest.raises((StateError, ClientFailureError), match="is not sealed with"):
+        unlearn(state, settings, ("class:2", 1))
+
+
+def test_keys_that_lie_elsewhere_or_nowhere(sliced, tmp_path):
+    keys, state = tmp_path / "keys", tmp_path / "state"
+    settings = {**sliced, "key_dir": str(keys)}
+    learn(state, settings)
+    moved = str(keys.rename(tmp_path / "moved"))
+    with pytest.raises(StateError, match=r"keys/run.key: No such file"):
+        open_state(str(state))
+    assert open_state(str(state), moved).config.key_dir == moved
+    assert certificate(state, {**settings, "key_dir": moved})["holds"]
+    (tmp_path / "moved" / "client-1.key").write_text("short", encoding="ascii")
+    with pytest.raises(ClientFailureError, match=r"client-1.key is no key; allowed: 64 hex"):
+        certificate(state, {**settings, "key_dir": moved})
 
 
 def restore(source, state, *folders):
@@ -102,7 +181,8 @@ def test_parts_of_an_older_copy_are_refused(learned, state, sliced):
     restore(learned, state, "clients/1")
     with pytest.raises(StateError, match=r"clients/1 is not what was kept there last"):
         ask(state, ("class:3", 1))
-    assert not certificate(state, sliced)["holds"]
+    with pytest.raises(StateError, match=r"the segment of client 1 .* was exchanged"):
+        certificate(state, sliced)
     # All but the journal: training without what clients know as forgotten gives what is kept.
     restore(learned, state, "server")
     for command in (certificate, unlearn_more):

@@ -199,7 +199,7 @@ def test_the_others_keep_their_order_when_a_client_is_dropped(gone, seed, epoch)
 
 def kept(path, attempt):
     """Return a folder in which an attempt has begun, and the cache in it."""
-    folder = StateFolder(path)
+    folder = StateFolder(path, "server")
     folder.begin(attempt)
     return folder, ActivationCache(folder)
 
@@ -209,9 +209,9 @@ def test_a_new_process_takes_up_what_was_committed(tmp_path):
     fill(cache, 11, upload(5, salt=11), borders=(2, 2))
     fill(cache, 2, upload(30, salt=2), borders=range(2, 30, 2))
     folder.flush()
-    assert ActivationCache(StateFolder(tmp_path)).clients() == []
+    assert ActivationCache(StateFolder(tmp_path, "server")).clients() == []
     folder.commit("one")
-    again = ActivationCache(StateFolder(tmp_path))
+    again = ActivationCache(StateFolder(tmp_path, "server"))
     assert held(again) == held(cache)
     assert (again.clients(), again.bytes) == (cache.clients(), cache.bytes) == ([2, 11], 35 * 32)
     assert torch.equal(again.smashed(2), upload(30, salt=2)[0])
@@ -234,9 +234,9 @@ def test_a_shard_that_an_attempt_replaces_is_another_only_when_it_is_committed(t
     folder.flush()
     assert cache.clients() == [0]
     assert torch.equal(cache.smashed(0), smashed)
-    assert held(ActivationCache(StateFolder(tmp_path))) == before
+    assert held(ActivationCache(StateFolder(tmp_path, "server"))) == before
     folder.commit("two")
-    assert held(ActivationCache(StateFolder(tmp_path))) == held(cache)
+    assert held(ActivationCache(StateFolder(tmp_path, "server"))) == held(cache)
     # No byte of a shard that is gone is left.
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -247,7 +247,7 @@ def test_what_else_lies_in_the_folder_is_no_shard(tmp_path):
     TensorStore(folder).save("segment", {"a": torch.zeros(2)})
     folder.flush()
     folder.commit("one")
-    assert ActivationCache(StateFolder(tmp_path)).clients() == [0]
+    assert ActivationCache(StateFolder(tmp_path, "server")).clients() == [0]
 
 
 @settings(deadline=None, max_examples=25)
@@ -307,4 +307,4 @@ def test_a_shard_that_is_damaged_is_named(tmp_path):
     (file,) = tmp_path.glob("shard-*")
     file.write_bytes(file.read_bytes()[:-1] + b"\0\0")
     with pytest.raises(StateError, match=str(file)):
-        ActivationCache(StateFolder(tmp_path))
+        ActivationCache(StateFolder(tmp_path, "server"))

@@ -35,7 +35,7 @@ def change(folder, attempt, wanted):
 @pytest.fixture
 def path(tmp_path):
     """Return a folder that holds OLD, and lies in folders of its own."""
-    folder = StateFolder(tmp_path / "state" / "here")
+    folder = StateFolder(tmp_path / "state" / "here", "server")
     change(folder, "one", OLD)
     folder.commit("one")
     return tmp_path / "state" / "here"
@@ -47,11 +47,11 @@ def on_disk(path):
 
 
 def read(path):
-    return dict(StateFolder(path))
+    return dict(StateFolder(path, "server"))
 
 
 def test_opening_a_folder_that_is_not_there_creates_nothing(tmp_path):
-    folder = StateFolder(tmp_path / "none" / "yet")
+    folder = StateFolder(tmp_path / "none" / "yet", "server")
     assert (dict(folder), len(folder), folder.attempt) == ({}, 0, "")
     assert "segment" not in folder
     with pytest.raises(KeyError):
@@ -60,7 +60,7 @@ def test_opening_a_folder_that_is_not_there_creates_nothing(tmp_path):
 
 
 def test_what_was_committed_is_read_again(path):
-    folder = StateFolder(path)
+    folder = StateFolder(path, "server")
     assert dict(folder) == OLD
     assert folder.attempt == "one"
     assert set(folder) == {"segment", "cache"}
@@ -69,7 +69,7 @@ def test_what_was_committed_is_read_again(path):
 
 def test_what_was_committed_is_changed_by_an_attempt_only(path):
     before = on_disk(path)
-    folder = StateFolder(path)
+    folder = StateFolder(path, "server")
     with pytest.raises(TypeError, match="begin"):
         folder["segment"] = b"new"
     with pytest.raises(TypeError, match="begin"):
@@ -79,23 +79,23 @@ def test_what_was_committed_is_changed_by_an_attempt_only(path):
 
 
 def test_nothing_changes_for_others_before_the_commit(path):
-    folder = StateFolder(path)
+    folder = StateFolder(path, "server")
     change(folder, "two", NEW)
     assert dict(folder) == NEW
     assert folder.attempt == "one"
     assert read(path) == OLD
     folder.commit("two")
     assert read(path) == dict(folder) == NEW
-    assert StateFolder(path).attempt == folder.attempt == "two"
+    assert StateFolder(path, "server").attempt == folder.attempt == "two"
 
 
 def test_an_attempt_that_was_not_flushed_leaves_no_trace_in_the_next(path):
-    folder = StateFolder(path)
+    folder = StateFolder(path, "server")
     folder.begin("two")
     folder["segment"] = b"never finished"
     folder["extra"] = b"never finished"
     del folder["cache"]
-    again = StateFolder(path)
+    again = StateFolder(path, "server")
     assert dict(again) == OLD
     again.begin("three")
     assert dict(again) == OLD
@@ -103,13 +103,13 @@ def test_an_attempt_that_was_not_flushed_leaves_no_trace_in_the_next(path):
 
 
 def test_another_attempt_drops_what_an_earlier_one_staged(path):
-    change(StateFolder(path), "two", NEW)
-    folder = StateFolder(path)
+    change(StateFolder(path, "server"), "two", NEW)
+    folder = StateFolder(path, "server")
     folder.begin("three")
     assert dict(folder) == OLD
     folder["cache"] = b"third"
     folder.flush()
-    refusal(StateFolder(path).commit, "two")
+    refusal(StateFolder(path, "server").commit, "two")
     folder.commit("three")
     assert read(path) == OLD | {"cache": b"third"}
     assert not [one for one in path.iterdir() if ".two." in one.name]
@@ -117,36 +117,36 @@ def test_another_attempt_drops_what_an_earlier_one_staged(path):
 
 def test_the_same_attempt_goes_on_in_a_new_object(path):
     for name, data in NEW.items():
-        folder = StateFolder(path)
+        folder = StateFolder(path, "server")
         folder.begin("two")
         folder[name] = data
         folder.flush()
-    folder = StateFolder(path)
+    folder = StateFolder(path, "server")
     folder.begin("two")
     assert dict(folder) == OLD | NEW
     del folder["cache"]
     folder.flush()
     assert read(path) == OLD
     # Who commits has not to have staged it.
-    StateFolder(path).commit("two")
+    StateFolder(path, "server").commit("two")
     assert read(path) == NEW
 
 
 def test_an_attempt_that_changes_nothing_can_be_committed(path):
-    folder = StateFolder(path)
+    folder = StateFolder(path, "server")
     folder.begin("two")
     folder.flush()
     folder.commit("two")
     assert read(path) == OLD
-    assert StateFolder(path).attempt == "two"
+    assert StateFolder(path, "server").attempt == "two"
 
 
 def test_committing_again_does_nothing(path):
-    folder = StateFolder(path)
+    folder = StateFolder(path, "server")
     change(folder, "two", NEW)
     folder.commit("two")
     before = on_disk(path)
-    for again in (folder, StateFolder(path)):
+    for again in (folder, StateFolder(path, "server")):
         again.commit("two")
         assert dict(again) == NEW
     assert on_disk(path) == before
@@ -154,24 +154,24 @@ def test_committing_again_does_nothing(path):
 
 @pytest.mark.parametrize("staged", ["nothing", "another attempt", "unflushed"])
 def test_an_attempt_that_staged_nothing_cannot_be_committed(path, staged):
-    folder = StateFolder(path)
+    folder = StateFolder(path, "server")
     if staged == "another attempt":
-        change(StateFolder(path), "three", NEW)
+        change(StateFolder(path, "server"), "three", NEW)
     elif staged == "unflushed":
         folder.begin("two")
         folder["segment"] = b"not on disk yet"
-    message = refusal(StateFolder(path).commit, "two")
+    message = refusal(StateFolder(path, "server").commit, "two")
     assert str(path) in message
     assert read(path) == OLD
 
 
 def test_a_folder_without_anything_commits_nothing(tmp_path):
-    assert str(tmp_path / "none") in refusal(StateFolder(tmp_path / "none").commit, "one")
+    assert str(tmp_path / "none") in refusal(StateFolder(tmp_path / "none", "server").commit, "one")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_after_a_commit_no_replaced_file_is_left(path):
-    folder = StateFolder(path)
+    folder = StateFolder(path, "server")
     change(folder, "two", NEW)
     folder.commit("two")
     everything = b"".join(data for _, data in on_disk(path).values())
@@ -180,7 +180,7 @@ def test_after_a_commit_no_replaced_file_is_left(path):
 
 
 def test_what_an_attempt_overwrites_or_deletes_again_is_gone_at_once(path):
-    folder = StateFolder(path)
+    folder = StateFolder(path, "server")
     folder.begin("two")
     for name in ("segment", "extra", "gone"):
         folder[name] = b"draft" * 1000
@@ -199,7 +199,7 @@ def test_what_an_attempt_overwrites_or_deletes_again_is_gone_at_once(path):
 def test_everything_is_for_its_owner_only(tmp_path):
     before = os.umask(0)
     try:
-        folder = StateFolder(tmp_path / "state" / "here")
+        folder = StateFolder(tmp_path / "state" / "here", "server")
         change(folder, "one", OLD)
         modes = {one: stat.S_IMODE(one.stat().st_mode) for one in (tmp_path / "state").rglob("*")}
         modes[tmp_path / "state"] = stat.S_IMODE((tmp_path / "state").stat().st_mode)
@@ -216,7 +216,7 @@ def test_everything_is_for_its_owner_only(tmp_path):
 @pytest.mark.parametrize("name", ["", ".", "..", "../segment", "a/b", "/a", "a.b", "a\0b", "a b"])
 def test_a_name_that_is_no_name_of_a_file_is_refused(path, name):
     before = on_disk(path)
-    folder = StateFolder(path)
+    folder = StateFolder(path, "server")
     folder.begin("two")
     with pytest.raises(ValueError, match="cannot name"):
         folder[name] = b"somewhere else"
@@ -229,7 +229,7 @@ def test_a_name_that_is_no_name_of_a_file_is_refused(path, name):
 @pytest.mark.parametrize("attempt", ["", "..", "/../../elsewhere", "a/b", "a.b", "a-b", "a\n"])
 def test_an_attempt_that_is_not_letters_and_digits_is_refused(path, attempt):
     before = on_disk(path)
-    folder = StateFolder(path)
+    folder = StateFolder(path, "server")
     with pytest.raises(ValueError, match="cannot name"):
         folder.begin(attempt)
     assert on_disk(path) == before
@@ -241,7 +241,7 @@ def test_an_attempt_that_is_not_letters_and_digits_is_refused(path, attempt):
 def committed(temporary):
     """Return a folder that holds something, below a temporary one."""
     path = Path(temporary) / "state"
-    folder = StateFolder(path)
+    folder = StateFolder(path, "server")
     change(folder, "one", OLD)
     folder.commit("one")
     return path
@@ -278,14 +278,14 @@ def test_a_file_cut_short_is_found(data):
 @pytest.mark.parametrize("content", ["[]", "null", "3", '"text"', "{}", '{"sha256": 1}'])
 def test_a_manifest_of_something_else_is_refused(path, content):
     (path / "current.json").write_text(content)
-    assert str(path / "current.json") in refusal(StateFolder, path)
+    assert str(path / "current.json") in refusal(StateFolder, path, "server")
 
 
 def test_a_missing_file_is_named_and_the_others_can_be_read(path):
-    missing = StateFolder(path).path("segment")
+    missing = StateFolder(path, "server").path("segment")
     missing.unlink()
     before = on_disk(path)
-    folder = StateFolder(path)
+    folder = StateFolder(path, "server")
     assert str(missing) in refusal(folder.__getitem__, "segment")
     assert str(missing) in refusal(folder.path, "segment")
     assert folder["cache"] == OLD["cache"]
@@ -296,7 +296,7 @@ def test_what_another_version_wrote_is_refused_with_both_formats(path):
     manifest = path / "current.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": FORMAT + 6}))
     before = on_disk(path)
-    message = refusal(StateFolder, path)
+    message = refusal(StateFolder, path, "server")
     assert str(manifest) in message
     assert f"format {FORMAT + 6}" in message
     assert f"format {FORMAT}" in message
@@ -304,9 +304,9 @@ def test_what_another_version_wrote_is_refused_with_both_formats(path):
 
 
 def test_a_staged_manifest_that_was_cut_off_is_dropped(path):
-    change(StateFolder(path), "two", NEW)
+    change(StateFolder(path, "server"), "two", NEW)
     os.truncate(path / "staged.json", 20)
-    folder = StateFolder(path)
+    folder = StateFolder(path, "server")
     assert dict(folder) == OLD
     refusal(folder.commit, "two")
     folder.begin("two")
@@ -318,7 +318,7 @@ def test_a_staged_manifest_that_was_cut_off_is_dropped(path):
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
-    assert str(tmp_path / "file") in refusal(StateFolder, tmp_path / "file")
+    assert str(tmp_path / "file") in refusal(StateFolder, tmp_path / "file", "server")
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -326,7 +326,7 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path):
 
 
 def test_a_disk_that_is_full_changes_nothing(path):
-    folder = StateFolder(path)
+    folder = StateFolder(path, "server")
     folder.begin("two")
     with files_no_larger_than(100):
         message = refusal(folder.__setitem__, "segment", b"new" * 1000)
@@ -379,7 +379,7 @@ def test_wherever_the_system_refuses_the_state_is_the_old_or_the_new(tmp_path, e
     number = interrupted = 0
     while True:
         path = tmp_path / str(number)
-        folder = StateFolder(path)
+        folder = StateFolder(path, "server")
         change(folder, "one", OLD)
         folder.commit("one")
         with Interruption(number, error) as interruption:
@@ -399,7 +399,7 @@ def test_wherever_the_system_refuses_the_state_is_the_old_or_the_new(tmp_path, e
         if interruption.left:
             break
         # And the next one is done.
-        folder = StateFolder(path)
+        folder = StateFolder(path, "server")
         change(folder, "three", NEW)
         folder.commit("three")
         assert read(path) == NEW
@@ -420,7 +420,7 @@ def test_everything_is_on_disk_before_it_is_the_state(path):
         replace(source, target)
 
     fsync, replace = os.fsync, os.replace
-    folder = StateFolder(path)
+    folder = StateFolder(path, "server")
     with patch.object(os, "fsync", synced), patch.object(os, "replace", replaced):
         change(folder, "two", NEW)
         flushed = len(happened)
@@ -434,11 +434,11 @@ def test_everything_is_on_disk_before_it_is_the_state(path):
 
 
 def test_what_was_committed_but_not_swept_is_finished_by_committing_again(path):
-    folder = StateFolder(path)
+    folder = StateFolder(path, "server")
     change(folder, "two", NEW)
     with patch.object(os, "unlink", side_effect=OSError(errno.EIO, "no")):
         refusal(folder.commit, "two")
-    again = StateFolder(path)
+    again = StateFolder(path, "server")
     assert dict(again) == NEW
     again.commit("two")
     assert len(on_disk(path)) == len(NEW) + 1
@@ -463,7 +463,7 @@ class FolderAndDict(RuleBasedStateMachine):
         super().__init__()
         self.temporary = tempfile.mkdtemp()
         self.path = Path(self.temporary) / "state"
-        self.folder = StateFolder(self.path)
+        self.folder = StateFolder(self.path, "server")
         self.committed = {}
         # What this attempt has made of it, and what of that is on disk; None without an attempt.
         self.staged = self.flushed = None
@@ -503,7 +503,7 @@ class FolderAndDict(RuleBasedStateMachine):
 
     @rule()
     def the_process_ends(self):
-        self.folder = StateFolder(self.path)
+        self.folder = StateFolder(self.path, "server")
         if self.staged != self.flushed:
             self.flushed = None
         self.staged = None
@@ -542,7 +542,7 @@ TestFolderAndDict.settings = settings(deadline=None, max_examples=40, stateful_s
 
 @pytest.mark.parametrize("what", ["whole", "edited", "gone"])
 def test_what_is_read_ahead_is_as_sound_as_what_is_not(what, tmp_path):
-    kept = StateFolder(tmp_path / "kept")
+    kept = StateFolder(tmp_path / "kept", "server")
     kept.begin("attempt")
     kept["one"] = b"kept"
     kept.flush()
@@ -552,7 +552,7 @@ def test_what_is_read_ahead_is_as_sound_as_what_is_not(what, tmp_path):
         file.write_bytes(b"left")
     elif what == "gone":
         file.unlink()
-    again = StateFolder(tmp_path / "kept")
+    again = StateFolder(tmp_path / "kept", "server")
     again.expect("one")
     again.expect("one")
     if what == "whole":

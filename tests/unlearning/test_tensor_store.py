@@ -72,13 +72,13 @@ def test_what_was_saved_does_not_change_with_the_tensors():
 
 
 def test_a_folder_keeps_them_from_one_process_to_the_next(tmp_path):
-    folder = StateFolder(tmp_path / "client")
+    folder = StateFolder(tmp_path / "client", "server")
     folder.begin("one")
     TensorStore(folder).save("segment", {"a": torch.arange(5)})
     folder.flush()
-    assert TensorStore(StateFolder(tmp_path / "client")).load("segment") is None
-    StateFolder(tmp_path / "client").commit("one")
-    committed = TensorStore(StateFolder(tmp_path / "client"))
+    assert TensorStore(StateFolder(tmp_path / "client", "server")).load("segment") is None
+    StateFolder(tmp_path / "client", "server").commit("one")
+    committed = TensorStore(StateFolder(tmp_path / "client", "server"))
     assert committed.load("segment")["a"].tolist() == [0, 1, 2, 3, 4]
     with pytest.raises(TypeError, match="begin"):
         committed.save("segment", {})

@@ -156,12 +156,12 @@ def test_other_names_are_left_alone():
 
 
 def test_it_lies_in_a_folder_and_is_found_there(tmp_path):
-    folder = StateFolder(tmp_path / "kept")
+    folder = StateFolder(tmp_path / "kept", "server")
     folder.begin("attempt")
     filled(folder, range(5))
     folder.flush()
     folder.commit("attempt")
-    found = GradientCache(StateFolder(tmp_path / "kept"), "a run")
+    found = GradientCache(StateFolder(tmp_path / "kept", "server"), "a run")
     assert torch.equal(found.gradients(4)["conv.bias"], drawn(4)["conv.bias"])
 
 
@@ -233,14 +233,14 @@ def test_weights_on_the_way_come_with_their_momentum():
 
 def test_what_is_read_next_is_asked_for_before(tmp_path, monkeypatch):
     monkeypatch.setattr(gradient_cache, "_PIECE_BYTES", 1)
-    folder = StateFolder(tmp_path / "kept")
+    folder = StateFolder(tmp_path / "kept", "server")
     folder.begin("attempt")
     filled(folder, range(3))
     folder.flush()
     folder.commit("attempt")
     expected = []
     monkeypatch.setattr(StateFolder, "expect", lambda _, name: expected.append(name))
-    found = GradientCache(StateFolder(tmp_path / "kept"), "a run")
+    found = GradientCache(StateFolder(tmp_path / "kept", "server"), "a run")
     for number in range(3):
         found.gradients(number)
     assert expected == ["gradients-1", "gradients-2"]
