@@ -13,6 +13,20 @@ class StateError(UserError):
     """Kept state on disk cannot be read or written; it is as it was before."""
 
 
+class RunFailedError(RuntimeError):
+    """A run that had begun has failed; the message is one line, the reason.
+
+    Attributes
+    ----------
+    log : str
+        All that the run printed.
+    """
+
+    def __init__(self, reason: str, log: str = "") -> None:
+        super().__init__(reason)
+        self.log = log
+
+
 def refuse(key: str, value: object, allowed: str) -> UserError:
     """Return a refusal for the caller to raise.
 

@@ -31,6 +31,7 @@ INSIDE = {
     "launching": set(),
     "benchmark": {"data", "launching", "session"},
     "command_line": {"benchmark", "data", "launching", "session", "state"},
+    "python": {"benchmark", "command_line", "data", "launching", "session", "state"},
 }
 # Rooms within those rooms.
 INNER = {"data/distributions", "data/loaders"}

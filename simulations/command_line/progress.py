@@ -26,7 +26,7 @@ def shown(verbose: bool) -> Iterator[Callable[[str], None]]:
     console = Console()
 
     def print_news(line: str) -> None:
-        if text := _news(line):
+        if text := news(line):
             typer.echo(text)
 
     if verbose:
@@ -39,7 +39,7 @@ def shown(verbose: bool) -> Iterator[Callable[[str], None]]:
         columns = (SpinnerColumn(), TimeElapsedColumn(), text_column)
         with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task("starting Flower and Ray", total=None)
-            yield lambda line: bar.update(task, description=_news(line) or None)
+            yield lambda line: bar.update(task, description=news(line) or None)
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def shown_grid(
             bar.update(task, completed=progress.ended)
             say(progress)
 
-        yield lambda line: bar.update(task, description=_news(line) or None), advance
+        yield lambda line: bar.update(task, description=news(line) or None), advance
 
 
 def _span(seconds: float) -> str:
@@ -80,7 +80,7 @@ def _span(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _news(line: str) -> str:
+def news(line: str) -> str:
     """Return what a line says of the run, if the app printed it to say that."""
     is_news = line.startswith(PROGRESS) and not line.startswith(FAILURE)
     return line.removeprefix(PROGRESS) if is_news else ""

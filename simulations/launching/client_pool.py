@@ -16,6 +16,18 @@ Node = tuple[float, float]
 """The CPUs and the GPUs of a machine."""
 
 
+def check_client_count(clients: int) -> None:
+    """Refuse what is no number of clients.
+
+    Raises
+    ------
+    UserError
+        With what is allowed.
+    """
+    if type(clients) is not int or clients < 1:
+        raise refuse("--clients", clients, "an integer >= 1")
+
+
 def check_client_pool(clients: int, client_cpus: int, client_gpus: float) -> None:
     """Refuse numbers of clients, and of what each of them reserves, that cannot be.
 
@@ -24,8 +36,7 @@ def check_client_pool(clients: int, client_cpus: int, client_gpus: float) -> Non
     UserError
         With what there is: of this machine, or of the nodes of the cluster at ``RAY_ADDRESS``.
     """
-    if clients < 1:
-        raise refuse("--clients", clients, "an integer >= 1")
+    check_client_count(clients)
     # Flower divides by the CPUs of a client, a whole number.
     if client_cpus < 1:
         raise refuse("--client-cpus", client_cpus, "an integer >= 1")

@@ -1,0 +1,1 @@
+"""The door from Python: what the command line does, as functions of a script or a notebook."""
