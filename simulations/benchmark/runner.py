@@ -13,7 +13,7 @@ from split_unlearning.simulations.benchmark.cell import SCHEMA_VERSION, Cell, St
 from split_unlearning.simulations.benchmark.cells import planned_cells
 from split_unlearning.simulations.benchmark.spec import Spec
 from split_unlearning.simulations.console import PROGRESS
-from split_unlearning.simulations.launching.launch import run_app
+from split_unlearning.simulations.launching.launch import Engine
 
 # Processes of a command that was killed end a little later than it.
 _PATIENCE = 20.0
@@ -89,9 +89,8 @@ def _lay_out(spec: Spec, folder: Path, command: str) -> list[Cell]:
 
 def carry_out(
     folder: Path,
+    engine: Engine,
     *,
-    client_cpus: int = 1,
-    client_gpus: float = 0,
     on_line: Callable[[str], None],
     on_progress: Callable[[Progress], None],
 ) -> str:
@@ -110,13 +109,8 @@ def carry_out(
             if line.startswith(PROGRESS):
                 watch.look()
 
-        outcome = run_app(
-            {"benchmark": str(folder)},
-            max(cell.clients for cell in left),
-            client_cpus=client_cpus,
-            client_gpus=client_gpus,
-            on_line=on_each,
-        )
+        most = max(cell.clients for cell in left)
+        outcome = engine({"benchmark": str(folder)}, most, on_line=on_each)
         if not outcome.succeeded:
             with (folder / "log.txt").open("a", encoding="utf-8") as log:
                 log.write(outcome.log)

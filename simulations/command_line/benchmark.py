@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,7 @@ from split_unlearning.simulations.command_line.options import (
     argument,
 )
 from split_unlearning.simulations.command_line.progress import shown_grid
+from split_unlearning.simulations.launching import launch
 from split_unlearning.simulations.launching.client_pool import check_client_pool
 from split_unlearning.simulations.paths import absolute
 
@@ -78,8 +80,7 @@ def benchmark(
         with shown_grid(len(cells), verbose) as (on_line, on_progress):
             ended = carry_out(
                 folder,
-                client_cpus=client_cpus,
-                client_gpus=client_gpus,
+                partial(launch.run_app, client_cpus=client_cpus, client_gpus=client_gpus),
                 on_line=on_line,
                 on_progress=on_progress,
             )

@@ -71,12 +71,8 @@ def unlearn(
     The same command again finishes what was interrupted; without --forget it finishes whatever was.
     """
     with one_line_errors():
-        from split_unlearning.simulations.session.session import needed_for
-        from split_unlearning.simulations.state.reception import (
-            AlreadyForgottenError,
-            check_done,
-            receive,
-        )
+        from split_unlearning.simulations.errands import to_forget
+        from split_unlearning.simulations.state.reception import AlreadyForgottenError
         from split_unlearning.simulations.state.reception import withdraw as take_back
         from split_unlearning.simulations.state.state_dir import open_state
 
@@ -88,7 +84,7 @@ def unlearn(
                 allowed = "no --forget, no --drop-client and no --absent beside it"
                 raise refuse("--withdraw", True, allowed)
             with state.locked():
-                taken = take_back(open_state(path, key_dir))
+                taken = take_back(state.read_again())
             typer.echo(f"withdrawn, and not forgotten: {'; '.join(taken)}")
             return
         check_client_pool(state.num_clients, client_cpus, client_gpus)
@@ -100,20 +96,15 @@ def unlearn(
             config.check()
             check_writable("out", Path(config.out))
         try:
-            with state.locked():
-                # Read again: until now another process may have had it.
-                state = open_state(path, key_dir)
-                tasks = receive(state, requests, drop_client, again, absent or [])
+            errand = to_forget(state, config, requests, drop_client, again, absent or [])
         except AlreadyForgottenError as done:
             typer.echo(str(done))
             return
         if drop_client:
-            clients = ", ".join(str(one) for task in tasks for one in task.counts)
+            clients = ", ".join(str(one) for task in errand.tasks for one in task.counts)
             typer.echo(f"this forgets all that client {clients} ever gave, for good")
-        needed = needed_for(config, state.num_clients, tasks)
-        nodes = max(1, len(needed))
         folder = Path(path)
         hint = "; what is asked is written down: the same command finishes it"
-        seconds = launched(config, nodes, client_cpus, client_gpus, folder, verbose, hint)
-        check_done(open_state(path, key_dir), tasks)
+        seconds = launched(config, errand.nodes, client_cpus, client_gpus, folder, verbose, hint)
+        errand.check_done()
         show_result(folder, seconds, verbose)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,7 +45,7 @@ def verify(
     if not, or if a certificate is not as it was signed.
     """
     with one_line_errors():
-        from split_unlearning.simulations.state.agenda import dropped, tasks_of
+        from split_unlearning.simulations.errands import to_verify
         from split_unlearning.simulations.state.state_dir import open_state
 
         if not state_dir and not certificate:
@@ -59,25 +57,20 @@ def verify(
         assert state is not None
         assert state.config is not None
         check_client_pool(state.num_clients, client_cpus, client_gpus)
-        tasks = tasks_of(state.journal)
-        clients = state.num_clients - len(dropped(tasks))
-        config = replace(state.config, out="", verify=True)
-        launched(config, clients, client_cpus, client_gpus, state.path, verbose)
+        errand = to_verify(state)
+        nodes = errand.nodes
+        launched(errand.config, nodes, client_cpus, client_gpus, state.path, verbose)
         check_certificate(state.certificate, state)
 
 
 def check_certificate(path: Path, state: StateDir | None) -> None:
     """Print a certificate; end with 3 if it does not hold, or is not as it was signed."""
-    from split_unlearning.simulations.session.verification import render_certificate
-    from split_unlearning.unlearning.certificate import check
+    from split_unlearning.simulations.session.verification import read_certificate
 
     try:
-        certificate = json.loads(path.read_text(encoding="utf-8"))
-        check(certificate, state.key.read_bytes() if state else None)
-        text = render_certificate(certificate)
-    except (UserError, ValueError, LookupError, TypeError, RecursionError) as error:
-        reason = error if isinstance(error, UserError) else "it is no certificate"
-        end(f"error: {path}: {reason}", DOES_NOT_HOLD)
+        certificate, text = read_certificate(path, state)
+    except UserError as error:
+        end(f"error: {error}", DOES_NOT_HOLD)
     typer.echo(text)
     if state is not None and certificate["journal"] != state.journal.head:
         typer.echo("the state-dir has changed since: split-unlearning verify makes a new one")

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import tomli_w
 
@@ -40,6 +41,18 @@ class Outcome:
     error: str
     log: str
     raised: Exception | None = None
+
+
+class Engine(Protocol):
+    """Does what a run config asks for, with so many clients: `run_app` or ``run_here``.
+
+    What its clients reserve is settled before.
+    """
+
+    def __call__(
+        self, settings: Mapping[str, Value], clients: int, *, on_line: Callable[[str], None]
+    ) -> Outcome:
+        """Return how it ended; `on_line` takes every line that the run prints."""
 
 
 def stage_app(folder: Path) -> Path:

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import Protocol
 
 from split_unlearning.foundations.errors import RunFailedError, UserError, refuse
 from split_unlearning.foundations.options import Value
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.launching.client_pool import check_client_count, check_client_pool
-from split_unlearning.simulations.launching.launch import Outcome, run_app
+from split_unlearning.simulations.launching.launch import Engine, run_app
 from split_unlearning.simulations.local_engine import run_here
 from split_unlearning.simulations.python.progress import shown
 
 ENGINES = ("local", "ray")
-
-
-class Engine(Protocol):
-    """Does what a run config asks for, with so many clients."""
-
-    def __call__(
-        self, settings: Mapping[str, Value], clients: int, *, on_line: Callable[[str], None]
-    ) -> Outcome:
-        """Return how it ended; `on_line` takes every line that the run prints."""
 
 
 def check_engine(engine: str) -> None:

@@ -6,9 +6,10 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
-from split_unlearning.foundations.errors import StateError
+from split_unlearning.foundations.errors import StateError, UserError
 from split_unlearning.foundations.files import explained, write_durably
 from split_unlearning.simulations.preparation import Preparation
 from split_unlearning.simulations.session.conversation import Conversation
@@ -20,7 +21,7 @@ from split_unlearning.strategies.base import SplitStrategy
 from split_unlearning.strategies.script import Script
 from split_unlearning.strategies.server.model import ServerModel
 from split_unlearning.strategies.server.segment import ServerSegment
-from split_unlearning.unlearning.certificate import fingerprint, sign
+from split_unlearning.unlearning.certificate import check, fingerprint, sign
 from split_unlearning.unlearning.exactness import digest
 from split_unlearning.unlearning.tensor_store import TensorStore
 
@@ -189,6 +190,25 @@ def _requests(state: StateDir) -> list[dict[str, Any]]:
             }
         )
     return listed
+
+
+def read_certificate(path: Path, state: StateDir | None) -> tuple[dict[str, Any], str]:
+    """Return a certificate that is as it was signed, and the lines that say it to people.
+
+    With a state, it is signed with the key of that state.
+
+    Raises
+    ------
+    UserError
+        If it is not, or cannot be read.
+    """
+    try:
+        certificate = json.loads(path.read_text(encoding="utf-8"))
+        check(certificate, state.key.read_bytes() if state else None)
+        return certificate, render_certificate(certificate)
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        reason = error if isinstance(error, UserError) else "it is no certificate"
+        raise UserError(f"{path}: {reason}") from error
 
 
 def render_certificate(certificate: dict[str, Any]) -> str:

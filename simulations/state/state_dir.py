@@ -149,6 +149,16 @@ class StateDir:
         """Return a client's folder."""
         return client_folder(str(self.path), client, self._key_dir)
 
+    def read_again(self) -> StateDir:
+        """Return the state as it is now: until it was locked another process may have had it.
+
+        Raises
+        ------
+        UserError
+            As `open_state`.
+        """
+        return open_state(str(self.path), self._key_dir)
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep every other process away, for as long as this one lives or works in it.

@@ -79,46 +79,39 @@ def test_one_that_was_cut_off_is_not_taken_for_done(folder):
     assert statuses(folder) == [(0, "done"), (1, "running")]
 
 
-@pytest.fixture
-def started(monkeypatch):
-    """Have the app run in this process, as often as it is started."""
+def started(folder, *starts):
+    """Return an engine that runs the app in this process; each start is given its runs.
 
-    def set_up(folder, *starts):
-        """Each start is given its runs; what ends it ends it as a process ends."""
-        outcomes = []
-        waiting = list(starts)
+    What ends a start ends it as a process ends.
+    """
+    waiting = list(starts)
 
-        def run_app(settings, clients, *, client_cpus, client_gpus, on_line):
-            assert settings == {"benchmark": str(folder)}
-            runs = waiting.pop(0)
-            error = ""
-            try:
-                carry_out_cells(folder, runs)
-            except RuntimeError as raised:
-                error = str(raised)
-            except KeyboardInterrupt:
-                error = "something killed it"
-            on_line(f"{PROGRESS}news")
-            outcomes.append(error)
-            return Outcome(not error, error, "log\n")
+    def engine(settings, clients, *, on_line):
+        assert settings == {"benchmark": str(folder)}
+        runs = waiting.pop(0)
+        error = ""
+        try:
+            carry_out_cells(folder, runs)
+        except RuntimeError as raised:
+            error = str(raised)
+        except KeyboardInterrupt:
+            error = "something killed it"
+        on_line(f"{PROGRESS}news")
+        return Outcome(not error, error, "log\n")
 
-        monkeypatch.setattr(runner, "run_app", run_app)
-        return outcomes
-
-    return set_up
+    return engine
 
 
-def carry_out(folder):
+def carry_out(folder, engine):
     told = []
-    error = runner.carry_out(folder, on_line=lambda _: None, on_progress=told.append)
+    error = runner.carry_out(folder, engine, on_line=lambda _: None, on_progress=told.append)
     return error, told
 
 
-def test_a_run_that_went_down_is_started_again_with_what_is_left(folder, started):
+def test_a_run_that_went_down_is_started_again_with_what_is_left(folder):
     lay_out(a_spec(0, 1, 2, 3), folder, False, "command")
     runs = [Runs(seed_1=RuntimeError("lost")), Runs(seed_2=KeyboardInterrupt()), Runs()]
-    started(folder, *runs)
-    error, told = carry_out(folder)
+    error, told = carry_out(folder, started(folder, *runs))
     assert error == ""
     assert [one.run for one in runs] == [[0, 1], [2], [3]]
     assert [(one.seed, one.status) for one in planned_cells(folder)] == [
@@ -134,23 +127,21 @@ def test_a_run_that_went_down_is_started_again_with_what_is_left(folder, started
     assert (folder / "log.txt").read_text() == "log\nlog\n"
 
 
-def test_where_nothing_starts_it_ends_with_the_reason(folder, monkeypatch):
+def test_where_nothing_starts_it_ends_with_the_reason(folder):
     lay_out(a_spec(0, 1), folder, False, "command")
-    monkeypatch.setattr(runner, "run_app", lambda *_, **__: Outcome(False, "no SuperLink", ""))
-    error, told = carry_out(folder)
+    error, told = carry_out(folder, lambda *_, **__: Outcome(False, "no SuperLink", ""))
     assert error == "no SuperLink"
     assert told == []
     assert statuses(folder) == [(0, "planned"), (1, "planned")]
 
 
-def test_going_on_redoes_what_failed_and_what_was_cut_off_but_nothing_else(folder, started):
+def test_going_on_redoes_what_failed_and_what_was_cut_off_but_nothing_else(folder):
     lay_out(a_spec(0, 1, 2), folder, False, "command")
     with pytest.raises(KeyboardInterrupt):
         carry_out_cells(folder, Runs(seed_0=UserError("no"), seed_2=KeyboardInterrupt()))
     lay_out(a_spec(0, 1, 2, 3), folder, True, "command")
     again = Runs()
-    started(folder, again)
-    assert carry_out(folder)[0] == ""
+    assert carry_out(folder, started(folder, again))[0] == ""
     assert again.run == [0, 2, 3]
     assert failures(folder) == []
 
