@@ -43,7 +43,7 @@ def serve(answers: Connection) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     threading.Thread(target=_echo, args=(listener,), daemon=True).start()
     with LinkServer(lambda caller, tensors, fields: (tensors, {}), Ledger()) as server:
-        answers.send((listener.getsockname(), server.endpoint.to_fields()))
+        answers.send((listener.getsockname(), server.endpoint.of(0).to_fields()))
         answers.recv()
 
 

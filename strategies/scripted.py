@@ -27,6 +27,7 @@ from flwr.server.strategy import Strategy
 
 from split_unlearning.strategies.heard import ClientFailureError, Heard
 from split_unlearning.strategies.script import Question, Reply, Script
+from split_unlearning.transport.link import own_link
 from split_unlearning.transport.message import Message
 
 _NAMED_FAILURES = 3
@@ -87,11 +88,9 @@ class ScriptedStrategy(Strategy):
         proxies = client_manager.all()
         packed = []
         for client, message in self._question.messages.items():
-            addressed = Message(
-                message.action,
-                {**message.fields, "client": client, "phase": self.phase, **self._address(client)},
-                message.tensors,
-            )
+            fields = {**own_link(message.fields, client), **self._address(client)}
+            fields |= {"client": client, "phase": self.phase}
+            addressed = Message(message.action, fields, message.tensors)
             packed.append((proxies[str(client)], *addressed.pack()))
         return packed
 

@@ -4,12 +4,14 @@ What both kinds of link share, and the one within a process; `transport.socket_l
 over the network. A link is used by one thread at a time.
 """
 
+import hashlib
+import hmac
 import io
 import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import NoReturn, Self, cast
 
@@ -26,6 +28,7 @@ from split_unlearning.transport.frame import (
     read,
 )
 from split_unlearning.transport.ledger import Ledger
+from split_unlearning.transport.message import Scalar
 
 MAX_FRAME_BYTES = 256 * 2**20
 
@@ -48,8 +51,7 @@ class LinkError(RuntimeError):
 class Caller:
     """Who sends a frame, as the link announced when it opened.
 
-    The token admits whoever holds it under any client id: it keeps strangers out, it does not tell
-    admitted clients apart. `phase` is that of the ledger.
+    Its token admits no other client. `phase` is that of the ledger.
     """
 
     client: int
@@ -140,12 +142,16 @@ class Endpoint:
     """Where a link's server is and what admits a client; travels in a Flower fit instruction.
 
     `target` is ``host:port``, `certificate` the one to trust, in PEM; empty for a connection
-    without TLS.
+    without TLS. `token` is a client's own, see `of`; on the server's side, what all are made from.
     """
 
     target: str
     token: str = field(repr=False)
     certificate: str = field(repr=False)
+
+    def of(self, client: int) -> "Endpoint":
+        """Return the endpoint for one client, whose token admits it under its own number alone."""
+        return replace(self, token=token_of(self.token, client))
 
     def to_fields(self) -> dict[str, str]:
         """Return the endpoint as text, under `link-target`, `link-token`, `link-certificate`."""
@@ -171,6 +177,18 @@ class Endpoint:
                 raise ValueError(f"the instruction names no link: {key} is missing or not text")
             values.append(value)
         return cls(*values)
+
+
+def token_of(secret: str, client: int) -> str:
+    """Return a client's own token: HMAC-SHA-256 of its number."""
+    return hmac.new(secret.encode(), str(client).encode(), hashlib.sha256).hexdigest()
+
+
+def own_link(fields: Mapping[str, Scalar], client: int) -> Mapping[str, Scalar]:
+    """Return an instruction's fields for a client: a link in them is named with its own token."""
+    if "link-token" not in fields:
+        return fields
+    return {**fields, **Endpoint.from_fields(fields).of(client).to_fields()}
 
 
 class RefusalError(Exception):

@@ -1,7 +1,7 @@
 """The link over the network: a TCP connection for each client, on which frames go back and forth.
 
 A client begins with a frame without tensors, whose fields say who it is (``link-client``,
-``link-phase``) and hold the token (``link-token``); nothing answers it. Each further one is a
+``link-phase``) and hold its token (``link-token``); nothing answers it. Each further one is a
 request, and gets one reply. Either side ends the link by closing the connection, the server after a
 frame that says why (``refusal``). On TLS 1.3 where it leaves the machine.
 """
@@ -14,7 +14,9 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from io import BufferedReader
 from types import TracebackType
 from typing import NoReturn, Self, cast
 
@@ -33,6 +35,7 @@ from split_unlearning.transport.link import (
     link_failed,
     one_line,
     refused,
+    token_of,
 )
 from split_unlearning.transport.tls import client_context, resolve, server_context
 
@@ -43,6 +46,10 @@ MAX_LINKS = 1024
 _PATIENCE = 20.0
 _POLL = 0.1
 _HELLO_BYTES = 4096
+_DIGITS = 20
+
+# Connections that have not yet said who they are: with more of them, the oldest is closed.
+_GREETINGS = 256
 
 # Frames up to here are copied into one piece, which is faster than writing several.
 _ONE_PIECE = 2**16
@@ -101,7 +108,6 @@ class LinkServer:
         self._handler = handler
         self._ledger = ledger
         self._max_frame_bytes = max_frame_bytes
-        self._token = secrets.token_urlsafe(32)
         self._context, certificate = None, ""
         if tls or not address.is_loopback:
             self._context, certificate = server_context(address)
@@ -112,10 +118,14 @@ class LinkServer:
             raise LinkError(f"cannot listen at {host}: {one_line(error)}") from error
         port = self._listener.getsockname()[1]
         bracketed = f"[{address}]" if address.version == 6 else str(address)
-        self._endpoint = Endpoint(f"{bracketed}:{port}", self._token, certificate)
+        secret = secrets.token_urlsafe(32)
+        self._endpoint = Endpoint(f"{bracketed}:{port}", secret, certificate)
         self._lock = threading.Lock()
         self._stopping = False
         self._open: set[socket.socket] = set()
+        self._unadmitted: dict[socket.socket, float] = {}
+        """By connection, when it is closed unless it has said who it is: by then, oldest first."""
+        self._greeters = ThreadPoolExecutor(_GREETINGS, thread_name_prefix="link-greeter")
         # A thread goes on with the next client: what a thread computes first takes longer, by up
         # to half a step.
         self._workers = ThreadPoolExecutor(max_links, thread_name_prefix="link-client")
@@ -126,7 +136,7 @@ class LinkServer:
 
     @property
     def endpoint(self) -> Endpoint:
-        """Where clients find this server, and what admits them."""
+        """Where clients find this server, and what admits them; see `Endpoint.of`."""
         return self._endpoint
 
     def stop(self) -> None:
@@ -136,6 +146,7 @@ class LinkServer:
             for connection in self._open:
                 _shut(connection, socket.SHUT_RDWR)
         self._accepting.join()
+        self._greeters.shutdown(wait=True)
         self._workers.shutdown(wait=True)
         self._listener.close()
 
@@ -152,6 +163,7 @@ class LinkServer:
 
     def _accept(self) -> None:
         while not self._stopping:
+            self._close_late()
             try:
                 connection, _ = self._listener.accept()
                 if self._context:
@@ -170,30 +182,61 @@ class LinkServer:
                     connection.close()
                     return
                 self._open.add(connection)
-            self._workers.submit(self._serve, connection)
+                self._unadmitted[connection] = time.monotonic() + _PATIENCE
+            self._greeters.submit(self._greet, connection)
 
-    def _serve(self, connection: socket.socket) -> None:
+    def _close_late(self) -> None:
+        """Close connections that have not said in time who they are, or are too many."""
+        with self._lock:
+            late = time.monotonic()
+            for place, (connection, until) in enumerate(self._unadmitted.items(), start=1):
+                if until < late or place <= len(self._unadmitted) - _GREETINGS:
+                    _shut(connection, socket.SHUT_RDWR)
+
+    def _greet(self, connection: socket.socket) -> None:
+        """Admit a client, and have it served by a worker; strangers never reach one."""
+        stream = cast(Stream, connection.makefile("rb", _READ_AHEAD))
+        with self._until_the_end_of(connection, stream) as link:
+            connection.settimeout(_PATIENCE)
+            _tune(connection)
+            if isinstance(connection, ssl.SSLSocket):
+                connection.do_handshake()
+            caller = self._admitted(stream)
+            with self._lock:
+                del self._unadmitted[connection]
+            connection.settimeout(None)
+            self._workers.submit(self._serve, connection, stream, caller)
+            link.pop_all()
+
+    def _serve(self, connection: socket.socket, stream: Stream, caller: Caller) -> None:
         """Serve one client until either side ends the link."""
+        with self._until_the_end_of(connection, stream):
+            self._converse(connection, stream, caller)
+
+    @contextlib.contextmanager
+    def _until_the_end_of(
+        self, connection: socket.socket, stream: Stream
+    ) -> Iterator[contextlib.ExitStack]:
+        """Tell a client why its link ends, and close the connection, unless others serve it."""
         try:
-            with connection, connection.makefile("rb", _READ_AHEAD) as stream:
+            with contextlib.ExitStack() as link:
+                link.callback(self._forget, connection)
+                link.enter_context(connection)
+                link.enter_context(cast(BufferedReader, stream))
                 try:
-                    self._converse(connection, cast(Stream, stream))
+                    yield link
                 except RefusalError as refusal:
                     _refuse(connection, refusal)
         except (EOFError, OSError) as error:
             # The client has gone, or never spoke this protocol.
             _log.debug("a link ended: %s", error)
-        finally:
-            with self._lock:
-                self._open.remove(connection)
 
-    def _converse(self, connection: socket.socket, stream: Stream) -> NoReturn:
-        connection.settimeout(_PATIENCE)
-        _tune(connection)
-        if isinstance(connection, ssl.SSLSocket):
-            connection.do_handshake()
-        caller = self._admitted(stream)
-        connection.settimeout(None)
+    def _forget(self, connection: socket.socket) -> None:
+        with self._lock:
+            self._open.remove(connection)
+            self._unadmitted.pop(connection, None)
+
+    def _converse(self, connection: socket.socket, stream: Stream, caller: Caller) -> NoReturn:
         while True:
             reply = answer(self._handler, self._ledger, caller, stream, self._max_frame_bytes)
             _write(connection, reply)
@@ -204,13 +247,15 @@ class LinkServer:
             announced = read(stream, _HELLO_BYTES).fields
         except FrameError as error:
             raise refused(error) from error
-        token = announced.get("link-token", "")
-        if not hmac.compare_digest(token.encode(), self._token.encode()):
-            raise refused("missing or wrong token")
         try:
-            return Caller(int(announced["link-client"]), announced["link-phase"])
+            caller = Caller(int(announced["link-client"][:_DIGITS]), announced["link-phase"])
         except (KeyError, ValueError) as error:
             raise refused("the link names no client and phase") from error
+        token = announced.get("link-token", "")
+        expected = token_of(self._endpoint.token, caller.client)
+        if not hmac.compare_digest(token.encode(), expected.encode()):
+            raise refused(f"missing or wrong token for client {caller.client}")
+        return caller
 
 
 def connect(endpoint: Endpoint, client: int, phase: str, codec: FloatCodec = "float32") -> Link:

@@ -238,6 +238,8 @@ class ServerModel(ServerPart):
                 f"the gradient is {gradient.dtype} of shape {tuple(gradient.shape)}; the features "
                 f"were {features.dtype} of shape {tuple(features.shape)}"
             )
+        if not gradient.isfinite().all():
+            raise ValueError("the gradient of the features is not finite")
         optimiser = self._copies.get(client, self._main).optimiser
         optimiser.zero_grad(set_to_none=True)
         features.backward(gradient)
@@ -326,11 +328,15 @@ class ServerModel(ServerPart):
         Raises
         ------
         ValueError
-            If it is empty, or does not fit the segment.
+            If it is empty, larger than a batch, or does not fit the segment.
         """
         checked = self.checked(smashed)
         if not len(checked):
             raise ValueError("a batch of 0 samples cannot be learned from")
+        # A last sample alone joins the batch before it.
+        most = self.training.batch_size + 1
+        if len(checked) > most:
+            raise ValueError(f"a batch has {len(checked)} samples; allowed: at most {most}")
         return moved(checked, self._device).detach().requires_grad_()
 
     def checked(self, smashed: torch.Tensor) -> torch.Tensor:
@@ -340,6 +346,12 @@ class ServerModel(ServerPart):
             raise ValueError(
                 f"smashed data is {smashed.dtype} of shape {tuple(smashed.shape)}; this server "
                 f"segment takes torch.float32 of shape {('n', *self._smashed_shape)}"
+            )
+        # Before anything is computed with it: running means would keep it.
+        if not smashed.isfinite().all():
+            raise ValueError(
+                "smashed data is not finite; where training diverged, a lower learning-rate may "
+                "mend it"
             )
         return smashed
 

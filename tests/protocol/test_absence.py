@@ -79,7 +79,7 @@ def test_a_frame_that_comes_after_its_turn_is_refused():
 
     class Spy(VanillaClient):
         def train(self, message):
-            endpoints.append((message.fields["link-target"], message.fields["link-token"]))
+            endpoints.append(message.fields["link-target"])
             return super().train(message)
 
         train.is_action = True

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.models.cnn import cnn
 from split_unlearning.models.devices import device
-from split_unlearning.models.split import build_segment
+from split_unlearning.models.split import build_segment, smashed_shape
 from split_unlearning.models.training import TrainingSettings
 from split_unlearning.models.vgg import vgg
 from split_unlearning.strategies.server.clock import Clock
@@ -164,6 +164,8 @@ GOOD = batch(4)
         ({**GOOD, "labels": torch.tensor([0, 1, 2, -1])}, r"outside 0\.\.9"),
         ({**GOOD, "labels": torch.tensor([0, 1, 2, -100])}, r"outside 0\.\.9"),
         ({name: tensor[:0] for name, tensor in GOOD.items()}, "0 samples"),
+        (batch(10), "a batch has 10 samples; allowed: at most 9"),
+        ({**GOOD, "smashed": GOOD["smashed"] / 0}, "smashed data is not finite"),
         ({"smashed": GOOD["smashed"]}, "'labels'"),
         ({"labels": GOOD["labels"]}, "'smashed'"),
         ({**GOOD, "weights": GOOD["labels"]}, "weights"),
@@ -368,6 +370,18 @@ def test_a_trunk_equals_autograd_through_the_unsplit_network():
     assert server.call(ServerModel.digest) == digest(trunk.state_dict())
 
 
+def test_running_means_keep_nothing_of_a_batch_that_is_refused():
+    server = segment(model="resnet18")
+    shape = smashed_shape("resnet18", (1, 8, 8), 10)
+    bad = batch(4, shape=shape)
+    bad["smashed"][0] = torch.nan
+    before = server.call(ServerModel.digest)
+    assert any("running_mean" in name for name in server.call(ServerModel.state))
+    with pytest.raises(ValueError, match="smashed data is not finite"):
+        server.call(ServerLink.answer, CALLER, bad, {})
+    assert server.call(ServerModel.digest) == before
+
+
 def test_a_trunk_refuses_what_comes_out_of_turn_or_does_not_fit():
     server = segment(part="trunk")
     before = server.call(ServerModel.digest)
@@ -381,6 +395,9 @@ def test_a_trunk_refuses_what_comes_out_of_turn_or_does_not_fit():
     server.call(ServerLink.answer, CALLER, {"smashed": GOOD["smashed"]}, {})
     with pytest.raises(ValueError, match=r"shape \(4, 7\); the features were .*\(4, 128\)"):
         server.call(ServerLink.answer, CALLER, {"feature-gradient": torch.zeros(4, 7)}, {})
+    server.call(ServerLink.answer, CALLER, {"smashed": GOOD["smashed"]}, {})
+    with pytest.raises(ValueError, match="the gradient of the features is not finite"):
+        server.call(ServerLink.answer, CALLER, {"feature-gradient": gradient / 0}, {})
     with pytest.raises(ValueError, match="client 4 sends a gradient before"):
         server.call(ServerLink.answer, Caller(4, "learn"), {"feature-gradient": gradient}, {})
     assert server.call(ServerModel.digest) == before

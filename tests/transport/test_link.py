@@ -1,7 +1,9 @@
 """Both links give the same replies, counts and errors, and strangers get nowhere."""
 
+import contextlib
 import ipaddress
 import json
+import select
 import socket
 import threading
 import time
@@ -55,7 +57,7 @@ def opened(request):
             tls = request.param == "tls"
             server = LinkServer(handler, ledger, max_frame_bytes=limit, tls=tls)
             ends.append(server.stop)
-            link = connect(server.endpoint, client, phase)
+            link = connect(server.endpoint.of(client), client, phase)
         ends.append(link.close)
         return link
 
@@ -70,7 +72,7 @@ class Foreign:
     def __init__(self, endpoint, **changed):
         host, port = endpoint.target.split(":")
         self.connection = socket.create_connection((host, int(port)), timeout=TIMEOUT)
-        hello = {"link-token": endpoint.token, "link-client": "0", "link-phase": "learn"}
+        hello = {"link-token": endpoint.of(0).token, "link-client": "0", "link-phase": "learn"}
         hello |= {f"link-{key}": value for key, value in changed.items()}
         said = {key: value for key, value in hello.items() if value is not None}
         self.connection.sendall(safetensors.torch.save({}, said))
@@ -109,7 +111,7 @@ def sent(tensors, fields=None):
 
 
 def still_serves(server):
-    with connect(server.endpoint, 9, "evaluate") as link:
+    with connect(server.endpoint.of(9), 9, "evaluate") as link:
         return link.exchange({"x": torch.ones(1)})[0]["x"].item() == 2.0
 
 
@@ -166,7 +168,7 @@ def pair():
 
     with (
         LinkServer(double, Pair.ledgers[1]) as server,
-        connect(server.endpoint, 0, "learn") as far,
+        connect(server.endpoint.of(0), 0, "learn") as far,
         LoopbackLink(double, Pair.ledgers[0], 0, "learn") as near,
     ):
         Pair.links = (near, far)
@@ -292,7 +294,8 @@ def test_without_the_token_no_frame_is_read(token):
     ledger = Ledger()
     with LinkServer(lambda *a: called.append(a) or ({}, {}), ledger) as server:
         with Foreign(server.endpoint, token=token) as foreign:
-            assert refusal(foreign, sent({})) == "the server refused: missing or wrong token"
+            said = refusal(foreign, sent({}))
+        assert said == "the server refused: missing or wrong token for client 0"
         stranger = replace(server.endpoint, token=token or "")
         with (
             connect(stranger, 0, "learn") as link,
@@ -301,6 +304,46 @@ def test_without_the_token_no_frame_is_read(token):
             link.exchange({})
     assert called == []
     assert ledger.rows() == []
+
+
+@pytest.mark.parametrize("number", ["1", "-1", "999", "1" * 3000])
+def test_a_token_admits_its_own_client_alone(number):
+    ledger = Ledger()
+    with LinkServer(double, ledger) as server:
+        with Foreign(server.endpoint, client=number) as foreign:
+            assert "missing or wrong token for client" in refusal(foreign, sent({}))
+        with (
+            connect(server.endpoint.of(0), 1, "learn") as link,
+            pytest.raises(LinkError, match="wrong token for client 1"),
+        ):
+            link.exchange({})
+    assert ledger.rows() == []
+
+
+def test_many_that_never_say_who_they_are_keep_nobody_out(monkeypatch):
+    monkeypatch.setattr(socket_link, "_GREETINGS", 8)
+    with LinkServer(double, Ledger()) as server, contextlib.ExitStack() as strangers:
+        host, port = server.endpoint.target.split(":")
+        for _ in range(40):
+            stranger = socket.create_connection((host, int(port)), timeout=TIMEOUT)
+            strangers.enter_context(stranger).sendall(b"\0")
+        assert still_serves(server)
+
+
+def test_a_stranger_that_drips_is_closed_at_the_deadline(monkeypatch):
+    monkeypatch.setattr(socket_link, "_PATIENCE", 0.3)
+    with LinkServer(double, Ledger()) as server:
+        host, port = server.endpoint.target.split(":")
+        with (
+            socket.create_connection((host, int(port)), timeout=TIMEOUT) as stranger,
+            contextlib.suppress(ConnectionError),
+        ):
+            # Each byte alone comes in time; the eight that give a frame's size never do.
+            for _ in range(7):
+                stranger.sendall(b"\1")
+                if select.select([stranger], [], [], 0.2)[0]:
+                    return
+            pytest.fail("it was not closed")
 
 
 def test_each_server_has_its_own_token_and_shows_it_nowhere():
@@ -328,7 +371,7 @@ def test_bad_frames_end_their_link_and_no_other(bad):
     ledger = Ledger()
     with (
         LinkServer(double, ledger, max_frame_bytes=LIMIT) as server,
-        connect(server.endpoint, 1, "learn") as bystander,
+        connect(server.endpoint.of(1), 1, "learn") as bystander,
     ):
         bystander.exchange({})
         with Foreign(server.endpoint) as foreign:
@@ -356,7 +399,7 @@ def test_who_speaks_another_protocol_or_not_at_all_is_in_nobodys_way(said, tls):
 @pytest.mark.parametrize("tls", [False, True])
 def test_a_client_that_goes_in_the_middle_of_a_frame_is_in_nobodys_way(tls, monkeypatch):
     with LinkServer(double, Ledger(), tls=tls) as server:
-        link = connect(server.endpoint, 0, "learn")
+        link = connect(server.endpoint.of(0), 0, "learn")
         link.exchange({})
         whole = encode({"x": torch.ones(2**20)})
         socket_link._write(link._connection, Frame((whole.parts[0], whole.parts[1][:1000])))
@@ -472,7 +515,7 @@ def test_several_streams_at_once():
     results = {}
 
     def client(server, number):
-        with connect(server.endpoint, number, "learn") as link:
+        with connect(server.endpoint.of(number), number, "learn") as link:
             results[number] = [
                 link.exchange({"x": torch.full((3,), number)})[0]["x"].tolist() for _ in range(5)
             ]
@@ -497,7 +540,7 @@ def test_links_beyond_the_bound_wait_for_their_turn():
     with LinkServer(double, Ledger(), max_links=1) as server:
         for _ in range(3):
             assert still_serves(server)
-        first = connect(server.endpoint, 0, "learn")
+        first = connect(server.endpoint.of(0), 0, "learn")
         first.exchange({})
         second = threading.Thread(target=wait, args=(server,))
         second.start()
@@ -534,7 +577,7 @@ def test_stop_waits_for_handlers_and_ends_their_links():
     failed = []
 
     def ask():
-        with connect(server.endpoint, 0, "learn") as link:
+        with connect(server.endpoint.of(0), 0, "learn") as link:
             try:
                 link.exchange({})
             except LinkError as error:
@@ -555,7 +598,7 @@ def test_stop_waits_for_handlers_and_ends_their_links():
 
 def test_a_server_that_is_gone_is_an_error():
     server = LinkServer(double, Ledger())
-    link = connect(server.endpoint, 0, "learn")
+    link = connect(server.endpoint.of(0), 0, "learn")
     link.exchange({})
     server.stop()
     server.stop()
@@ -563,7 +606,7 @@ def test_a_server_that_is_gone_is_an_error():
         link.exchange({})
     assert "\n" not in str(gone.value)
     with (
-        connect(server.endpoint, 0, "learn") as late,
+        connect(server.endpoint.of(0), 0, "learn") as late,
         pytest.raises(LinkError, match="the server cannot be reached"),
     ):
         late.exchange({})
