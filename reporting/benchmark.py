@@ -79,6 +79,17 @@ class Benchmark:
             None,
         )
 
+    @property
+    def unreferenced(self) -> tuple[Cell, ...]:
+        """The cells that forgot otherwise than by retraining and have no reference."""
+        return tuple(
+            cell
+            for cell in self.cells
+            if cell.setting("unlearning") != "retrain"
+            and cell.phase(1) is not None
+            and self.reference(cell) is None
+        )
+
 
 def read_benchmark(folder: Path) -> Benchmark:
     """Read a benchmark's folder; what is broken in one cell is a failure of that cell.

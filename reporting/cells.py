@@ -118,7 +118,7 @@ def read_cell(description: Json, result: Json, metrics: Json | None) -> Cell:
         phases=phases,
         labels=tuple(map(str, per_label)),
         distribution=_distribution(result.get("distribution")),
-        reference=(metrics or {}).get("reference"),
+        reference=(metrics or {}).get("reference") or description.get("reference") or None,
     )
 
 

@@ -12,7 +12,14 @@ from typing import cast
 
 from split_unlearning.clients.base import load_client
 from split_unlearning.foundations.errors import UserError, refuse
-from split_unlearning.foundations.options import Options, Value, defaults_of, merged, read_options
+from split_unlearning.foundations.options import (
+    Option,
+    Options,
+    Value,
+    defaults_of,
+    merged,
+    read_options,
+)
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.models.split import CutModel, architecture
 from split_unlearning.models.training import TrainingSettings
@@ -197,10 +204,13 @@ class RunConfig(Keys):
         UserError
             As `read_options`.
         """
-        known = owned()
-        read = merged(of_protocol(self.protocol()), METHODS.get(self.unlearning).reads())
-        plugged = {name: one for name, one in read.items() if known.get(name) is not one}
-        return Options({**self.as_mapping(), **read_options(self.options, plugged)})
+        return Options({**self.as_mapping(), **read_options(self.options, self.plugged())})
+
+    def plugged(self, unlearning: str = "") -> dict[str, Option]:
+        """Return the settings of plug-ins that this run reads, or would with another method."""
+        known, method = owned(), METHODS.get(unlearning or self.unlearning)
+        read = merged(of_protocol(self.protocol(unlearning)), method.reads())
+        return {name: one for name, one in read.items() if known.get(name) is not one}
 
     def requests(self) -> list[Request]:
         """Return what to forget, one request after the other."""

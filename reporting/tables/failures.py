@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from split_unlearning.reporting.benchmark import Benchmark
+from split_unlearning.reporting.benchmark import Benchmark, Failure
+from split_unlearning.reporting.cells import Cell
 from split_unlearning.reporting.groups import shown, varying
 from split_unlearning.reporting.table import Column, Table, make_table
 from split_unlearning.reporting.values import Label, Value
 
 
 def failures_table(benchmark: Benchmark) -> Table:
-    """Return a row for each cell that failed, or is missing."""
+    """Return a row for each cell that failed, is missing, or has no reference."""
     axes = varying(benchmark.cells, benchmark.axes)
-    known = {key for failure in benchmark.failures for key in failure.coordinates}
+    listed = [*benchmark.failures, *map(_without_reference, benchmark.unreferenced)]
+    known = {key for failure in listed for key in failure.coordinates}
     kept = [*(axis for axis in axes if axis in known), *_others(benchmark, axes)]
     rows: list[tuple[Value, ...]] = [
         (
@@ -24,7 +26,7 @@ def failures_table(benchmark: Benchmark) -> Table:
             Label("shadow" if failure.shadow else "target"),
             Label(failure.error),
         )
-        for failure in benchmark.failures
+        for failure in listed
     ]
     nothing = [None] * (len(kept) + 2)
     rows += [
@@ -37,7 +39,14 @@ def failures_table(benchmark: Benchmark) -> Table:
         Column("role", "role"),
         Column("error", "what happened"),
     )
-    return make_table("failures", "Failed and missing cells", columns, rows)
+    return make_table(
+        "failures", "Failed and missing cells, and cells without a reference", columns, rows
+    )
+
+
+def _without_reference(cell: Cell) -> Failure:
+    missing = "no finished cell retrains with the same settings: there is no distance to it"
+    return Failure(cell.id, cell.coordinates, cell.seed, False, missing)
 
 
 def _others(benchmark: Benchmark, axes: tuple[str, ...]) -> list[str]:

@@ -28,7 +28,8 @@ class Cell:
 
     `settings` are the run-config keys that differ from their defaults; `coordinates` those that
     the grids of the spec name, without the seed. A ``target`` is of interest itself; an attack
-    learns from a ``shadow``. `error` is one line, why it failed.
+    learns from a ``shadow``. `reference` is the id of the cell that retrains where this one forgets
+    otherwise, empty if there is none. `error` is one line, why it failed.
     """
 
     clients: int
@@ -38,6 +39,7 @@ class Cell:
     status: Status = "planned"
     error: str = ""
     seconds: float = 0.0
+    reference: str = ""
 
     @property
     def seed(self) -> int:
@@ -78,6 +80,7 @@ class Cell:
             "seconds": cell.seconds,
             "coordinates": dict(cell.coordinates),
             "settings": dict(cell.settings),
+            "reference": cell.reference,
         }
         write_json(cell.folder(benchmark) / "cell.json", record)
         return cell
@@ -107,6 +110,8 @@ def read_cell(folder: Path) -> Cell:
             status,
             record["error"],
             record["seconds"],
+            # A folder from before it was written down does not name it.
+            record.get("reference", ""),
         )
     except (OSError, ValueError, LookupError, TypeError) as error:
         if isinstance(error, UserError):

@@ -14,7 +14,7 @@ from split_unlearning.foundations.files import write_json
 from split_unlearning.reporting.result import Relearning, Result
 from split_unlearning.simulations.benchmark.cell import Cell
 from split_unlearning.simulations.benchmark.cells import planned_cells
-from split_unlearning.simulations.benchmark.spec import retrained, shadowed
+from split_unlearning.simulations.benchmark.spec import shadowed
 
 METRICS = "metrics.json"
 SCHEMA_VERSION = 1
@@ -94,8 +94,7 @@ def _planted_label(result: Result) -> int | None:
 
 
 def _measure_one(cell: Cell, audited: Mapping[str, Cell], benchmark: Path) -> None:
-    beside = Cell(cell.clients, retrained(cell.settings), cell.coordinates)
-    reference = audited.get(beside.digest)
+    reference = next((one for one in audited.values() if one.id == cell.reference), None)
     shadows = []
     if cell.settings.get("shadow-share"):
         number = 1

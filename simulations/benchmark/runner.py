@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from split_unlearning.foundations.errors import refuse
 from split_unlearning.foundations.files import locked, write_json
 from split_unlearning.simulations.benchmark.cell import SCHEMA_VERSION, Cell, Status
 from split_unlearning.simulations.benchmark.cells import planned_cells
-from split_unlearning.simulations.benchmark.spec import Spec
+from split_unlearning.simulations.benchmark.spec import Spec, referring
 from split_unlearning.simulations.console import PROGRESS
 from split_unlearning.simulations.launching.launch import Engine
 
@@ -64,10 +64,13 @@ def _lay_out(spec: Spec, folder: Path, command: str) -> list[Cell]:
     there = folder / "benchmark.json"
     known = {cell.id: cell for cell in planned_cells(folder)} if there.exists() else {}
     cells = []
-    for cell in spec.cells:
+    for cell in referring(spec.cells):
         before = known.get(cell.id)
-        done = before is not None and before.status == "done"
-        cells.append(before if done and before else cell.write(folder))
+        if before is None or before.status != "done":
+            before = cell.write(folder)
+        elif before.reference != cell.reference:
+            before = before.write(folder, reference=cell.reference)
+        cells.append(before)
     write_json(
         there,
         {
@@ -127,6 +130,15 @@ def failures(folder: Path) -> list[str]:
     """Return a line for each cell of a benchmark that failed."""
     cells = planned_cells(folder)
     return [f"failed: {cell.id}: {cell.error}" for cell in cells if cell.status == "failed"]
+
+
+def unreferenced(cells: Sequence[Cell]) -> list[Cell]:
+    """Return the cells that forget and that no run of the benchmark retrains beside."""
+    return [
+        cell
+        for cell in cells
+        if cell.role == "target" and not cell.reference and cell.settings.get("forget") != ""
+    ]
 
 
 class _Watch:

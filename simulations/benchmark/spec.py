@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from split_unlearning.simulations.benchmark.cell import Cell
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.paths import from_here
 from split_unlearning.simulations.preparation import prepare
+from split_unlearning.unlearning.methods import METHODS
 
 SCALES = ("full", "medium", "small")
 
@@ -238,12 +240,41 @@ class _Reader:
 def retrained(settings: Mapping[str, Value]) -> dict[str, Value]:
     """Return the run config of the run that forgets by training again, all else being equal.
 
-    Keys that only the unlearning method reads are left out.
+    Keys and settings that only the unlearning method reads are left out.
     """
     config = RunConfig.from_mapping(settings)
-    read = config.keys_read("retrain")
+    read, plugged = config.keys_read("retrain"), config.plugged("retrain")
     kept = {key: value for key, value in settings.items() if key in read}
-    return _changed(RunConfig.from_mapping({**kept, "unlearning": "retrain"}))
+    words = [word for word in shlex.split(config.options) if word.partition("=")[0] in plugged]
+    options = config.options if config.unlearning == "retrain" else shlex.join(words)
+    return _changed(RunConfig.from_mapping({**kept, "options": options, "unlearning": "retrain"}))
+
+
+def referring(cells: Sequence[Cell]) -> list[Cell]:
+    """Return the cells, each with the id of the one that is its reference, empty if there is none.
+
+    The reference is the run that forgets by training again, all else being equal.
+    """
+    known = {cell.digest: cell.id for cell in cells}
+    return [replace(cell, reference=_reference(cell, known)) for cell in cells]
+
+
+def _reference(cell: Cell, known: Mapping[str, str]) -> str:
+    again = retrained(cell.settings)
+    # A strategy that a method needs in the place of another retrains as the other does, bit for
+    # bit: one reference serves both.
+    strategy = again.get("strategy", RunConfig().strategy)
+    method = METHODS.get(str(cell.settings.get("unlearning", "retrain")))
+    alike = {strategy}
+    for pair in method.carried_out_by.items():
+        alike |= {*pair} if strategy in pair else set()
+    for name in sorted(alike, key=lambda name: name != strategy):
+        beside = Cell(
+            cell.clients, _changed(RunConfig.from_mapping({**again, "strategy": name})), {}
+        )
+        if beside.digest in known:
+            return known[beside.digest]
+    return ""
 
 
 def shadowed(settings: Mapping[str, Value], number: int) -> dict[str, Value]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -65,7 +66,12 @@ def benchmark(
     with one_line_errors():
         from split_unlearning.reporting.scalars import check_tensorboard
         from split_unlearning.simulations.benchmark.measuring import measure
-        from split_unlearning.simulations.benchmark.runner import carry_out, failures, lay_out
+        from split_unlearning.simulations.benchmark.runner import (
+            carry_out,
+            failures,
+            lay_out,
+            unreferenced,
+        )
         from split_unlearning.simulations.benchmark.spec import find_spec, read_spec
 
         folder = Path(absolute(out))
@@ -77,6 +83,12 @@ def benchmark(
         cells = lay_out(
             read, folder, resume, command=shlex.join(["split-unlearning", *sys.argv[1:]])
         )
+        if alone := unreferenced(cells):
+            typer.echo(
+                f"without a reference: {_counted(alone)}, the first is {alone[0].id}; no run of "
+                "this benchmark retrains with the same settings, so there is no distance to it; "
+                'add a [[grid]] with these settings and unlearning = "retrain"'
+            )
         with shown_grid(len(cells), verbose) as (on_line, on_progress):
             ended = carry_out(
                 folder,
@@ -117,8 +129,14 @@ def _written_report(folder: Path, tensorboard: bool) -> str:
     benchmark = write_report(folder).benchmark
     if tensorboard:
         write_scalars(benchmark, folder / "tensorboard")
-    counts = {"failed": len(benchmark.failures), "missing": len(benchmark.missing)}
+    counts = {
+        "failed": len(benchmark.failures),
+        "missing": len(benchmark.missing),
+        "without a reference": len(benchmark.unreferenced),
+    }
     beside = "".join(f", {count} {name}" for name, count in counts.items() if count)
-    count = len(benchmark.cells)
-    cells = "1 cell" if count == 1 else f"{count} cells"
-    return f"{cells}{beside}; the report is {folder / 'report.html'}"
+    return f"{_counted(benchmark.cells)}{beside}; the report is {folder / 'report.html'}"
+
+
+def _counted(cells: Sequence[object]) -> str:
+    return "1 cell" if len(cells) == 1 else f"{len(cells)} cells"

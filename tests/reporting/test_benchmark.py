@@ -184,6 +184,17 @@ def test_the_reference_is_the_one_that_the_metrics_name(bench):
     assert found.reference(retrained) is None
 
 
+def test_without_metrics_it_is_the_one_that_the_cell_names(bench):
+    one = bench.cell(strategy="vanilla", unlearning="retrain")
+    where = {"strategy": "vanilla", "unlearning": "mine:Tuned", "options": "epochs=2"}
+    bench.cell(**where)
+    bench.describe(where, 0, id="cell-001", reference=one)
+    retrained, tuned = read_benchmark(bench.folder).cells
+    found = read_benchmark(bench.folder)
+    assert found.reference(tuned) == retrained
+    assert found.unreferenced == ()
+
+
 def test_without_metrics_it_is_the_one_that_differs_in_how_it_forgets_alone(bench):
     bench.cell(strategy="vanilla", unlearning="retrain", seed=0)
     bench.cell(strategy="vanilla", unlearning="retrain", seed=1)

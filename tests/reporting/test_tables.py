@@ -214,6 +214,18 @@ def test_label_matching_has_the_papers_attacks_and_the_strongest(bench):
     assert "birch_elbow_perfect" not in found
 
 
+def test_a_cell_without_a_finished_reference_is_listed(tmp_path):
+    bench = Bench(tmp_path)
+    for unlearning in ("fine-tune", "retrain"):
+        bench.cell(strategy="vanilla", unlearning=unlearning, forget="class:cat")
+    bench.cell(strategy="u-shaped", unlearning="fine-tune")
+    table = failures_table(read_benchmark(tmp_path))
+    assert values(table)["unlearning"] == "fine-tune"
+    assert values(table)["strategy"] == "u-shaped"
+    assert "no finished cell retrains with the same settings" in values(table)["error"]
+    assert len(table.frame) == 1
+
+
 def test_failures_have_what_sets_them_apart_and_what_happened(tmp_path):
     bench = Bench(tmp_path, cells=["cell-000", "cell-001", "cell-009"])
     bench.cell(strategy="vanilla", model="cnn")

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 import split_unlearning
 from split_unlearning.models.split import MODELS, TORCHVISION
 from split_unlearning.reporting import terminal
+from split_unlearning.simulations.benchmark import runner
 from split_unlearning.simulations.benchmark.spec import shipped_specs
 from split_unlearning.simulations.cli import app
 from split_unlearning.simulations.command_line.arguments import read_settings
@@ -425,6 +426,16 @@ def test_what_cannot_be_asked_of_a_state_is_one_line(
         path: before[path] for path in before if path.name != "lock"
     }
     assert flower.asked == []
+
+
+def test_a_benchmark_says_which_cells_nothing_retrains_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner, "carry_out", lambda *_, **__: "not begun")
+    (tmp_path / "spec.toml").write_text('[[grid]]\nstrategy = "vanilla"\nunlearning = "none"\n')
+    shown = " ".join(_invoke("benchmark", "spec.toml").stdout.split())
+    assert shown.startswith("without a reference: 1 cell, the first is vanilla-none-seed-0-")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 100_000, '{"signature": "00"}'])

@@ -1,6 +1,7 @@
 """Cells are run one after the other, what fails is written down, and nothing is done twice."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -8,7 +9,7 @@ from split_unlearning.foundations.errors import UserError
 from split_unlearning.simulations.benchmark import runner
 from split_unlearning.simulations.benchmark.cell import Cell, read_cell
 from split_unlearning.simulations.benchmark.cells import carry_out_cells, planned_cells
-from split_unlearning.simulations.benchmark.runner import failures, lay_out
+from split_unlearning.simulations.benchmark.runner import failures, lay_out, unreferenced
 from split_unlearning.simulations.benchmark.spec import Spec
 from split_unlearning.simulations.console import PROGRESS
 from split_unlearning.simulations.launching.launch import Outcome
@@ -52,6 +53,21 @@ def test_each_is_run_once_in_its_own_folder(folder):
     carry_out_cells(folder, runs)
     assert runs.run == [0, 1]
     assert statuses(folder) == [(0, "done"), (1, "done")]
+
+
+def test_cells_that_were_run_before_meet_the_reference_that_a_spec_brings(folder):
+    tuned = Cell(2, {"unlearning": "none"}, {"unlearning": "none"})
+    spec = replace(a_spec(), cells=[tuned])
+    lay_out(spec, folder, False, "command")
+    assert [cell.id for cell in unreferenced(planned_cells(folder))] == [tuned.id]
+    carry_out_cells(folder, lambda *_: None)
+    retrained = Cell(2, {}, {"unlearning": "retrain"})
+    lay_out(replace(spec, cells=[tuned, retrained]), folder, True, "command")
+    assert [(cell.status, cell.reference) for cell in planned_cells(folder)] == [
+        ("done", retrained.id),
+        ("planned", retrained.id),
+    ]
+    assert unreferenced(planned_cells(folder)) == []
 
 
 def test_one_that_is_impossible_does_not_stop_the_others(folder):

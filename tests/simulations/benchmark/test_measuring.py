@@ -29,8 +29,12 @@ SPEC = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("benchmark")
-    (path / "spec.toml").write_text(tomli_w.dumps(SPEC))
+    return carried_out(tmp_path_factory.mktemp("benchmark"), SPEC)
+
+
+def carried_out(path, spec):
+    """Run all cells of a spec, and measure them; return the benchmark's folder."""
+    (path / "spec.toml").write_text(tomli_w.dumps(spec))
     out = path / "out"
     lay_out(read_spec(path / "spec.toml", "full", {}), out, False, "command")
     grid = LocalGrid({}, num_clients=2)
@@ -72,6 +76,18 @@ def test_a_cell_is_held_against_its_retraining(folder):
         assert distance == 0 if name == "retrain" else distance > 0
         assert unlearn["membership"]["members"] > 0
         assert unlearn["membership_reference"] == found["retrain"]["phases"][1]["membership"]
+
+
+def test_vanilla_retrains_as_the_strategy_that_caches_its_gradients(tmp_path):
+    synced = {"client-sync": "handoff"}
+    projected = {"strategy": "gradient-projection", "unlearning": "gradient-projection"}
+    grids = [{"strategy": "vanilla", "unlearning": "retrain", **synced}, {**projected, **synced}]
+    spec = {"clients": 2, "run": SPEC["run"], "grid": grids}
+    found = metrics(carried_out(tmp_path, spec))
+    learn, unlearn = found["gradient-projection"]["phases"]
+    # Until then both have done the same, bit for bit.
+    assert learn["divergence"] == dict.fromkeys(("forgotten", "retained", "test"), 0.0)
+    assert unlearn["divergence"]["forgotten"] > 0
 
 
 def test_it_is_paid_for_once_and_again_when_a_result_is_another(folder):

@@ -1,6 +1,7 @@
 """A spec becomes cells: every combination once, the impossible refused before anything starts."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import tomli_w
@@ -8,13 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from split_unlearning.foundations.errors import UserError
+from split_unlearning.foundations.options import Option
 from split_unlearning.simulations.benchmark.spec import (
     find_spec,
     read_spec,
+    referring,
     retrained,
     shipped_specs,
 )
 from split_unlearning.simulations.config import RunConfig
+from split_unlearning.unlearning.methods import FineTuning
 from tests.refusals import refusal
 
 GRID = {"strategy": ["vanilla", "splitwiper"], "unlearning": ["retrain", "fine-tune"]}
@@ -207,6 +211,50 @@ def test_the_run_beside_it_that_retrains_has_no_key_of_another_method():
     config = RunConfig.from_mapping(again)
     config.check()
     assert config.unlearning == "retrain"
+
+
+class Tuned(FineTuning):
+    """A method of another package, with a setting of its own."""
+
+    own_options: ClassVar = {"tuned-epochs": Option(3, "an integer > 0", lambda n: n > 0)}
+
+
+def referenced(spec):
+    """Return the coordinates of each cell's reference, by those of the cell."""
+    named = {one.id: one.coordinates for one in spec.cells}
+    found = referring(spec.cells)
+    return [(one.coordinates, named.get(one.reference)) for one in found]
+
+
+def test_settings_of_another_packages_method_do_not_hide_the_run_that_retrains(read):
+    tuned = {"unlearning": f"{__name__}:Tuned", "options": "tuned-epochs=2"}
+    retrain = {"unlearning": "retrain"}
+    spec = read({"shadows": {"count": 1}, "grid": [retrain, tuned]})
+    cells = [cell for cell in referenced(spec) if cell[0] == tuned]
+    assert cells == [(tuned, retrain)]
+    # An attack on both learns from one shadow run.
+    assert [cell.role for cell in spec.cells] == ["target", "target", "shadow"]
+
+
+PROJECTED = {"strategy": "gradient-projection", "unlearning": "gradient-projection"}
+
+
+@pytest.mark.parametrize("strategy", ["vanilla", "gradient-projection"])
+@pytest.mark.parametrize("sync", ["handoff", "none"])
+def test_vanilla_and_the_strategy_that_caches_its_gradients_retrain_alike(read, strategy, sync):
+    retrain = {"strategy": strategy, "client-sync": "handoff"}
+    projected = [
+        {"strategy": name, "unlearning": "gradient-projection", "client-sync": sync}
+        for name in ("vanilla", "gradient-projection")
+    ]
+    found = referenced(read({"grid": [retrain, *projected]}))
+    reference = retrain if sync == "handoff" else None
+    assert found == [(retrain, retrain), *((one, reference) for one in projected)]
+
+
+def test_a_cell_beside_which_nothing_retrains_has_no_reference(read):
+    spec = read({"grid": [{"strategy": "vanilla", "unlearning": "fine-tune"}]})
+    assert [one.reference for one in referring(spec.cells)] == [""]
 
 
 def test_an_axis_has_several_values_within_a_grid_or_between_grids(read):
