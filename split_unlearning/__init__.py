@@ -16,8 +16,15 @@ if TYPE_CHECKING:
     from split_unlearning.foundations.errors import RunFailedError as RunFailedError
     from split_unlearning.foundations.errors import StateError as StateError
     from split_unlearning.plugin import *  # noqa: F403
+    from split_unlearning.simulations.python.benchmarking import Benchmark as Benchmark
+    from split_unlearning.simulations.python.benchmarking import benchmark as benchmark
+    from split_unlearning.simulations.python.benchmarking import read_results as read_results
     from split_unlearning.simulations.python.handle import Run as Run
     from split_unlearning.simulations.python.handle import load as load
+    from split_unlearning.simulations.python.later import Certificate as Certificate
+    from split_unlearning.simulations.python.later import unlearn as unlearn
+    from split_unlearning.simulations.python.later import verify as verify
+    from split_unlearning.simulations.python.later import withdraw as withdraw
     from split_unlearning.simulations.python.running import run as run
 
 # A Flower bundle holds no links, and Windows may not follow them: the rooms then lie beside this
@@ -29,11 +36,18 @@ if not (_HERE / "strategies").is_dir():
 
 # Where the door from Python is.
 _DOOR = {
+    "Benchmark": "simulations.python.benchmarking",
+    "Certificate": "simulations.python.later",
     "Run": "simulations.python.handle",
     "RunFailedError": "foundations.errors",
     "StateError": "foundations.errors",
+    "benchmark": "simulations.python.benchmarking",
     "load": "simulations.python.handle",
+    "read_results": "simulations.python.benchmarking",
     "run": "simulations.python.running",
+    "unlearn": "simulations.python.later",
+    "verify": "simulations.python.later",
+    "withdraw": "simulations.python.later",
 }
 
 

@@ -95,12 +95,26 @@ def read_spec(path: Path, scale: str, changed: Mapping[str, Value]) -> Spec:
     UserError
         If it does not read, or names a run that cannot be.
     """
-    if scale not in SCALES:
-        raise refuse("--scale", scale, ", ".join(SCALES))
     try:
         written = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is no spec of a benchmark: {error}") from error
+    return make_spec(path, written, scale, changed)
+
+
+def make_spec(
+    path: Path, written: Mapping[str, Any], scale: str, changed: Mapping[str, Value]
+) -> Spec:
+    """Work out the cells of a spec that has been read, as `read_spec`; `path` is for its name.
+
+    Raises
+    ------
+    UserError
+        As `read_spec`.
+    """
+    if scale not in SCALES:
+        raise refuse("--scale", scale, ", ".join(SCALES))
+    written = dict(written)
     reduced = {name: written.pop(name) for name in SCALES if name in written}
     if scale in reduced:
         _check_names(path, scale, reduced[scale], _TOP)

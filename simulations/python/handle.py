@@ -8,6 +8,7 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
+from split_unlearning.evaluation.outputs import FILE as OUTPUTS
 from split_unlearning.foundations.errors import UserError, refuse
 from split_unlearning.reporting.result import Phase, Result
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _RESULT = "result.json"
+# A run on a state-dir has its result there, beside what is for the state's owner alone.
+_WRITTEN = (_RESULT, OUTPUTS)
 
 
 class Run:
@@ -51,7 +54,7 @@ class Run:
         return cls(folder)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Copy all that the run wrote to a folder, which is made; return its path.
+        """Copy the result, and an audit's outputs, to a folder, which is made; return its path.
 
         Raises
         ------
@@ -61,7 +64,10 @@ class Run:
         target = Path(folder).absolute()
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise refuse("folder", str(target), "a new or an empty folder")
-        shutil.copytree(self.folder, target, dirs_exist_ok=True)
+        target.mkdir(parents=True, exist_ok=True)
+        for name in _WRITTEN:
+            if (self.folder / name).exists():
+                shutil.copy(self.folder / name, target)
         return target
 
     @property
