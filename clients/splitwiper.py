@@ -26,7 +26,8 @@ class SplitWiperClient(SplitClient):
         return self.options.integer("slices")
 
     def _pretrain_from(self, first: int) -> Message:
-        segment = self.fresh_segment()
+        shared = self.options["client-init"] == "shared"
+        segment = self.fresh_segment("shared" if shared else None)
         answer = self._freeze(segment, pretrain(self, segment, self._slices, first))
         answer.fields["first-slice"] = first
         return answer

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
 from split_unlearning.foundations.errors import refuse
-from split_unlearning.foundations.options import Option, Options, positive
+from split_unlearning.foundations.options import Option, Options, one_of, positive
 from split_unlearning.strategies.base import SplitStrategy, StrategySetting
 from split_unlearning.strategies.script import Script
 from split_unlearning.strategies.server.model import ServerModel
@@ -31,6 +31,10 @@ class SplitWiper(SplitStrategy):
     unlearning, with one shard a client. A method that goes on from what was learned does so on the
     requesting client alone, which uploads again; the server always starts again.
 
+    With ``client-init=shared`` all client segments start from the same fresh weights, which follow
+    from the seed alone: smashed data of different clients resemble each other more, and forgetting
+    stays exact. The paper does not say which it means.
+
     With ``slices`` a client trains in steps and starts again from the step before the first slice
     that a request touches; with ``server-slices`` so does the server, each client's shard lying in
     one slice.
@@ -39,6 +43,9 @@ class SplitWiper(SplitStrategy):
     client = "split_unlearning.clients.splitwiper:SplitWiperClient"
     methods = (Retrain, StagedMethod)
     own_options: ClassVar = {
+        "client-init": one_of(
+            "own", ("own", "shared"), "fresh weights of client segments: each its own, or the same"
+        ),
         "slices": positive(1, "slices of a client's samples, to retrain from the middle"),
         "server-slices": positive(1, "slices of the clients, for the server to do so"),
         "stable-clients": Option(

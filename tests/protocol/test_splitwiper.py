@@ -9,8 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from split_unlearning.clients.alone import local_head
 from split_unlearning.clients.base import SplitClient
+from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.models.split import build_segment
 from split_unlearning.simulations import client_app
+from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.data.distributions.plan import Plan
 from split_unlearning.simulations.state.agenda import ReceivedRequest, Task
 from split_unlearning.strategies.heard import ClientFailureError
@@ -46,9 +50,10 @@ def trained_without_what(run):
     ids=st.sets(st.integers(0, 1441), min_size=1, max_size=40),
     client=st.integers(1, 4),
     seed=st.integers(0, 50),
+    client_init=st.sampled_from(["own", "shared"]),
 )
 def test_forgetting_equals_training_from_scratch(
-    tmp_path_factory, distribution, forms, share, ids, client, seed
+    tmp_path_factory, distribution, forms, share, ids, client, seed, client_init
 ):
     path = tmp_path_factory.mktemp("ids") / "ids.txt"
     path.write_text("\n".join(map(str, ids)))
@@ -59,11 +64,34 @@ def test_forgetting_equals_training_from_scratch(
     }
     # Ids come first: what an earlier request took cannot be named again.
     forget = ";".join(texts[form] for form in sorted(forms, key=("ids", "samples", "client").index))
-    run = LocalRun(5, forget=forget, distribution=distribution, seed=seed, **SHORT)
+    chosen = {"distribution": distribution, "seed": seed, "client_init": client_init}
+    run = LocalRun(5, forget=forget, **chosen, **SHORT)
     assert run.digests == trained_without_what(run).digests
     changed = {client for one in run.prepared.forgettings for client in one.clients}
     before, after = run.phases[0]["digests"]["clients"], run.digests["clients"]
     assert {int(who) for who in before if before[who] != after[who]} == changed
+
+
+@pytest.mark.parametrize("strategy", ["splitwiper", "splitwiper-plus"])
+def test_clients_start_from_the_same_weights_if_the_user_says_so(strategy):
+    starts = {}
+
+    def keep(client, segment, *_):
+        starts[client.client] = digest(segment.state_dict())
+        return local_head(client, segment)
+
+    with patch("split_unlearning.clients.splitwiper.pretrain", keep):
+        for client_init, different in (("own", 3), ("shared", 1)):
+            LocalRun(3, **{**SHORT, "strategy": strategy}, forget="", client_init=client_init)
+            assert len(set(starts.values())) == different
+    # They are vanilla's where its clients hand one segment on.
+    assert starts[0] == digest(handed_on().state_dict())
+
+
+def handed_on():
+    """The segment that vanilla's clients hand on, before it is trained."""
+    seed = derive_seed(RunConfig().training().seed, "client-segment", "shared")
+    return build_segment("client", "cnn", (1, 8, 8), 10, seed)
 
 
 def test_only_the_requesting_client_is_asked_to_forget():

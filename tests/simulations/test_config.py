@@ -130,6 +130,7 @@ BAD_VALUES = [
     ("init-from", ""),
     ("splitfed-version", 3),
     ("client-sync", ""),
+    ("client-init", "same"),
     *(("label-mechanism", value) for value in ("", "rr", "RR-With-Prior")),
     *(("gradient-noise", value) for value in ("", "maxnorm", "iso")),
     *(
@@ -309,6 +310,7 @@ def test_an_integer_beyond_every_number_is_refused(key):
         ("weight-decay", 0.0),
         ("weight-decay", 0.1),
         ("client-sync", "none"),
+        ("client-init", "shared"),
         ("bandwidth-mbps", 0.1),
         ("latency-ms", 25.5),
         ("upload-chunk-mb", 0.001),

@@ -230,6 +230,7 @@ OTHER = {
     "client-norm": "group",
     "forget": "class:3",
     "client-sync": "handoff",
+    "client-init": "shared",
     "splitfed-version": 2,
     "stable-clients": "1,0",
     "init-from": "splitwiper",
