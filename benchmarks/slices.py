@@ -229,7 +229,7 @@ def ran(config: Mapping[str, Any], clients: int, folder: Path) -> dict[str, Any]
         if config.items() <= result["config"].items():
             return result
     command = [sys.executable, "-c", "from simulations.cli import main; main()", "run"]
-    command += ["--clients", str(clients), "--out", str(folder)]
+    command += ["--clients", str(clients), "--out", str(folder), "--overwrite"]
     for key, value in config.items():
         command += ["--set", f"{key}={value}"]
     subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)

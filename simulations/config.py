@@ -102,6 +102,8 @@ class RunConfig(Keys):
             path = getattr(self, key.replace("-", "_"))
             if path and not Path(path).is_absolute():
                 raise refuse(key, path, "an absolute path: a run has no current folder of yours")
+        if Path(self.out).suffix == ".json":
+            raise refuse("out", self.out, "a folder, which result.json is written to")
         if self.out and self.out == self.state_dir:
             raise refuse("out", self.out, "another folder than state-dir, which has its own")
         if self.state_dir and not method.outlives_run:

@@ -162,6 +162,7 @@ class Keys:
     out: str = _text(
         "", "an absolute path, or empty for none", "folder that result.json is written to"
     )
+    overwrite: bool = _key(flag("a result that is in out may be replaced"))
     score_every: int = _key(
         not_negative(
             0, "epochs of training after which accuracy is measured too; 0 for at the end alone"

@@ -18,6 +18,7 @@ from split_unlearning.simulations import console
 from split_unlearning.simulations.benchmark.cells import carry_out_cells
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.data.plan_table import plan_table
+from split_unlearning.simulations.out_folder import OutFolder
 from split_unlearning.simulations.preparation import Preparation, prepare
 from split_unlearning.simulations.session.conversation import Conversation
 from split_unlearning.simulations.session.envelope import Envelope
@@ -100,6 +101,10 @@ def carry_out(
     ledger = Ledger()
     conversation = Conversation(grid, ledger, config.round_timeout, envelope)
     with _opened(config) as state:
+        if config.out:
+            out = OutFolder(Path(config.out))
+            out.check_free(config, goes_on=state is not None and state.config is not None)
+            out.clear()
         if state is not None and state.config is not None:
             state.check_same(config)
             tasks = tasks_of(state.journal)

@@ -332,7 +332,7 @@ def test_it_runs_in_flower_by_name(installed, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "frozen-features, retrain" in done.stdout
-    result = json.loads((tmp_path / "results" / "result.json").read_text())
+    result = json.loads((tmp_path / "results" / "latest" / "result.json").read_text())
     assert result["config"]["strategy"] == "frozen-features"
     local = LocalRun(2, strategy="frozen-features", **chosen)
     assert [phase["digests"] for phase in result["phases"]] == [

@@ -50,7 +50,7 @@ def _carry_out_one(
     started = time.monotonic()
     cell.write(benchmark, status="running")
     out = str(cell.folder(benchmark))
-    config = RunConfig.from_mapping({**cell.settings, "out": out})
+    config = RunConfig.from_mapping({**cell.settings, "out": out, "overwrite": True})
     envelope = Envelope(cell.id, cell.clients, config.as_mapping())
     try:
         config.check()

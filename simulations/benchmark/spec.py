@@ -26,7 +26,16 @@ SCALES = ("full", "medium", "small")
 _TOP = ("title", "clients", "paper", "paper-dataset", "run", "grid", "shadows", "reduced")
 _SHADOWS = ("count", "share")
 # Keys that a benchmark sets itself.
-_NOT_IN_A_CELL = ("out", "state-dir", "key-dir", "verify", "benchmark", "shadow", "shadow-share")
+_NOT_IN_A_CELL = (
+    "out",
+    "overwrite",
+    "state-dir",
+    "key-dir",
+    "verify",
+    "benchmark",
+    "shadow",
+    "shadow-share",
+)
 
 
 @dataclass(frozen=True)

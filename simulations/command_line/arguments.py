@@ -6,11 +6,13 @@ Everything here comes before anything starts, and creates nothing.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from split_unlearning.foundations.errors import refuse
 from split_unlearning.foundations.options import Value
+from split_unlearning.simulations.out_folder import OutFolder
 from split_unlearning.simulations.paths import absolute, forget_from_here, from_here
 
 if TYPE_CHECKING:
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
 # What needs torch is imported where it is needed.
 
 
-def read_config(settings: list[str], strategy: str | None, out: str) -> RunConfig:
+def read_config(
+    settings: list[str], strategy: str | None, out: str, overwrite: bool = False
+) -> RunConfig:
     """Read the run config; paths in it are meant from the current folder.
 
     Parameters
@@ -29,19 +33,24 @@ def read_config(settings: list[str], strategy: str | None, out: str) -> RunConfi
     strategy : str or None
         As the key of that name, which it goes before.
     out : str
-        As the key of that name, which goes before it.
+        As the key of that name, which goes before it; empty where no folder is named.
+    overwrite : bool
+        Whether the key of that name is true, whatever it says itself.
 
     Raises
     ------
     UserError
-        As `RunConfig.from_mapping`; for an empty `out`.
+        As `RunConfig.from_mapping`; for a key `out` that is empty.
     """
     from split_unlearning.simulations.config import RunConfig
 
-    chosen = {"out": absolute(out) if out else ""} | read_settings(settings)
+    named: dict[str, Value] = {"out": absolute(out)} if out else {}
+    chosen = named | read_settings(settings)
     if strategy is not None:
         chosen["strategy"] = strategy
-    if not chosen["out"]:
+    if overwrite:
+        chosen["overwrite"] = True
+    if chosen.get("out") == "":
         raise refuse("out", "", "a folder")
     return RunConfig.from_mapping(chosen)
 
@@ -74,10 +83,13 @@ def check_writable(key: str, folder: Path) -> None:
         raise refuse(key, str(folder), "a folder that you can write to")
 
 
-def check_state_dir(config: RunConfig, clients: int) -> None:
-    """Refuse a state-dir that cannot be made, or that holds something else; create nothing yet."""
+def check_state_dir(config: RunConfig, clients: int) -> bool:
+    """Return whether the run goes on with what a state-dir holds.
+
+    A state-dir that cannot be made, or that holds something else, is refused; nothing is created.
+    """
     if not config.state_dir:
-        return
+        return False
     from split_unlearning.simulations.state.agenda import tasks_of
     from split_unlearning.simulations.state.state_dir import StateDir
 
@@ -88,13 +100,30 @@ def check_state_dir(config: RunConfig, clients: int) -> None:
         check_writable("state-dir", state.path)
         if config.key_dir:
             check_writable("key-dir", Path(config.key_dir))
-        return
+        return False
     state.check_same(config)
     if clients != state.num_clients:
         raise refuse("--clients", clients, f"{state.num_clients}, as {state.path} was made with")
     if all(task.measured for task in tasks_of(state.journal)):
         allowed = f"a new folder; split-unlearning unlearn {state.path} forgets what it learned"
         raise refuse("state-dir", str(state.path), allowed)
+    return True
+
+
+def to_write_to(config: RunConfig, out: str, overwrite: bool) -> RunConfig:
+    """Return a state's run config for a run that also writes to `out`, if that is not empty.
+
+    Raises
+    ------
+    UserError
+        If it cannot write there, or must not replace what is there.
+    """
+    changed = replace(config, out=out, overwrite=overwrite, verify=False)
+    if out:
+        changed.check()
+        check_writable("out", Path(out))
+        OutFolder(Path(out)).check_free(changed, goes_on=True)
+    return changed
 
 
 def check_plan(config: RunConfig, clients: int) -> str:

@@ -23,8 +23,8 @@ def argument(name: str) -> Any:
     return typer.Argument(metavar=name, show_default=False, hidden=True)
 
 
-Out = Annotated[
-    str, typer.Option(metavar="DIR", show_default=False, help="For result.json (results).")
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a result that is in the folder of --out.")
 ]
 ClientCpus = Annotated[int, number("CPUs that a client reserves (1).")]
 ClientGpus = Annotated[float, number("GPUs that a client reserves (0).")]

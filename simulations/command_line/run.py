@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from split_unlearning.foundations.errors import refuse
 from split_unlearning.simulations.command_line.arguments import (
     check_plan,
     check_state_dir,
     check_writable,
     read_config,
 )
-from split_unlearning.simulations.command_line.ending import one_line_errors
+from split_unlearning.simulations.command_line.default_folder import call_latest, new_folder
+from split_unlearning.simulations.command_line.ending import RUN_FAILED, end, one_line_errors
 from split_unlearning.simulations.command_line.options import (
     ClientCpus,
     ClientGpus,
-    Out,
+    Overwrite,
     RayAddress,
     Verbose,
     number,
 )
 from split_unlearning.simulations.command_line.starting import launched, show_result
 from split_unlearning.simulations.launching.client_pool import check_client_pool
+from split_unlearning.simulations.out_folder import OutFolder
 
 
 def run(
@@ -39,29 +42,35 @@ def run(
     client_cpus: ClientCpus = 1,
     client_gpus: ClientGpus = 0,
     ray_address: RayAddress = "",
-    out: Out = "results",
+    out: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR",
+            show_default=False,
+            help="For result.json (results/TIME-STRATEGY-DATASET; results/latest leads there).",
+        ),
+    ] = "",
+    overwrite: Overwrite = False,
     verbose: Verbose = False,
 ) -> None:
     """Learn, forget, evaluate, and report what it cost whom."""
     with one_line_errors():
-        config = read_config(settings or [], strategy, out)
-        folder = Path(config.out)
+        config = read_config(settings or [], strategy, out, overwrite)
+        named = bool(config.out)
+        if not named:
+            config = replace(config, out=str(new_folder(config, datetime.now())))
+        folder = OutFolder(Path(config.out))
         check_client_pool(clients, client_cpus, client_gpus)
-        check_writable("out", folder)
+        check_writable("out", folder.path)
         plan = check_plan(config, clients)
-        check_state_dir(config, clients)
-        _empty(folder)
+        folder.check_free(config, goes_on=check_state_dir(config, clients))
+        folder.begin()
         if not verbose:
             typer.echo(plan)
-        seconds = launched(config, clients, client_cpus, client_gpus, folder, verbose)
-        show_result(folder, seconds, verbose)
-
-
-def _empty(folder: Path) -> None:
-    """Remove what an earlier run left in the folder, lest it is taken for this run's."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("result.json", "log.txt"):
-            (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise refuse("out", str(folder), f"a folder that you can write to ({error})") from error
+        before = folder.stamp()
+        seconds = launched(config, clients, client_cpus, client_gpus, folder.path, verbose)
+        if folder.stamp() == before:
+            end("error: the run wrote no result.json", RUN_FAILED)
+        show_result(folder.path, seconds, verbose)
+        if not named:
+            call_latest(folder.path)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from split_unlearning.foundations.errors import refuse
-from split_unlearning.simulations.command_line.arguments import (
-    check_writable,
-    pair_requests,
-)
+from split_unlearning.simulations.command_line.arguments import pair_requests, to_write_to
 from split_unlearning.simulations.command_line.ending import one_line_errors
 from split_unlearning.simulations.command_line.options import (
     ClientCpus,
     ClientGpus,
     KeyDir,
+    Overwrite,
     RayAddress,
     Verbose,
     argument,
@@ -61,6 +58,7 @@ def unlearn(
     out: Annotated[
         str, typer.Option(metavar="DIR", help="For result.json, beside the one in STATE_DIR.")
     ] = "",
+    overwrite: Overwrite = False,
     key_dir: KeyDir = "",
     verbose: Verbose = False,
 ) -> None:
@@ -91,10 +89,7 @@ def unlearn(
         requests = pair_requests(
             forget or [], client or [], drop_client, state.config.forget_client
         )
-        config = replace(state.config, out=absolute(out) if out else "", verify=False)
-        if out:
-            config.check()
-            check_writable("out", Path(config.out))
+        config = to_write_to(state.config, absolute(out) if out else "", overwrite)
         try:
             errand = to_forget(state, config, requests, drop_client, again, absent or [])
         except AlreadyForgottenError as done:

@@ -157,7 +157,7 @@ def read_results(folder: Folder, by: Literal["client", "phase"] = "phase") -> pd
 
 
 # Where a run wrote says nothing about the run.
-_PLACES = {"out", "state-dir", "key-dir", "benchmark"}
+_PLACES = {"out", "overwrite", "state-dir", "key-dir", "benchmark"}
 
 
 def _varied(results: list[Result]) -> list[str]:

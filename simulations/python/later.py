@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from split_unlearning.foundations.errors import RunFailedError, refuse
-from split_unlearning.simulations.command_line.arguments import check_writable, pair_requests
+from split_unlearning.simulations.command_line.arguments import pair_requests, to_write_to
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.errands import to_forget, to_verify
 from split_unlearning.simulations.paths import absolute
@@ -37,6 +36,7 @@ def unlearn(
     client_gpus: float = 0,
     key_dir: Folder = "",
     out: Folder = "",
+    overwrite: bool = False,
     progress: bool = True,
 ) -> Run:
     """Forget what is asked weeks later, as ``split-unlearning unlearn``.
@@ -63,6 +63,8 @@ def unlearn(
         Where the state's keys lie now; by default where its run config says.
     out : path
         Another folder for ``result.json``.
+    overwrite : bool
+        Whether a result in `out` that is not of this state may be replaced.
 
     Returns
     -------
@@ -80,10 +82,7 @@ def unlearn(
     state, config = _open(state_dir, key_dir)
     starting = engine_of(engine, state.num_clients, client_cpus, client_gpus)
     requests = pair_requests(_texts(forget), _numbers(client), drop_client, config.forget_client)
-    config = replace(config, out=absolute(os.fspath(out)) if out else "", verify=False)
-    if out:
-        config.check()
-        check_writable("out", Path(config.out))
+    config = to_write_to(config, absolute(os.fspath(out)) if out else "", overwrite)
     try:
         errand = to_forget(state, config, requests, drop_client, again, absent)
     except AlreadyForgottenError as done:

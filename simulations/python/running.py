@@ -7,12 +7,12 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from split_unlearning.foundations.errors import refuse
 from split_unlearning.simulations.command_line.arguments import (
     check_plan,
     check_state_dir,
     check_writable,
 )
+from split_unlearning.simulations.out_folder import OutFolder
 from split_unlearning.simulations.python.engines import carry_out, engine_of
 from split_unlearning.simulations.python.handle import Run
 from split_unlearning.simulations.python.settings import read_config
@@ -57,18 +57,17 @@ def run(
         If the run failed later on, in one line; `RunFailedError.log` is all that it printed.
     """
     starting = engine_of(engine, clients, client_cpus, client_gpus)
-    config = read_config(settings, engine)
+    config = replace(read_config(settings, engine), overwrite=overwrite)
     folder = Path(config.out) if config.out else None
     if folder is not None:
         check_writable("out", folder)
-        if (folder / "result.json").exists() and not overwrite:
-            raise refuse("out", str(folder), "a folder without a result, or overwrite=True")
     # What is checked below may ask for a folder, which is not made before all is checked.
     config = replace(config, out=config.out or tempfile.gettempdir())
     check_plan(config, clients)
-    check_state_dir(config, clients)
+    goes_on = check_state_dir(config, clients)
     if folder is not None:
-        _begin(folder)
+        OutFolder(folder).check_free(config, goes_on)
+        OutFolder(folder).begin()
         carry_out(starting, config, clients, progress)
         return Run(folder)
     made = tempfile.mkdtemp(prefix="split-unlearning-")
@@ -78,12 +77,3 @@ def run(
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
-
-
-def _begin(folder: Path) -> None:
-    """Make the folder, and remove a result that may be replaced."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "result.json").unlink(missing_ok=True)
-    except OSError as error:
-        raise refuse("out", str(folder), f"a folder that you can write to ({error})") from error

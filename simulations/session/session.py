@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from split_unlearning.evaluation.outputs import FILE, Outputs, write_outputs
+from split_unlearning.evaluation.outputs import Outputs
 from split_unlearning.reporting.result import Relearning, Result
 from split_unlearning.simulations import console
 from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.out_folder import OutFolder
 from split_unlearning.simulations.preparation import Preparation
 from split_unlearning.simulations.session.audit import outputs_of
 from split_unlearning.simulations.session.conversation import Conversation
@@ -66,6 +67,7 @@ class Session:
             self.strategy.addressing = {"clients": total}
             self._take_up(tasks)
         phases = state.phases() if state else []
+        self._out = OutFolder(Path(config.out)) if config.out else None
         self._outputs: dict[int, Outputs] = {}
         self._builder = ResultBuilder(prepared, self.strategy, conversation, ledger, tasks, phases)
 
@@ -115,8 +117,10 @@ class Session:
         relearned = self._look_at_outputs(task) if self.prepared.config.audit else None
         self._builder.note_phase(task, event["cost"], relearned)
         result = self._builder.result()
-        if self.prepared.config.out:
-            result.write(Path(self.prepared.config.out) / "result.json")
+        if self._out:
+            self._out.write_result(result)
+            if task.number == tasks_of(self._journal)[-1].number:
+                self._out.complete()
         if self._state:
             self._state.write_result(result)
         self._journal.append("measured", task=task.number)
@@ -125,7 +129,8 @@ class Session:
         """Write down what an audit found; return how quickly what was forgotten is relearned."""
         before = self._outputs.get(max(self._outputs, default=-1))
         after = self._outputs[task.number] = outputs_of(self.strategy.audited)
-        write_outputs(Path(self.prepared.config.out) / FILE, self._outputs)
+        if self._out:
+            self._out.write_outputs(self._outputs)
         if before is None:
             return None
         most = self.prepared.config.server_epochs

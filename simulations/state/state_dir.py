@@ -46,6 +46,7 @@ _MAY_DIFFER = {
     "state-dir",
     "key-dir",
     "out",
+    "overwrite",
     "verify",
     "round-timeout",
     "bandwidth-mbps",

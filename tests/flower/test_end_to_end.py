@@ -58,7 +58,7 @@ def assert_equals_one_process(result, local):
 def test_the_main_job(tmp_path):
     done = split_unlearning("run", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "results" / "result.json").read_text())
+    result = json.loads((tmp_path / "results" / "latest" / "result.json").read_text())
     learn, unlearn = result["phases"]
     assert learn["accuracy"]["unlearned"] > 0.9
     assert unlearn["accuracy"]["unlearned"] == 0
@@ -68,7 +68,7 @@ def test_the_main_job(tmp_path):
     assert all(client["messages"] == 0 for client in others)
     for word in ("forget class:2", "1 requesting", "4 other", "100.0 %", "1442  355"):
         assert word in done.stdout
-    assert not (tmp_path / "results" / "log.txt").exists()
+    assert not (tmp_path / "results" / "latest" / "log.txt").exists()
     assert_equals_one_process(result, LocalRun(5))
 
 
@@ -105,4 +105,4 @@ def test_a_plug_in_beside_modules_named_as_our_rooms_runs_and_fails_in_one_line(
     (line,) = done.stderr.strip().splitlines()
     assert "client 1 failed in phase learn at 'greet'" in line
     assert "failed: client 1 of gloom" in line
-    assert (tmp_path / "results" / "log.txt").exists()
+    assert len(list(tmp_path.glob("results/*/log.txt"))) == 1

@@ -86,12 +86,12 @@ def test_only_who_asked_for_a_gpu_has_one(gpu, tmp_path):
     words = settings(server_num_gpus=1, pretrain_epochs=1, server_epochs=1)
     done = split_unlearning("run", "--clients", "3", *words, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    environment = result_of(tmp_path / "results")["environment"]
+    environment = result_of(tmp_path / "results" / "latest")["environment"]
     assert (environment["server_device"], environment["client_devices"]) == (gpu, ["cpu"])
     words = settings(pretrain_epochs=1, server_epochs=1)
     done = split_unlearning("run", "--clients", "3", *SHARED, *words, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    environment = result_of(tmp_path / "results")["environment"]
+    environment = result_of(tmp_path / "results" / "latest")["environment"]
     assert (environment["server_device"], environment["client_devices"]) == ("cpu", [gpu])
 
 

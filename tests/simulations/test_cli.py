@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -22,6 +24,7 @@ from split_unlearning.simulations.benchmark import runner
 from split_unlearning.simulations.benchmark.spec import shipped_specs
 from split_unlearning.simulations.cli import app
 from split_unlearning.simulations.command_line.arguments import read_settings
+from split_unlearning.simulations.command_line.default_folder import call_latest, new_folder
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.console import FAILURE, PROGRESS
 from split_unlearning.simulations.data.distributions.registry import DISTRIBUTIONS
@@ -57,7 +60,10 @@ class Run:
             raise KeyboardInterrupt
         self.meanwhile()
         if self.result is not None:
-            (Path(settings["out"]) / "result.json").write_text(json.dumps(self.result))
+            # As a run does: a new file takes the place of one that is there.
+            beside = Path(settings["out"]) / "result.json.unfinished"
+            beside.write_text(json.dumps(self.result))
+            beside.replace(beside.with_name("result.json"))
         return self.outcome
 
 
@@ -104,6 +110,7 @@ def _write_images(path: Path) -> None:
         (["--set", "dataset=npz:nowhere"], "dataset"),
         (["--set", "out="], "out"),
         (["--out", "file/in/the/way"], "out"),
+        (["--out", "results/result.json"], "out"),
         (["--clients", "0"], "--clients"),
         (["--client-cpus", "0"], "--client-cpus"),
         (["--client-gpus", "-1"], "--client-gpus"),
@@ -128,11 +135,83 @@ def test_bad_input_is_one_line_and_starts_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_bad_input_leaves_an_earlier_result_alone(flower: Run, tmp_path: Path) -> None:
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "result.json").write_text("earlier")
-    assert _invoke("run", "--set", "seed=-1").exit_code == 2
-    assert (tmp_path / "results" / "result.json").read_text() == "earlier"
+@pytest.fixture
+def earlier(tmp_path: Path) -> Path:
+    """The result of an earlier run in the folder ``there``."""
+    (tmp_path / "there").mkdir()
+    path = tmp_path / "there" / "result.json"
+    path.write_text("earlier")
+    return path
+
+
+@pytest.mark.parametrize("more", [["--set", "seed=-1", "--overwrite"], []])
+def test_what_is_refused_leaves_an_earlier_result_alone(
+    flower: Run, earlier: Path, more: list[str]
+) -> None:
+    assert _invoke("run", "--out", "there", *more).exit_code == 2
+    assert earlier.read_text() == "earlier"
+    assert flower.asked == []
+
+
+def test_a_result_is_replaced_by_a_complete_one_if_that_is_asked_for(
+    flower: Run, earlier: Path
+) -> None:
+    asked = ("run", "--out", "there")
+    line = _line(_invoke(*asked), 2)
+    assert "--overwrite" in line
+    flower.meanwhile = lambda: earlier.read_text() == "earlier" or pytest.fail("it is gone")
+    done = _invoke(*asked, "--overwrite")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(earlier.read_text()) == flower.result
+    assert flower.asked[0][0]["overwrite"] is True
+
+
+@pytest.mark.parametrize("how", ["fails", "is interrupted"])
+def test_a_run_that_does_not_end_keeps_the_earlier_result(
+    flower: Run, earlier: Path, how: str
+) -> None:
+    flower.interrupted = how == "is interrupted"
+    flower.outcome, flower.result = Outcome(False, "it broke", ""), None
+    assert _invoke("run", "--out", "there", "--overwrite").exit_code != 0
+    assert earlier.read_text() == "earlier"
+
+
+def test_a_run_without_out_has_a_folder_of_its_own_and_latest_leads_to_it(
+    flower: Run, tmp_path: Path
+) -> None:
+    _write_images(tmp_path / "my images.npz")
+    asked = ["run", "--strategy", "vanilla", "--set", "forget=", "--set", "distribution=iid"]
+    for dataset in ("digits", "npz:my images.npz"):
+        done = _invoke(*asked, "--set", f"dataset={dataset}")
+        assert done.exit_code == 0, done.stderr
+    first, second = (Path(settings["out"]) for settings, _, _ in flower.asked)
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d-\d{6}-vanilla-digits(-\d)?", first.name)
+    assert re.fullmatch(r".*-vanilla-my-images", second.name)
+    assert (tmp_path / "results" / "latest").resolve() == second
+    assert first.parent == second.parent == tmp_path / "results"
+    flower.outcome = Outcome(False, "it broke", "")
+    _invoke(*asked)
+    assert (tmp_path / "results" / "latest").resolve() == second
+
+
+def test_folders_of_one_second_have_names_of_their_own(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = RunConfig.from_mapping({"strategy": "my.package:Mine", "dataset": "cifar10+npz:/a/b"})
+    names = []
+    for _ in range(2):
+        folder = new_folder(config, datetime(2026, 1, 2, 3, 4, 5))
+        folder.mkdir(parents=True)
+        names.append(folder.name)
+    assert names[0] == "2026-01-02-030405-Mine-cifar10+b"
+    assert names[1] == f"{names[0]}-2"
+
+
+def test_a_text_says_where_the_latest_result_is_where_no_link_can_be(tmp_path: Path) -> None:
+    (tmp_path / "latest").mkdir()
+    call_latest(tmp_path / "new")
+    assert (tmp_path / "latest.txt").read_text() == "new\n"
+    assert (tmp_path / "latest").is_dir()
+    assert not (tmp_path / "latest").is_symlink()
 
 
 def test_typers_own_bad_arguments_exit_with_2(flower: Run) -> None:
@@ -170,7 +249,7 @@ def test_done_prints_progress_and_tables(
     assert "noise" not in result.stdout
     assert "shown once" not in result.stdout
     assert "tables of splitwiper" in result.stdout
-    assert str(tmp_path / "results" / "result.json") in result.stdout
+    assert "/result.json" in result.stdout
     ((settings, clients, resources),) = flower.asked
     assert clients == 3
     assert resources == {"client_cpus": 1, "client_gpus": 0.5}
@@ -193,17 +272,16 @@ def test_failed_run_saves_its_log(flower: Run, tmp_path: Path) -> None:
 
 
 def test_log_of_an_earlier_failure_does_not_stay(flower: Run, tmp_path: Path) -> None:
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "log.txt").touch()
-    assert _invoke("run").exit_code == 0
-    assert not (tmp_path / "results" / "log.txt").exists()
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "log.txt").touch()
+    assert _invoke("run", "--out", "there").exit_code == 0
+    assert not (tmp_path / "there" / "log.txt").exists()
 
 
-def test_stale_result_is_not_taken_for_this_runs(flower: Run, tmp_path: Path) -> None:
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "result.json").write_text('{"stale": true}')
+def test_stale_result_is_not_taken_for_this_runs(flower: Run, earlier: Path) -> None:
+    earlier.write_text('{"stale": true}')
     flower.result = None
-    result = _invoke("run")
+    result = _invoke("run", "--out", "there", "--overwrite")
     assert result.exit_code == 1
     assert "result.json" in result.stderr
     assert "stale" not in result.stdout

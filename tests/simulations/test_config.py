@@ -17,7 +17,7 @@ from split_unlearning.simulations.keys import by_owner, declared, table
 from split_unlearning.unlearning.methods import METHODS, FineTuning, UnlearningMethod
 
 KEYS = list(declared())
-FLAGS = ("attacks", "audit", "download", "skip-absent", "verify")
+FLAGS = ("attacks", "audit", "download", "overwrite", "skip-absent", "verify")
 NAN, INF = float("nan"), float("inf")
 
 
@@ -220,6 +220,7 @@ BAD_TEXTS = [
     ("out", "results"),
     ("out", "./results"),
     ("out", "~/results"),
+    ("out", "/results/result.json"),
     *((key, "./folder") for key in ("state-dir", "key-dir", "benchmark")),
     *(("state-dir", value) for value in ("state", "~/state")),
     ("verify", True),
@@ -234,7 +235,7 @@ def test_every_key_is_in_a_table_of_what_is_refused():
     assert {key for key, _ in BAD_TYPES} == set(KEYS)
     # A data set is looked up when it is loaded, a cut when the model is built;
     # true and false are both possible.
-    expected = set(KEYS) - {"attacks", "cut", "dataset", "download", "skip-absent"}
+    expected = set(KEYS) - {"attacks", "cut", "dataset", "download", "overwrite", "skip-absent"}
     assert {key for key, _ in [*BAD_VALUES, *BAD_TEXTS]} == expected
 
 

@@ -181,15 +181,6 @@ def test_ids_that_nobody_holds_are_refused(tmp_path):
     assert f"names sample {highest}" in refusal(3, forget=f"{last};{last}")
 
 
-def test_a_row_that_samples_keeps_from_a_run_is_not_called_held(tmp_path):
-    seen = np.concatenate(prepare(config(samples=100), 3).plan.train)
-    unseen = min({*range(200)} - {*seen.tolist()})
-    message = refusal(3, samples=100, forget=ids_file(tmp_path, [unseen]))
-    assert f"names sample {unseen}" in message
-    assert "held are" not in message
-    assert "samples and shadow-share keep rows from a run" in message
-
-
 def test_a_file_of_ids_that_is_not_there_is_refused(tmp_path):
     forget = f"ids:{tmp_path / 'missing.txt'}"
     assert f"forget={forget!r}" in refusal(3, forget=forget)

@@ -146,5 +146,5 @@ def test_a_request_for_what_the_run_does_not_see_says_so(tmp_path):
     unseen = np.setdiff1d(np.arange(1442), np.concatenate(deal(RunConfig(samples=100), 3)[1].train))
     file = tmp_path / "ids.txt"
     file.write_text(str(unseen[0]))
-    with pytest.raises(UserError, match="or the run does not see"):
+    with pytest.raises(UserError, match="samples and shadow-share keep rows from a run"):
         prepare(RunConfig(samples=100, forget=f"ids:{file}"), 3)

@@ -266,6 +266,7 @@ OTHER = {
 }
 DIFFERS = {
     "out": "/tmp/other",
+    "overwrite": True,
     "key-dir": "/tmp/keys",
     "verify": True,
     "server-num-gpus": 1.0,
