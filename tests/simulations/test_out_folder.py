@@ -24,9 +24,10 @@ def interrupted(monkeypatch):
         note_phase(builder, task, *more)
 
     def run(**settings):
-        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patched:
             patched.setattr(ResultBuilder, "note_phase", note_or_end)
-            LocalRun(2, **SHORT, **settings)
+            with pytest.raises(KeyboardInterrupt):
+                LocalRun(2, **SHORT, **settings)
 
     return run
 
