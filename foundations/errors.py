@@ -9,6 +9,22 @@ class UserError(ValueError):
     """
 
 
+class IgnoredError(UserError):
+    """A setting that nothing reads in a run, though something may in another.
+
+    Attributes
+    ----------
+    key : str
+        Its run-config key.
+    readers : str
+        Who would read it.
+    """
+
+    def __init__(self, message: object, key: str, readers: str) -> None:
+        super().__init__(str(message))
+        self.key, self.readers = key, readers
+
+
 class StateError(UserError):
     """Kept state on disk cannot be read or written; it is as it was before."""
 

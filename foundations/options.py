@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
-from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.foundations.errors import IgnoredError, UserError, refuse
 
 Value = bool | int | float | str
 
@@ -227,7 +227,8 @@ def read_options(text: str, declared: Mapping[str, Option]) -> dict[str, Value]:
     values = defaults_of(declared)
     for name, _, given in words:
         if name not in declared:
-            raise refuse("options", f"{name}={given}", _known(declared))
+            why = refuse("options", f"{name}={given}", _known(declared))
+            raise IgnoredError(why, "options", f"the strategy or method that reads {name}")
         option = declared[name]
         wrong = refuse("options", f"{name}={given}", f"{name}, {option.description}")
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from split_unlearning.clients.base import load_client
-from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.foundations.errors import IgnoredError, UserError, refuse
 from split_unlearning.foundations.options import (
     Option,
     Options,
@@ -33,6 +33,7 @@ from split_unlearning.simulations.keys import (
     of_distributions,
     of_protocol,
     owned,
+    readers,
 )
 from split_unlearning.strategies.base import SplitStrategy
 from split_unlearning.strategies.registry import carrying_out
@@ -154,7 +155,9 @@ class RunConfig(Keys):
             ignored = f"strategy={self.strategy!r} and unlearning={self.unlearning!r} ignore it"
             if key in dealing:
                 ignored = f"distribution={self.distribution!r} ignores it"
-            raise refuse(key, self.own[key], f"{option.default!r} ({ignored})")
+            why = refuse(key, self.own[key], f"{option.default!r} ({ignored})")
+            reading = [name for name, options in readers().items() if key in options]
+            raise IgnoredError(why, key, ", ".join(reading))
 
     def _check_audit(self, strategy: type[SplitStrategy]) -> None:
         """Refuse an audit that cannot be given or has nowhere to go, and a backdoor without one."""

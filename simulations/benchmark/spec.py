@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import split_unlearning
-from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.foundations.errors import IgnoredError, UserError, refuse
 from split_unlearning.foundations.options import Value
 from split_unlearning.simulations.benchmark.cell import Cell
 from split_unlearning.simulations.config import RunConfig
@@ -198,7 +198,8 @@ class _Reader:
                     coordinates = _without_seed(point)
                     if not possible:
                         where = ", ".join(f"{key}={value!r}" for key, value in point.items())
-                        raise UserError(f"{self._path}, at {where}: {error}") from error
+                        advice = _advice(error) if isinstance(error, IgnoredError) else ""
+                        raise UserError(f"{self._path}, at {where}: {error}{advice}") from error
                     if coordinates not in [known["coordinates"] for known in left_out]:
                         left_out.append({"coordinates": coordinates, "why": str(error)})
                     continue
@@ -258,6 +259,14 @@ class _Reader:
 
     def _refuse(self, key: str, value: object, allowed: str) -> UserError:
         return UserError(f"{self._path}: {key}={value!r} is not possible; allowed: {allowed}")
+
+
+def _advice(ignored: IgnoredError) -> str:
+    """Say how a spec gives a setting to the rows alone that read it."""
+    return (
+        f"; put {ignored.key} in a [[grid]] of its own, for {ignored.readers}; or "
+        "only-possible = true leaves out the rows that cannot be"
+    )
 
 
 def retrained(settings: Mapping[str, Value]) -> dict[str, Value]:

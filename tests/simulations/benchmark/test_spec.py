@@ -132,6 +132,33 @@ def test_what_cannot_be_is_left_out_where_the_grid_says_so(read):
 
 
 @pytest.mark.parametrize(
+    ("grid", "said"),
+    [
+        (
+            {"strategy": ["vanilla", "splitwiper"], "client-sync": "handoff"},
+            "put client-sync in a [[grid]] of its own, for vanilla, gradient-projection, u-shaped;",
+        ),
+        (
+            {"unlearning": ["retrain", "fine-tune"], "fine-tune-epochs": 2},
+            "put fine-tune-epochs in a [[grid]] of its own, for fine-tune, gradient-ascent;",
+        ),
+        (
+            {"distribution": ["iid", "dirichlet"], "dirichlet-alpha": 0.25},
+            "put dirichlet-alpha in a [[grid]] of its own, for dirichlet;",
+        ),
+        (
+            {"unlearning": ["retrain", f"{__name__}:Tuned"], "options": "tuned-epochs=2"},
+            "put options in a [[grid]] of its own, for the strategy or method that reads tuned-ep",
+        ),
+    ],
+)
+def test_a_key_that_one_row_ignores_is_refused_with_what_to_do(read, grid, said):
+    line = refusal(read, {"grid": [grid]}, error=UserError)
+    assert said in line
+    assert line.endswith("only-possible = true leaves out the rows that cannot be")
+
+
+@pytest.mark.parametrize(
     ("written", "named"),
     [
         ("[[grid]\n", "no spec"),
