@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from split_unlearning.foundations.errors import refuse
 from split_unlearning.foundations.options import Option, Options, one_of, positive
+from split_unlearning.foundations.text import whole_number
 from split_unlearning.strategies.base import SplitStrategy, StrategySetting
 from split_unlearning.strategies.script import Script
 from split_unlearning.strategies.server.model import ServerModel
@@ -132,11 +133,11 @@ class SplitWiper(SplitStrategy):
 def _stable_clients(options: Options) -> list[int]:
     """Return the clients that the user named, those least likely to ask first."""
     text = options.text("stable-clients")
-    numbers = [int(word) if word.strip().isdecimal() else -1 for word in text.split(",") if text]
-    if sorted(numbers) != list(range(len(numbers))):
+    numbers = [whole_number(word.strip()) for word in text.split(",") if text]
+    if {*numbers} != {*range(len(numbers))}:
         allowed = "each client's number once, separated by commas, or empty"
         raise refuse("stable-clients", text, allowed)
-    return numbers
+    return [number for number in numbers if number is not None]
 
 
 def _dealt(options: Options, num_clients: int) -> list[list[int]]:

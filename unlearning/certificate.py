@@ -32,9 +32,19 @@ def sign(claims: dict[str, Any], key: bytes) -> dict[str, Any]:
     UserError
         If the key cannot be read.
     """
-    private = _private(key)
-    named = {**claims, _KEY: private.public_key().public_bytes_raw().hex()}
-    return {**named, _SIGNATURE: private.sign(_canonical(named)).hex()}
+    named = {**claims, _KEY: public_key(key)}
+    return {**named, _SIGNATURE: _private(key).sign(_canonical(named)).hex()}
+
+
+def public_key(key: bytes) -> str:
+    """Return the public key of a private one, in hexadecimal digits.
+
+    Raises
+    ------
+    UserError
+        If the key cannot be read.
+    """
+    return _private(key).public_key().public_bytes_raw().hex()
 
 
 def check(certificate: dict[str, Any], key: bytes | None = None) -> None:
@@ -55,10 +65,7 @@ def check(certificate: dict[str, Any], key: bytes | None = None) -> None:
         public.verify(_bytes(certificate[_SIGNATURE]), _canonical(named))
     except (InvalidSignature, LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError("the certificate was changed since it was signed") from error
-    if (
-        key is not None
-        and _private(key).public_key().public_bytes_raw() != public.public_bytes_raw()
-    ):
+    if key is not None and public_key(key) != named[_KEY]:
         raise UserError("the certificate was not signed with the key of this state-dir")
 
 

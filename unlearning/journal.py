@@ -10,6 +10,7 @@ from typing import Any
 
 from split_unlearning.foundations.errors import StateError
 from split_unlearning.foundations.files import explained
+from split_unlearning.foundations.text import parsed
 from split_unlearning.unlearning.seal import Seal
 
 
@@ -42,7 +43,7 @@ class Journal:
 
     def _take(self, line: bytes, place: str) -> None:
         try:
-            event = json.loads(line)
+            event = parsed(json.loads, line)
             written = self._seal.take(event, place)
         except StateError:
             raise

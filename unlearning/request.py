@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from split_unlearning.foundations.errors import refuse
 from split_unlearning.foundations.seeds import derive_seed
+from split_unlearning.foundations.text import whole_number
 from split_unlearning.unlearning.exactness import Ids, order
 
 _GRAMMAR = "class:NAME, client:N, samples:SHARE@class:NAME, ids:FILE; several separated by ;"
@@ -60,6 +61,9 @@ class Request:
         """
         if not self.ids_file:
             return self
+        if not Path(self.ids_file).is_file():
+            # Reading a pipe might never end.
+            raise refuse("forget", self.text, "a file of sample ids, one a line (there is none)")
         try:
             words = Path(self.ids_file).read_text(encoding="utf-8").split()
             ids = sorted({int(word) for word in words})
@@ -97,12 +101,11 @@ class Request:
         """
         if not self.label:
             return None
-        if self.label in class_names:
-            return list(class_names).index(self.label)
-        if self.label.isdecimal() and int(self.label) < len(class_names):
-            return int(self.label)
-        names = ", ".join(class_names)
-        raise refuse("forget", self.text, f"one of the {len(class_names)} labels: {names}")
+        number = number_of_label(self.label, class_names)
+        if number is None:
+            names = ", ".join(class_names)
+            raise refuse("forget", self.text, f"one of the {len(class_names)} labels: {names}")
+        return number
 
     def select(
         self,
@@ -132,6 +135,14 @@ class Request:
         return np.sort(selected)
 
 
+def number_of_label(name: str, class_names: Sequence[str]) -> int | None:
+    """Return the number of a label by its name, or by its number; None if there is no such."""
+    if name in class_names:
+        return list(class_names).index(name)
+    number = whole_number(name)
+    return number if number is not None and number < len(class_names) else None
+
+
 def parse_requests(text: str, forget_client: int) -> list[Request]:
     """Read the run-config key ``forget``: requests separated by ``;``.
 
@@ -153,8 +164,8 @@ def _parse_request(text: str, forget_client: int) -> Request:
     kind, _, rest = text.partition(":")
     if kind == "class" and rest:
         return Request(text=text, client=forget_client, label=rest)
-    if kind == "client" and rest.isdecimal():
-        return Request(text=text, client=int(rest))
+    if kind == "client" and (client := whole_number(rest)) is not None:
+        return Request(text=text, client=client)
     if kind == "samples":
         share_text, _, target = rest.partition("@")
         label_kind, _, label = target.partition(":")

@@ -27,6 +27,7 @@ from split_unlearning.foundations.files import (
     write_durably,
     write_for_owner,
 )
+from split_unlearning.foundations.text import parsed
 from split_unlearning.unlearning.seal import Seal
 
 FORMAT = 2
@@ -72,7 +73,7 @@ class _Manifest:
             except FileNotFoundError:
                 return None
         try:
-            content = json.loads(text)
+            content = parsed(json.loads, text)
             check_format(content, path)
             written = seal.take(content, str(path))
             if written != seal.of(_text(content)):
@@ -302,7 +303,10 @@ class StateFolder(MutableMapping[str, bytes]):
         """Delete, durably, every file that the manifest does not name."""
         kept = {_CURRENT, *(file.file for file in self._current.files.values())}
         with explained(self._path):
-            swept = [path for path in self._path.iterdir() if path.name not in kept]
+            # A folder is not ours: some file systems show their snapshots in one.
+            swept = [
+                path for path in self._path.iterdir() if path.name not in kept and path.is_file()
+            ]
             for path in swept:
                 path.unlink()
             if swept:

@@ -15,6 +15,7 @@ from typing import Any, cast
 import split_unlearning
 from split_unlearning.foundations.errors import IgnoredError, UserError, refuse
 from split_unlearning.foundations.options import Value
+from split_unlearning.foundations.text import parsed
 from split_unlearning.simulations.benchmark.cell import Cell
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.paths import from_here
@@ -105,7 +106,7 @@ def read_spec(path: Path, scale: str, changed: Mapping[str, Value]) -> Spec:
         If it does not read, or names a run that cannot be.
     """
     try:
-        written = tomllib.loads(path.read_text(encoding="utf-8"))
+        written = parsed(tomllib.loads, path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is no spec of a benchmark: {error}") from error
     return make_spec(path, written, scale, changed)

@@ -75,8 +75,12 @@ def join_ray(address: str) -> str:
 def check_writable(key: str, folder: Path) -> None:
     """Refuse a folder that cannot be created or written to; create nothing yet."""
     try:
+        str(folder).encode()
         existing = next(path for path in (folder, *folder.parents) if path.exists())
         writable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    except UnicodeEncodeError as error:
+        named = str(folder).encode(errors="replace").decode()
+        raise refuse(key, named, "a path in UTF-8") from error
     except OSError:
         writable = False
     if not writable:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from split_unlearning.foundations.errors import refuse
 from split_unlearning.simulations.command_line.arguments import (
     check_plan,
     check_state_dir,
@@ -56,6 +57,9 @@ def run(
     """Learn, forget, evaluate, and report what it cost whom."""
     with one_line_errors():
         config = read_config(settings or [], strategy, out, overwrite)
+        if config.benchmark:
+            allowed = "empty; split-unlearning benchmark NAME carries one out"
+            raise refuse("benchmark", config.benchmark, allowed)
         named = bool(config.out)
         if not named:
             config = replace(config, out=str(new_folder(config, datetime.now())))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from split_unlearning.foundations.errors import refuse
 from split_unlearning.unlearning.exactness import Ids
-from split_unlearning.unlearning.request import Request
+from split_unlearning.unlearning.request import Request, number_of_label
 
 _WHITE = 1.0
 
@@ -39,10 +39,9 @@ def planted_label(name: str, class_names: Sequence[str]) -> int:
     UserError
         If the data set has no such label.
     """
-    if name in class_names:
-        return list(class_names).index(name)
-    if name.isdecimal() and int(name) < len(class_names):
-        return int(name)
+    number = number_of_label(name, class_names)
+    if number is not None:
+        return number
     allowed = f"one of the {len(class_names)} labels: {', '.join(class_names)}; or empty"
     raise refuse("backdoor", name, allowed)
 

@@ -94,9 +94,7 @@ def verify(
         ).model_dump(mode="json"),
         "journal": state.journal.head,
     }
-    with explained(state.key):
-        key = state.key.read_bytes()
-    certificate = sign(claims, key)
+    certificate = sign(claims, state.signing_key())
     with explained(state.certificate):
         write_durably(state.certificate, (json.dumps(certificate, indent=2) + "\n").encode())
     return certificate
@@ -204,7 +202,7 @@ def read_certificate(path: Path, state: StateDir | None) -> tuple[dict[str, Any]
     """
     try:
         certificate = json.loads(path.read_text(encoding="utf-8"))
-        check(certificate, state.key.read_bytes() if state else None)
+        check(certificate, state.signing_key() if state else None)
         return certificate, render_certificate(certificate)
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         reason = error if isinstance(error, UserError) else "it is no certificate"

@@ -26,11 +26,12 @@ import tomli_w
 
 from split_unlearning.foundations.errors import StateError, UserError, refuse
 from split_unlearning.foundations.files import explained, locked, make_for_owner, write_durably
+from split_unlearning.foundations.text import parsed
 from split_unlearning.reporting.result import Phase, Result
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.preparation import Preparation, deal, fingerprint
 from split_unlearning.simulations.pretrained import pretrained_digest
-from split_unlearning.unlearning.certificate import new_key
+from split_unlearning.unlearning.certificate import new_key, public_key
 from split_unlearning.unlearning.journal import Journal
 from split_unlearning.unlearning.seal import Seal
 from split_unlearning.unlearning.state_folder import (
@@ -77,7 +78,7 @@ class StateDir:
         self.num_clients = 0
         self.pretrained = ""
         """SHA-256 of the pretrained network that training began with; empty for none."""
-        self._plan = ""
+        self._plan = self._public_key = ""
         with explained(path):
             if not self._run.exists():
                 self._refuse_a_folder_of_something_else()
@@ -85,13 +86,14 @@ class StateDir:
                 return
             written = self._run.read_bytes()
         try:
-            content = tomllib.loads(written.decode())
+            content = parsed(tomllib.loads, written.decode())
             check_format(content, self._run)
             if content.pop("sha256") != checksum(content):
                 raise damaged(self._run)
             self.num_clients, self._plan = int(content["clients"]), str(content["plan"])
             # A state from before there were pretrained networks does not name any.
             self.pretrained = str(content.get("pretrained", ""))
+            self._public_key = str(content.get("public-key", ""))
             elsewhere = {"state-dir": str(path)} | ({"key-dir": key_dir} if key_dir else {})
             config = RunConfig.from_mapping(content["config"] | elsewhere)
         except StateError:
@@ -129,6 +131,21 @@ class StateDir:
     def key(self) -> Path:
         """The private key that signs certificates."""
         return Path(self._key_dir or self.path) / "certificate-key.pem"
+
+    def signing_key(self) -> bytes:
+        """Return the private key that signs certificates.
+
+        Raises
+        ------
+        StateError
+            If it is not the key that the state began with.
+        """
+        with explained(self.key):
+            key = self.key.read_bytes()
+        # A state from before its public key was written down does not name any.
+        if self._public_key not in ("", public_key(key)):
+            raise StateError(f"{self.key} is not the key that {self.path} began with")
+        return key
 
     @property
     def certificate(self) -> Path:
@@ -196,11 +213,14 @@ class StateDir:
         self.config, self.num_clients = prepared.config, prepared.plan.num_clients
         self._plan = fingerprint(prepared.dataset, prepared.plan)
         self.pretrained = pretrained_digest(self.config)
+        with explained(self.key):
+            self._public_key = public_key(self.key.read_bytes())
         content: dict[str, Any] = {
             "format": FORMAT,
             "clients": self.num_clients,
             "plan": self._plan,
             "pretrained": self.pretrained,
+            "public-key": self._public_key,
             "config": self.config.as_mapping(),
         }
         # An edit of the file would change who holds what: its checksum shows it.

@@ -186,7 +186,7 @@ def nodes_at(address: str) -> list[tuple[float, float]]:
             # Ray announces how it will treat accelerators some day.
             warnings.simplefilter("ignore", FutureWarning)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, AssertionError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
         raise refuse("RAY_ADDRESS", address, f"where a Ray cluster answers ({reason})") from error
     try:

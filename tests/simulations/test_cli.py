@@ -80,6 +80,30 @@ def _invoke(*arguments: str) -> Any:
     return CliRunner().invoke(app, arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        (["--set", f"forget=client:{'1' * 5000}"], "class:NAME, client:N"),
+        (["--set", f"forget=class:{'1' * 5000}"], "one of the 10 labels"),
+        (["--set", f"stable-clients={'1' * 5000}"], "each client's number once"),
+        (["--set", "forget=ids:{pipe}"], "a file of sample ids"),
+        (["--set", "benchmark=/nope"], "empty; split-unlearning benchmark NAME"),
+        (["--ray-address", "http://127.0.0.1:1"], "where a Ray cluster answers"),
+        (["--out", "folder\udcff"], "a path in UTF-8"),
+    ],
+)
+def test_what_nobody_would_type_is_refused_in_one_line(flower, tmp_path, arguments, allowed):
+    os.mkfifo(tmp_path / "pipe")
+    named = [word.format(pipe=tmp_path / "pipe") for word in arguments]
+    with patch.dict(os.environ):
+        result = _invoke("run", *named)
+    assert result.exit_code == 2
+    assert not flower.asked
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert allowed in line
+
+
 def _write_images(path: Path) -> None:
     images = np.random.default_rng(0).integers(256, size=(40, 8, 8), dtype=np.uint8)
     labels = np.arange(40) % 4

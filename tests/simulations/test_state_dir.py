@@ -124,6 +124,12 @@ def test_its_key_signs_certificates(tmp_path, path):
     )
 
 
+def test_another_key_signs_nothing(tmp_path, path):
+    state, other = StateDir(path), founded(tmp_path / "other")
+    state.key.write_bytes(other.key.read_bytes())
+    assert "is not the key that" in refusal(StateDir(path).signing_key)
+
+
 # What is no state-dir.
 
 

@@ -115,6 +115,15 @@ def test_another_attempt_drops_what_an_earlier_one_staged(path):
     assert not [one for one in path.iterdir() if ".two." in one.name]
 
 
+def test_a_folder_of_the_file_system_is_in_nobodys_way(path):
+    (path / ".snapshot").mkdir()
+    (path / ".snapshot" / "hourly").write_text("not ours")
+    change(StateFolder(path, "server"), "two", NEW)
+    StateFolder(path, "server").commit("two")
+    assert read(path) == NEW
+    assert (path / ".snapshot" / "hourly").exists()
+
+
 def test_the_same_attempt_goes_on_in_a_new_object(path):
     for name, data in NEW.items():
         folder = StateFolder(path, "server")
