@@ -100,16 +100,25 @@ class ActingClient(Owner, NumPyClient):
 
     def _open(self, message: Message) -> None:
         """Make the client's samples and state available to the action."""
-        self.client, self.phase = message.integer("client"), str(message.fields["phase"])
+        self.phase = str(message.fields["phase"])
         self.training.fix_kernels()
         clients = message.fields.get("clients", self.setting.properties["num-partitions"])
-        self.whole = self.setting.holding(self.client, int(str(clients)))
-        self._store = self.setting.store(self.client)
-        self.state = TensorStore(self._store)
+        self.become(message.integer("client"), int(str(clients)))
         self._attempt = str(message.fields.get("attempt", ""))
         if self._attempt and isinstance(self._store, StateFolder):
             self._store.check_attempt(str(message.fields["kept"]))
             self._store.begin(self._attempt)
+            self._recall()
+
+    def become(self, client: int, clients: int) -> None:
+        """Be the client of this number, of so many: load its samples and its state."""
+        self.client = client
+        self.whole = self.setting.holding(client, clients)
+        self._store = self.setting.store(client)
+        self.state = TensorStore(self._store)
+        self._recall()
+
+    def _recall(self) -> None:
         self.forgotten = ForgottenSamples(self.state)
         self.holding = self._retained()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import ClassVar
@@ -47,10 +48,11 @@ class SplitClient(ActingClient):
     """Base of every protocol's client.
 
     `recalled` names the kept state that a client needs when it trains again for verification, and
-    the name under which the state-dir has it.
+    the name under which the state-dir has it; `modelled` names what `joined` needs of it.
     """
 
     recalled: ClassVar[Mapping[str, str]] = {FORGOTTEN: FORGOTTEN, KEPT: SEGMENT}
+    modelled: ClassVar[tuple[str, ...]] = (SEGMENT,)
 
     # The client segment.
 
@@ -294,6 +296,32 @@ class SplitClient(ActingClient):
             raise ValueError("outputs and labels of samples are said where audit=true, never else")
         answer = audited(self.whole, self.forgotten, message.tensors, self.probabilities)
         return Message("audit", tensors=answer)
+
+    @action
+    def tell_model(self, message: Message) -> Message:
+        """Return what this client's model needs of its state: ``<name in the state>/<tensor>``.
+
+        Raises
+        ------
+        ValueError
+            If the client's own settings keep no models.
+        """
+        if not self.setting.keep_models:
+            raise ValueError("segments of clients are told where keep-models=true, never else")
+        kept = {name: self.state.load(name) or {} for name in self.modelled}
+        return Message(
+            "tell-model",
+            tensors={
+                f"{name}/{key}": value.numpy() for name in kept for key, value in kept[name].items()
+            },
+        )
+
+    def joined(self, server: nn.Module) -> nn.Module:
+        """Return Concat(F^k, F^s): samples in, logits of real labels out, shape (n, labels).
+
+        A subclass that overrides `predicted` overrides this too.
+        """
+        return nn.Sequential(OrderedDict(client=self.kept_segment(), server=server))
 
     @action
     def score(self, message: Message) -> Message:

@@ -60,6 +60,8 @@ class ClientSetting:
         The values of all that strategy, client and method declare as their own.
     audit : bool
         Whether the run may ask for the outputs and labels of all samples.
+    keep_models : bool
+        Whether the run may ask for the segments.
     """
 
     properties: Mapping[str, Scalar]
@@ -71,3 +73,4 @@ class ClientSetting:
     upload_chunk_bytes: int
     options: Mapping[str, Value]
     audit: bool = False
+    keep_models: bool = False

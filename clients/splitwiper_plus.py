@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
 from functools import cached_property
@@ -31,6 +32,7 @@ from split_unlearning.clients.label_privacy.settings import LabelPrivacy
 from split_unlearning.clients.setting import Upload
 from split_unlearning.clients.splitwiper import SplitWiperClient
 from split_unlearning.foundations.options import Options
+from split_unlearning.models.joined import Unmasked
 from split_unlearning.transport.message import Array, Message
 from split_unlearning.unlearning.exactness import digest
 
@@ -50,6 +52,8 @@ class SplitWiperPlusClient(SplitWiperClient):
         _AGREEMENT: _AGREEMENT,
         _REPEATED: _RELEASE,
     }
+
+    modelled = (*SplitWiperClient.modelled, _AGREEMENT)
 
     own_options = LabelPrivacy.own_options
 
@@ -140,6 +144,14 @@ class SplitWiperPlusClient(SplitWiperClient):
         if not self.options["attacks"]:
             raise ValueError("what masked labels mean is said where attacks=true, and never else")
         return Message("reveal-map", tensors={"real-of": self.label_map.real_of})
+
+    def joined(self, server: nn.Module) -> nn.Module:
+        """Return the model behind the clipping of smashed data, with real labels at its end."""
+        parts = OrderedDict[str, nn.Module](client=self.kept_segment())
+        if self.privacy.mechanism is not None:
+            parts["clipped"] = _Clipped(self.privacy)
+        unmasked = Unmasked(self.label_map.real_of.tolist(), self.num_labels)
+        return nn.Sequential(parts | OrderedDict(server=server, unmasked=unmasked))
 
     def predicted(self, message: Message) -> Array:
         """Return the label whose masked labels are most probable together (demasking)."""
@@ -273,6 +285,17 @@ class SplitWiperPlusClient(SplitWiperClient):
             "labels": torch.tensor(sorted(labels), dtype=torch.int64),
         }
         self.state.save(_AGREEMENT, kept)
+
+
+class _Clipped(nn.Module):
+    """Smashed data as the mechanism clips it; no gradient passes."""
+
+    def __init__(self, privacy: LabelPrivacy) -> None:
+        super().__init__()
+        self.privacy = privacy
+
+    def forward(self, smashed: torch.Tensor) -> torch.Tensor:
+        return self.privacy.clipped(smashed.detach().cpu()).to(smashed.device)
 
 
 def _array(text: bytes) -> Array:

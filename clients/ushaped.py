@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 
 import torch
@@ -76,6 +77,13 @@ class UShapedClient(VanillaClient):
         assert isinstance(segment, nn.ModuleDict)
         logits: torch.Tensor = segment["head"](outputs)
         return logits
+
+    def joined(self, server: nn.Module) -> nn.Module:
+        """Return the whole of bottom, trunk and head, as `SplitClient.joined`."""
+        segment = self.kept_segment()
+        assert isinstance(segment, nn.ModuleDict)
+        ends = OrderedDict(client=segment["bottom"], server=server, head=segment["head"])
+        return nn.Sequential(ends)
 
     def predicted(self, message: Message) -> Array:
         """Return the head's label for the features of each test sample."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import faulthandler
 import signal
 import threading
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import replace
 from functools import lru_cache, partial
 from types import FrameType
@@ -17,6 +17,7 @@ from flwr.app import ConfigRecord, Context, Message
 from flwr.client import Client
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
+from flwr.common import Scalar
 
 from split_unlearning.clients.base import SplitClient, load_client
 from split_unlearning.clients.holding import Holding
@@ -115,22 +116,35 @@ def _store(config: RunConfig, context: Context, client: int) -> MutableMapping[s
     return store
 
 
-def client_fn(context: Context) -> Client:
-    """Make the client that answers one message."""
-    keep_freed_memory()
-    config = _read(tuple(sorted(context.run_config.items())))
+def make_client(
+    config: RunConfig,
+    properties: Mapping[str, Scalar],
+    store: Callable[[int], MutableMapping[str, bytes]],
+) -> SplitClient:
+    """Return the client of a run config, as Flower's `properties` of its node name it.
+
+    `store` returns what a client keeps, by its number.
+    """
     setting = ClientSetting(
-        properties=context.node_config,
+        properties=properties,
         holding=partial(_holding, config),
-        store=partial(_store, config, context),
+        store=store,
         training=config.training(),
         method=config.method(),
         model=config.cut_model(),
         upload_chunk_bytes=int(config.upload_chunk_mb * 1e6),
         options=config.all_options,
         audit=config.audit,
+        keep_models=config.keep_models,
     )
-    return _client_class(config)(setting).to_client()
+    return _client_class(config)(setting)
+
+
+def client_fn(context: Context) -> Client:
+    """Make the client that answers one message."""
+    keep_freed_memory()
+    config = _read(tuple(sorted(context.run_config.items())))
+    return make_client(config, context.node_config, partial(_store, config, context)).to_client()
 
 
 def give_up_when_late(message: Message, context: Context, call_next: ClientAppCallable) -> Message:

@@ -114,6 +114,8 @@ class RunConfig(Keys):
             if rounded_to != "float32" and not method.any_precision:
                 allowed = f"float32 (unlearning={self.unlearning!r} takes gradients apart)"
                 raise refuse(key, rounded_to, allowed)
+        if self.keep_models:
+            self._check_given_away("keep-models")
         self._check_audit(strategy)
         if self.state_dir and self.score_every:
             allowed = "0 (with state-dir accuracy is measured at the end of a phase alone)"
@@ -159,6 +161,14 @@ class RunConfig(Keys):
             reading = [name for name, options in readers().items() if key in options]
             raise IgnoredError(why, key, ", ".join(reading))
 
+    def _check_given_away(self, key: str) -> None:
+        """Refuse that clients give something to the run that has nowhere to go, or must not be."""
+        if not self.out:
+            raise refuse(key, True, "false (without out there is no folder to write it to)")
+        if self.state_dir:
+            allowed = "false (with state-dir: it shows what that folder is to forget)"
+            raise refuse(key, True, allowed)
+
     def _check_audit(self, strategy: type[SplitStrategy]) -> None:
         """Refuse an audit that cannot be given or has nowhere to go, and a backdoor without one."""
         if self.backdoor and not self.audit:
@@ -167,11 +177,7 @@ class RunConfig(Keys):
             raise refuse("backdoor", self.backdoor, "empty (nothing is to be forgotten)")
         if not self.audit:
             return
-        if not self.out:
-            raise refuse("audit", True, "false (without out there is no folder to write it to)")
-        if self.state_dir:
-            allowed = "false (with state-dir: it shows what that folder is to forget)"
-            raise refuse("audit", True, allowed)
+        self._check_given_away("audit")
         client = load_client(strategy.client)
         for kind, scored, audited in (
             (strategy, "predictions_for", "outputs_for"),

@@ -171,6 +171,9 @@ class Keys:
     audit: bool = _key(
         flag("clients give the run the labels and the outputs of all their samples, written to out")
     )
+    keep_models: bool = _key(
+        flag("clients give the run their segments, written to out with the server's after a phase")
+    )
     backdoor: str = _text(
         "",
         "a label's name or number, or empty for no backdoor",

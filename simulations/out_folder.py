@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from split_unlearning.simulations.config import RunConfig
 
 RESULT = "result.json"
+MODELS = "models"
 _UNFINISHED = ".unfinished"
 
 
@@ -91,17 +93,26 @@ class OutFolder:
         write_outputs(self._unfinished(FILE), by_task)
 
     def complete(self) -> None:
-        """Make what was written the result; outputs of an earlier result go with it."""
+        """Make what was written the result; outputs and models of an earlier result go with it."""
         if self._unfinished(FILE).exists():
             self._unfinished(FILE).replace(self.path / FILE)
         else:
             (self.path / FILE).unlink(missing_ok=True)
+        shutil.rmtree(self.path / MODELS, ignore_errors=True)
+        if self.models.exists():
+            self.models.replace(self.path / MODELS)
         self._unfinished(RESULT).replace(self.result)
 
     def clear(self) -> None:
         """Remove what a run that did not get to its end has left."""
         for name in (RESULT, FILE):
             self._unfinished(name).unlink(missing_ok=True)
+        shutil.rmtree(self.models, ignore_errors=True)
+
+    @property
+    def models(self) -> Path:
+        """The folder of the models so far."""
+        return self._unfinished(MODELS)
 
     def _unfinished(self, name: str) -> Path:
         return self.path / f"{name}{_UNFINISHED}"

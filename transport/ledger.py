@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-PHASES = ("setup", "learn", "unlearn", "evaluate")
+PHASES = ("setup", "learn", "unlearn", "evaluate", "models")
 
 _BITS_PER_BYTE = 8
 _BITS_PER_MEGABIT = 1e6

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from split_unlearning.models.inputs import Shape, is_text
+from split_unlearning.models.joined import Scaled
+from split_unlearning.models.joined import TokenIds as TokenIdsIn
 
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 TokenIds = NDArray[np.int32]
+Labels = NDArray[np.int64]
+Split = Literal["train", "test"]
 
 
 class View(ABC):
@@ -24,6 +30,19 @@ class View(ABC):
         """Channels, height and width of an image; or how many tokens a text has."""
 
     @abstractmethod
+    def raw(self, split: Split, ids: NDArray[np.int64]) -> tuple[Pixels | TokenIds, Labels]:
+        """Return samples as they were read, in the order of their ids, and their labels.
+
+        Raises
+        ------
+        IndexError
+            If there is no such sample.
+        """
+
+    @abstractmethod
+    def preprocessing(self) -> nn.Module:
+        """Return what makes raw samples ready for a network."""
+
     def train(self, ids: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return samples of the train split in the order of their ids, and their labels.
 
@@ -38,10 +57,16 @@ class View(ABC):
         IndexError
             If there is no such sample.
         """
+        return self._ready("train", ids)
 
-    @abstractmethod
     def test(self, ids: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return samples of the test split, as `train` does."""
+        return self._ready("test", ids)
+
+    def _ready(self, split: Split, ids: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        x, y = self.raw(split, ids)
+        ready: torch.Tensor = self.preprocessing()(torch.from_numpy(x))
+        return ready, torch.from_numpy(y)
 
 
 class Samples(ABC):
@@ -128,25 +153,14 @@ class Dataset(Samples, View):
         """Channels, height and width of an image; or how many tokens a text has."""
         return tuple(self.x_train.shape[1:])
 
-    def train(self, ids: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return samples of the train split, ready for a network."""
-        return self._tensors(self.x_train[ids], self.y_train[ids])
+    def raw(self, split: Split, ids: NDArray[np.int64]) -> tuple[Pixels | TokenIds, Labels]:
+        """Return samples as they were read, as `View.raw`."""
+        if split == "train":
+            return self.x_train[ids], self.y_train[ids]
+        return self.x_test[ids], self.y_test[ids]
 
-    def test(self, ids: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return samples of the test split, as `train` does."""
-        return self._tensors(self.x_test[ids], self.y_test[ids])
-
-    def _tensors(
-        self,
-        samples: Pixels | TokenIds,
-        labels: NDArray[np.int64],
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if is_text(self.input_shape):
-            return torch.from_numpy(samples).to(torch.int64), torch.from_numpy(labels)
+    def preprocessing(self) -> nn.Module:
+        """Return what scales images to [-1, 1]; texts have their token ids already."""
         # A mean or a maximum taken from the data would carry a trace of every sample, forgotten
         # ones included; a constant carries none.
-        # The memory format is said because that of a single channel is ambiguous, and kernels that
-        # guess another one than the other side of the cut round differently.
-        floats = torch.from_numpy(samples).to(torch.float32, memory_format=torch.contiguous_format)
-        # In place: the rows that were asked for are a copy already.
-        return floats.div_(self.largest / 2).sub_(1), torch.from_numpy(labels)
+        return TokenIdsIn() if is_text(self.input_shape) else Scaled(self.largest)

@@ -13,12 +13,20 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from split_unlearning.models.inputs import Shape
-from split_unlearning.simulations.data.dataset import Dataset, Samples, View
+from split_unlearning.models.joined import Bordered
+from split_unlearning.simulations.data.dataset import (
+    Dataset,
+    Labels,
+    Pixels,
+    Samples,
+    Split,
+    TokenIds,
+    View,
+)
 
 _BLACK = -1.0
 
@@ -100,17 +108,12 @@ class _TaskView(View):
         """The task's channels, and the height and the width of the largest."""
         return self.task.input_shape[0], self.height, self.width
 
-    def train(self, ids: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return samples of the train split, as `View.train`."""
-        return self._bordered(*self.task.train(ids - self.first))
-
-    def test(self, ids: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return samples of the test split, as `train` does."""
-        return self._bordered(*self.task.test(ids - self.first_test))
-
-    def _bordered(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        above, left = (self.height - x.shape[2]) // 2, (self.width - x.shape[3]) // 2
-        below, right = self.height - x.shape[2] - above, self.width - x.shape[3] - left
-        if above or below or left or right:
-            x = nn.functional.pad(x, (left, right, above, below), value=_BLACK)
+    def raw(self, split: Split, ids: NDArray[np.int64]) -> tuple[Pixels | TokenIds, Labels]:
+        """Return samples as they were read, as `View.raw`; labels are those of all tasks."""
+        first = self.first if split == "train" else self.first_test
+        x, y = self.task.raw(split, ids - first)
         return x, y + self.first_label
+
+    def preprocessing(self) -> nn.Module:
+        """Return what scales images and gives them their border."""
+        return nn.Sequential(self.task.preprocessing(), Bordered(self.height, self.width, _BLACK))

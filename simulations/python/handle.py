@@ -6,18 +6,22 @@ import os
 import shutil
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from split_unlearning.evaluation.outputs import FILE as OUTPUTS
 from split_unlearning.foundations.errors import UserError, refuse
 from split_unlearning.reporting.result import Phase, Result
+from split_unlearning.simulations.out_folder import MODELS, RESULT
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+    from torch import nn
 
-_RESULT = "result.json"
 # A run on a state-dir has its result there, beside what is for the state's owner alone.
-_WRITTEN = (_RESULT, OUTPUTS)
+_WRITTEN = (RESULT, OUTPUTS, MODELS)
 
 
 class Run:
@@ -41,9 +45,9 @@ class Run:
         if temporary:
             weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         try:
-            self.result = Result.read(self.folder / _RESULT)
+            self.result = Result.read(self.folder / RESULT)
         except OSError as error:
-            allowed = f"a folder in which a run has written {_RESULT}"
+            allowed = f"a folder in which a run has written {RESULT}"
             raise refuse("folder", str(self.folder), allowed) from error
         except ValueError as error:
             raise UserError(str(error)) from error
@@ -54,7 +58,7 @@ class Run:
         return cls(folder)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Copy the result, and an audit's outputs, to a folder, which is made; return its path.
+        """Copy the result, models and an audit's outputs to a folder, which is made; return it.
 
         Raises
         ------
@@ -66,8 +70,11 @@ class Run:
             raise refuse("folder", str(target), "a new or an empty folder")
         target.mkdir(parents=True, exist_ok=True)
         for name in _WRITTEN:
-            if (self.folder / name).exists():
-                shutil.copy(self.folder / name, target)
+            source = self.folder / name
+            if source.is_dir():
+                shutil.copytree(source, target / name)
+            elif source.exists():
+                shutil.copy(source, target)
         return target
 
     @property
@@ -99,6 +106,58 @@ class Run:
         frame = self.result.to_frame("client")
         costs = ["train_seconds", "bytes_up", "bytes_down", "messages", "transmission_seconds"]
         return frame[[*about, *costs]]
+
+    def plot(self) -> Figure:
+        """Draw accuracy and cost phase by phase, as `reporting.figures.of_run.draw`."""
+        from split_unlearning.reporting.figures.of_run import draw
+
+        return draw(self.result)
+
+    def model(self, client: int, phase: int = -1) -> nn.Module:
+        """Return a client's model: its segment, the server's, and all that stands around them.
+
+        It takes raw samples, as `samples` returns them, as a tensor, and gives the logits of all
+        labels, shape (n, labels). It is in evaluation mode and on the CPU; its parts ``client`` and
+        ``server`` are the segments. What is rounded where it crosses the cut (the settings
+        ``codec`` and ``precision``) is not rounded here.
+
+        Parameters
+        ----------
+        client : int
+            Whose.
+        phase : int
+            Its place in `phases`: 0 for what was learned, 1 for what is left after the first
+            request, -1 for the last.
+
+        Raises
+        ------
+        UserError
+            If the run kept no models, or there is no such client or phase.
+        """
+        from split_unlearning.simulations.whole_models import whole_model
+
+        return whole_model(self.result, self.folder, client, phase)
+
+    def samples(
+        self, client: int, split: Literal["train", "test"] = "test"
+    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Return the samples that a client was dealt, and their labels; the data is read again.
+
+        Returns
+        -------
+        array
+            Images as the data set has them, of uint8 or float32, shape (n, channels, height,
+            width); or the token ids of texts, of int32, shape (n, length).
+        array of int64, shape (n,)
+
+        Raises
+        ------
+        UserError
+            If there is no such client, or the data is not there any more.
+        """
+        from split_unlearning.simulations.whole_models import raw_samples
+
+        return raw_samples(self.result, client, split)
 
     def __repr__(self) -> str:
         result = self.result

@@ -47,6 +47,7 @@ def run(
     **settings
         The keys of the run config, with underscores for dashes; ``split-unlearning list`` explains
         each. Without `out` the run writes to a temporary folder, which goes with the `Run`.
+        `keep_models` is true by default, but with `state_dir`.
 
     Raises
     ------
@@ -57,11 +58,13 @@ def run(
         If the run failed later on, in one line; `RunFailedError.log` is all that it printed.
     """
     starting = engine_of(engine, clients, client_cpus, client_gpus)
-    config = replace(read_config(settings, engine), overwrite=overwrite)
+    # A state-dir is to forget what such models show.
+    kept = {"keep_models": not settings.get("state_dir")}
+    config = replace(read_config(kept | settings, engine), overwrite=overwrite)
     folder = Path(config.out) if config.out else None
     if folder is not None:
         check_writable("out", folder)
-    # What is checked below may ask for a folder, which is not made before all is checked.
+    # What is checked below asks for a folder, which is not made before all is checked.
     config = replace(config, out=config.out or tempfile.gettempdir())
     check_plan(config, clients)
     goes_on = check_state_dir(config, clients)

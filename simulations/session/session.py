@@ -15,6 +15,7 @@ from split_unlearning.simulations.out_folder import OutFolder
 from split_unlearning.simulations.preparation import Preparation
 from split_unlearning.simulations.session.audit import outputs_of
 from split_unlearning.simulations.session.conversation import Conversation
+from split_unlearning.simulations.session.kept_models import KeptModel
 from split_unlearning.simulations.session.relearning import relearn_time
 from split_unlearning.simulations.session.result import ResultBuilder, environment
 from split_unlearning.simulations.state.agenda import (
@@ -32,7 +33,9 @@ from split_unlearning.strategies.script import Script
 from split_unlearning.strategies.server.kept_state import KeptState
 from split_unlearning.strategies.server.model import ServerModel
 from split_unlearning.strategies.server.segment import ServerSegment
+from split_unlearning.strategies.telling import tell_models
 from split_unlearning.transport.ledger import Ledger
+from split_unlearning.transport.message import Message
 from split_unlearning.unlearning.journal import Journal
 
 
@@ -69,6 +72,7 @@ class Session:
         phases = state.phases() if state else []
         self._out = OutFolder(Path(config.out)) if config.out else None
         self._outputs: dict[int, Outputs] = {}
+        self._told: dict[int, Message] = {}
         self._builder = ResultBuilder(prepared, self.strategy, conversation, ledger, tasks, phases)
 
     def _take_up(self, tasks: Sequence[Task]) -> None:
@@ -115,6 +119,10 @@ class Session:
         strategy.groups = self._builder.groups(task)
         self._conversation.hold(strategy, self._measure(), "evaluate")
         relearned = self._look_at_outputs(task) if self.prepared.config.audit else None
+        if config.keep_models and self._out:
+            weights = self.server.call(ServerModel.state)
+            labels = self.server.call(ServerModel.labels)
+            KeptModel.of(weights, labels, self._told).write(self._out.models, task.number)
         self._builder.note_phase(task, event["cost"], relearned)
         result = self._builder.result()
         if self._out:
@@ -137,10 +145,12 @@ class Session:
         return relearn_time(self.strategy, before, after, task.number, most)
 
     def _measure(self) -> Script:
-        """Score, and audit where the run is to do that."""
+        """Score; audit, and ask for the clients' segments, where the run is to do that."""
         yield from self.strategy.score()
         if self.prepared.config.audit:
             yield from audit(self.strategy)
+        if self.prepared.config.keep_models:
+            self._told = yield from tell_models(self.strategy)
 
     def _prepare(self, task: Task, attempt: str) -> dict[str, Any]:
         """Learn or forget, up to where all that it changes is on disk, beside what it replaces."""

@@ -312,6 +312,10 @@ class ServerModel(ServerPart):
             for name, value in self.segment.state_dict().items()
         }
 
+    def labels(self) -> int:
+        """Return how many labels the segment tells apart."""
+        return self._num_labels
+
     def load(self, weights: Tensors) -> None:
         """Take over weights and buffers."""
         self.segment.load_state_dict(weights)

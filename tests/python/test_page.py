@@ -31,7 +31,7 @@ def printed(tmp_path_factory):
 
 
 def test_the_examples_run_and_print_what_the_page_shows(printed):
-    found = [without_shares(text) for text in printed]
+    found = without_shares("\n".join(printed))
     for shown in blocks("text"):
         assert without_shares(shown.strip("\n")) in found
 
@@ -39,6 +39,14 @@ def test_the_examples_run_and_print_what_the_page_shows(printed):
 def without_shares(text):
     """Shares differ from one kind of processor to the next."""
     return re.sub(r"\b[01]\.\d+", "SHARE", text)
+
+
+def test_the_lines_of_the_readme_run(tmp_path, monkeypatch):
+    text = (PAGE.parents[1] / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(import split_unlearning.*?)```", text, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {"print": lambda *_: None})
+    assert (tmp_path / "run.png").exists()
 
 
 def test_the_errors_are_those_of_the_page(printed):

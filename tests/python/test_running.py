@@ -126,7 +126,7 @@ def test_ray_is_started_as_the_command_line_starts_it(monkeypatch, tmp_path, run
 
     monkeypatch.setattr(engines, "run_app", started)
     su.run(engine="ray", clients=3, seed=4, out=tmp_path / "there")
-    config = read_config(["seed=4"], None, str(tmp_path / "there"))
+    config = read_config(["seed=4", "keep-models=true"], None, str(tmp_path / "there"))
     assert asked == [(config.as_mapping(), 3, {"client_cpus": 1, "client_gpus": 0})]
 
 

@@ -17,7 +17,7 @@ from split_unlearning.simulations.keys import by_owner, declared, table
 from split_unlearning.unlearning.methods import METHODS, FineTuning, UnlearningMethod
 
 KEYS = list(declared())
-FLAGS = ("attacks", "audit", "download", "overwrite", "skip-absent", "verify")
+FLAGS = ("attacks", "audit", "download", "keep-models", "overwrite", "skip-absent", "verify")
 NAN, INF = float("nan"), float("inf")
 
 
@@ -225,6 +225,7 @@ BAD_TEXTS = [
     *(("state-dir", value) for value in ("state", "~/state")),
     ("verify", True),
     ("audit", True),
+    ("keep-models", True),
     ("backdoor", "3"),
     ("shadow", 1),
     *(("expansion", value) for value in ("0", "3-1", "1.5", "-2", "many", "")),

@@ -37,15 +37,19 @@ def phases(folder):
 
 
 def test_an_earlier_result_stays_until_there_is_a_complete_one(tmp_path, interrupted):
-    first = LocalRun(2, **SHORT, forget="", out=str(tmp_path), audit=True).result
+    gives = {"audit": True, "keep_models": True}
+    first = LocalRun(2, **SHORT, **gives, forget="", out=str(tmp_path)).result
+    (model,) = (tmp_path / "models").iterdir()
+    before = model.read_bytes()
     assert "--overwrite" in refusal(LocalRun, 2, **SHORT, out=str(tmp_path), error=UserError)
     again = {"out": str(tmp_path), "overwrite": True}
-    interrupted(**again)
+    interrupted(**again, **gives, seed=1)
+    assert model.read_bytes() == before
     assert Result.read(tmp_path / "result.json").to_dict() == first
     assert (tmp_path / FILE).exists()
     LocalRun(2, **SHORT, **again)
     assert phases(tmp_path) == [None, "class:2"]
-    # Outputs are of the run that the result is of.
+    # Outputs and models are of the run that the result is of.
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
 

@@ -28,7 +28,7 @@ def contents(ledger):
 
 
 def test_phases_are_the_four():
-    assert PHASES == ("setup", "learn", "unlearn", "evaluate")
+    assert PHASES == ("setup", "learn", "unlearn", "evaluate", "models")
 
 
 def test_accounts_add_field_by_field():

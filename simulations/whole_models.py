@@ -1,0 +1,110 @@
+"""A client's whole model, made again of what a run kept, and the samples that it was dealt."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from split_unlearning.clients.base import SplitClient
+from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.models.devices import without_gpus
+from split_unlearning.models.split import segment_with
+from split_unlearning.reporting.result import Result
+from split_unlearning.simulations.client_app import make_client
+from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.out_folder import MODELS
+from split_unlearning.simulations.preparation import deal
+from split_unlearning.simulations.session.kept_models import KeptModel
+from split_unlearning.unlearning.tensor_store import TensorStore
+
+
+def whole_model(result: Result, folder: Path, client: int, phase: int) -> nn.Module:
+    """Return preprocessing, client segment and server segment as one module.
+
+    Parameters
+    ----------
+    result : Result
+        What the run measured.
+    folder : Path
+        Where it wrote, its models included.
+    client : int
+        Whose model.
+    phase : int
+        The place among the result's phases.
+
+    Raises
+    ------
+    UserError
+        As ``Run.model``.
+    """
+    phases = result.phases
+    if type(phase) is not int or not -len(phases) <= phase < len(phases):
+        raise refuse("phase", phase, f"from 0 to {len(phases) - 1}, or from the end, as -1")
+    config = RunConfig.from_mapping(result.config)
+    _check_client(client, result.clients)
+    try:
+        kept = KeptModel.read(folder / MODELS, phases[phase].task)
+    except OSError as error:
+        allowed = "a run with keep_models=True, whose folder is there still"
+        raise UserError(f"{folder} holds no models; allowed: {allowed}") from error
+    if client not in kept.clients:
+        raise refuse("client", client, f"one that answered: {', '.join(map(str, kept.clients))}")
+    store: dict[str, bytes] = {}
+    for name, tensors in kept.clients[client].items():
+        TensorStore(store).save(name, tensors)
+    dataset, plan = deal(config, result.clients)
+    server = segment_with(
+        config.protocol().server_part,
+        config.cut_model(),
+        dataset.input_shape,
+        kept.labels,
+        kept.server,
+    )
+    properties = {"partition-id": client, "num-partitions": result.clients}
+    with without_gpus():
+        made = make_client(config, properties, lambda _: store)
+        _check_joins(type(made))
+        made.become(client, result.clients)
+        joined = made.joined(server)
+    before = dataset.view_of(plan.train[client]).preprocessing()
+    parts = OrderedDict[str, nn.Module](preprocessing=before)
+    parts.update(joined.named_children())
+    return nn.Sequential(parts).eval()
+
+
+def raw_samples(
+    result: Result, client: int, split: Literal["train", "test"]
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the samples that a client was dealt, as they were read, and their labels.
+
+    Raises
+    ------
+    UserError
+        As ``Run.samples``.
+    """
+    if split not in ("train", "test"):
+        raise refuse("split", split, "train, test")
+    _check_client(client, result.clients)
+    dataset, plan = deal(RunConfig.from_mapping(result.config), result.clients)
+    ids = plan.train[client] if split == "train" else plan.test[client]
+    return dataset.view_of(plan.train[client]).raw(split, ids)
+
+
+def _check_client(client: int, clients: int) -> None:
+    if type(client) is not int or not 0 <= client < clients:
+        raise refuse("client", client, f"a client from 0 to {clients - 1}")
+
+
+def _check_joins(kind: type[SplitClient]) -> None:
+    """Refuse a plug-in's client that predicts in a way of its own and does not say how, whole."""
+    predicts = next(one for one in kind.__mro__ if "predicted" in vars(one))
+    if "joined" not in vars(predicts):
+        raise UserError(
+            f"{predicts.__name__} defines predicted and not joined; allowed: a client whose model "
+            "can be put together"
+        )
