@@ -37,6 +37,8 @@ class Benchmark:
 
     `reduced` says what is smaller than the benchmark is about, a line each, `published` which
     published tables it can be compared with, `paper_dataset` what the paper calls its data set,
+    `claims` which of the paper's claims its specification calls it fit to judge, `changed` which
+    run-config keys of the specification were changed for it,
     `axes` which keys its grid varies, in the order of the specification. `cells` are done and can
     be read, without the shadows; `left_out` are settings that the specification names and that
     cannot be, and why; `missing` are ids of planned cells that have not ended.
@@ -49,6 +51,8 @@ class Benchmark:
     reduced: tuple[str, ...]
     published: tuple[str, ...]
     paper_dataset: str
+    claims: tuple[str, ...]
+    changed: tuple[str, ...]
     axes: tuple[str, ...]
     environment: Json
     cells: tuple[Cell, ...]
@@ -150,6 +154,8 @@ def read_benchmark(folder: Path) -> Benchmark:
         reduced=_texts(about, "reduced"),
         published=_published(about),
         paper_dataset=str(about.get("paper_dataset") or ""),
+        claims=_texts(about, "claims"),
+        changed=_texts(about, "changed"),
         axes=_texts(about, "axes"),
         environment=dict(about.get("environment") or {}),
         cells=tuple(cells),

@@ -82,13 +82,14 @@ def _facts(content: Content) -> list[tuple[str, str, str]]:
     if benchmark.seconds:
         facts.append((_duration(benchmark.seconds), "in all", ""))
     verdicts = [claim.verdict for claim in content.claims]
-    if set(verdicts) != {"cannot be told"}:
+    if {"holds", "does not hold"} & set(verdicts):
         facts += [
             (str(verdicts.count(verdict)), name, tone)
             for verdict, name, tone in (
                 ("holds", "claims hold", "good"),
                 ("does not hold", "do not", "bad"),
                 ("cannot be told", "open", "open"),
+                ("no verdict", "without a verdict", "open"),
             )
             if verdict in verdicts
         ]

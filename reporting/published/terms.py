@@ -64,10 +64,15 @@ def dataset(benchmark: Benchmark, cell: Cell) -> str:
         return _NAMES[name]
     if benchmark.paper_dataset:
         return benchmark.paper_dataset
+    return "CIFAR-10" if has_data_of_the_paper(cell) else name
+
+
+def has_data_of_the_paper(cell: Cell) -> bool:
+    """Return whether a cell's data set, or a file's labels, is one of the paper's."""
+    name = str(cell.setting("dataset"))
     labels = cell.distribution.labels if cell.distribution else cell.labels
-    if name.partition(":")[0] in ("npz", "folder") and set(labels) == _CIFAR_10:
-        return "CIFAR-10"
-    return name
+    is_file = name.partition(":")[0] in ("npz", "folder")
+    return name in _NAMES or (is_file and set(labels) == _CIFAR_10)
 
 
 def forgotten(request: str, labels: tuple[str, ...]) -> Forgotten | None:

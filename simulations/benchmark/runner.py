@@ -81,6 +81,8 @@ def _lay_out(spec: Spec, folder: Path, command: str) -> list[Cell]:
             "reduced": list(spec.reduced),
             "paper": list(spec.paper),
             "paper_dataset": spec.paper_dataset,
+            "claims": list(spec.claims),
+            "changed": list(spec.changed),
             "axes": list(spec.axes),
             "left_out": list(spec.left_out),
             "command": command,

@@ -16,6 +16,7 @@ import split_unlearning
 from split_unlearning.foundations.errors import IgnoredError, UserError, refuse
 from split_unlearning.foundations.options import Value
 from split_unlearning.foundations.text import parsed
+from split_unlearning.reporting.published.conditions import CLAIMS
 from split_unlearning.simulations.benchmark.cell import Cell
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.paths import from_here
@@ -24,7 +25,7 @@ from split_unlearning.unlearning.methods import METHODS
 
 SCALES = ("full", "medium", "small")
 
-_TOP = ("title", "clients", "paper", "paper-dataset", "run", "grid", "shadows", "reduced")
+_TOP = ("title", "clients", "paper", "paper-dataset", "claims", "run", "grid", "shadows", "reduced")
 _SHADOWS = ("count", "share")
 # Keys that a benchmark sets itself.
 _NOT_IN_A_CELL = (
@@ -46,7 +47,9 @@ class Spec:
     `name` is for files, `title` for people. At the scale ``medium`` it is reduced for a machine
     with a GPU, at ``small`` for a small one; `reduced` says what was reduced, a line each. `paper`
     are the published tables that it is held against, which call the data set `paper_dataset`.
-    `axes` are the keys to which its grids give several values, without the seed.
+    `claims` are the claims of the paper that its runs can judge as they are, and `changed` the
+    run-config keys that were set for it besides. `axes` are the keys to which its grids give
+    several values, without the seed.
 
     Each cell is run once, seed by seed; shadow runs come last in a seed. `left_out` holds the
     ``coordinates`` of each run that a grid names and that is not possible, and ``why``.
@@ -61,6 +64,8 @@ class Spec:
     axes: Sequence[str]
     cells: Sequence[Cell]
     left_out: Sequence[Mapping[str, Any]]
+    claims: Sequence[str] = ()
+    changed: Sequence[str] = ()
 
 
 def shipped_specs() -> dict[str, Path]:
@@ -129,7 +134,8 @@ def make_spec(
     if scale in reduced:
         _check_names(path, scale, reduced[scale], _TOP)
         run = {**written.get("run", {}), **reduced[scale].get("run", {})}
-        written = {**written, **reduced[scale], "run": run}
+        # What full runs can judge, reduced ones may not.
+        written = {**written, "claims": [], **reduced[scale], "run": run}
     elif scale != "full":
         there = ", ".join(["full", *reduced])
         raise UserError(f"{path} has no table {scale}; allowed: --scale {there}")
@@ -145,6 +151,8 @@ def make_spec(
         reduced=reader.texts("reduced"),
         paper=reader.texts("paper"),
         paper_dataset=reader.text("paper-dataset", ""),
+        claims=reader.texts("claims", CLAIMS),
+        changed=sorted(changed),
         axes=reader.axes,
         cells=cells,
         left_out=left_out,
@@ -178,10 +186,14 @@ class _Reader:
             raise self._refuse(key, value, "a text")
         return value
 
-    def texts(self, key: str) -> list[str]:
+    def texts(self, key: str, known: Sequence[str] = ()) -> list[str]:
+        """Return a list of texts, each one of the `known` if there are any."""
         value = self._written.get(key, [])
         if not isinstance(value, list) or not all(isinstance(line, str) for line in value):
             raise self._refuse(key, value, "a list of texts")
+        for text in value:
+            if known and text not in known:
+                raise self._refuse(key, text, ", ".join(known))
         return value
 
     def cells(self) -> tuple[list[Cell], list[dict[str, Any]]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from split_unlearning.reporting.published.conditions import CLAIMS
+
 LABELS = ("airplane", "bird", "cat")
 ENVIRONMENT = {"python": "3.11", "flwr": "1.41.0", "torch": "2.9", "processor_count": 2}
 
@@ -88,6 +90,7 @@ class Bench:
             "scale": "full",
             "reduced": [],
             "axes": ["strategy", "unlearning"],
+            "claims": list(CLAIMS),
             "command": "split-unlearning benchmark made-up.toml --out made-up",
             "environment": {"machine": "none"},
         }

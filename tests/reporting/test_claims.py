@@ -257,3 +257,67 @@ def test_every_claim_has_a_line_with_its_verdict(bench):
     assert len({claim.text for claim in found}) == 13
     assert {verdict.tone for verdict in table.frame["verdict"]} <= {"good", "bad", "open"}
     assert all(claim.figures for claim in found)
+
+
+COST = "Forgetting costs the requesting client 97-99 % less transmission than with vanilla"
+GONE = "Accuracy on a forgotten label is 0 % (splitwiper, splitwiper-plus)"
+
+
+def judged(bench, text, retained=0.9, **where):
+    """Return a claim of a benchmark that shows it, if its networks have such an accuracy."""
+    for strategy, up in (("splitwiper", 20), ("vanilla", 1000)):
+        clients = [client(0, True, up=up), client(1)]
+        forgetting = phase(1, forgotten=0.0, clients=clients)
+        bench.cell(phase(retained=retained), forgetting, strategy=strategy, **where)
+    return next(one for one in claims.check_claims(results(bench)) if one.text == text)
+
+
+def test_there_is_no_verdict_where_the_spec_does_not_say_that_it_can_judge(tmp_path):
+    named = Bench(tmp_path / "named", claims=["transmission-cost"])
+    assert judged(named, COST).verdict == "holds"
+    found = judged(named, GONE)
+    assert found.verdict == "no verdict"
+    assert "the spec does not say" in found.figures
+    small = Bench(tmp_path / "small", claims=[], reduced=["500 images of 50,000"])
+    assert "(500 images of 50,000)" in judged(small, COST).figures
+
+
+@pytest.mark.parametrize(
+    ("changed", "where", "verdict"),
+    [
+        (["data-dir", "seed"], {}, "holds"),
+        (["learning-rate"], {}, "no verdict"),
+        (["dataset"], {"dataset": "cifar100"}, "holds"),
+        (["dataset"], {"dataset": "digits"}, "no verdict"),
+        (["server-epochs"], {"dataset": "cifar10", "server_epochs": 3}, "no verdict"),
+    ],
+)
+def test_there_is_no_verdict_on_settings_that_the_spec_does_not_speak_of(
+    tmp_path, changed, where, verdict
+):
+    found = judged(Bench(tmp_path, changed=changed), GONE, **where)
+    assert found.verdict == verdict
+    assert (f"--set changed {changed[0]}" in found.figures) == (verdict == "no verdict")
+
+
+@pytest.mark.parametrize("text", [COST, GONE])
+@pytest.mark.parametrize("retained", [0.12, None])
+def test_a_network_that_has_not_learned_shows_nothing(bench, text, retained):
+    found = judged(bench, text, retained)
+    assert found.verdict == "cannot be told"
+    assert "2 of 2 rows are left out, because their network has not learned" in found.figures
+    assert "guessing gives 33.3 %" in found.figures
+    # Beside rows that have learned, the others count for nothing.
+    found = judged(bench, text, 0.9, momentum=0.5)
+    assert found.verdict == "holds"
+    assert "2 of 4 rows are left out" in found.figures
+
+
+def test_who_guesses_names_the_label_that_a_client_holds_most_of(tmp_path):
+    held = {"labels": ["airplane", "bird"], "train": [[30, 10], [0, 60]]}
+    verdicts = {}
+    for retained in (0.9, 0.92):
+        bench = Bench(tmp_path / str(retained))
+        verdicts[retained] = judged(bench, GONE, retained, distribution=held).verdict
+    # Guessing gives 90 of 100.
+    assert verdicts == {0.9: "cannot be told", 0.92: "holds"}

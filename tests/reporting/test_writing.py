@@ -287,7 +287,7 @@ def test_the_report_of_a_real_run(tmp_path):
     bench = Bench(tmp_path)
     for strategy in ("splitwiper", "vanilla"):
         where = {"strategy": strategy, "unlearning": "retrain"}
-        run = LocalRun(2, pretrain_epochs=1, server_epochs=1, forget="class:2", **where)
+        run = LocalRun(2, pretrain_epochs=1, server_epochs=5, forget="class:2", **where)
         name = bench.describe(where, run.result["config"]["seed"], clients=2)
         write_json(tmp_path / "cells" / name / "result.json", run.result)
     content = write_report(tmp_path)

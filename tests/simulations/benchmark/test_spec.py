@@ -120,6 +120,14 @@ def test_a_small_machine_runs_what_the_table_small_says(read):
     assert (small.scale, small.reduced, small.title) == ("small", ["2 epochs of 9"], "T")
 
 
+def test_what_full_runs_can_judge_reduced_ones_cannot_unless_the_spec_says_so(read):
+    written = {"claims": ["hit-rate"], "grid": [GRID], "medium": {}}
+    written["small"] = {"claims": ["label-gone"]}
+    scales = ("full", "medium", "small")
+    assert [read(written, scale).claims for scale in scales] == [["hit-rate"], [], ["label-gone"]]
+    assert read(written, **{"server-epochs": 3}).changed == ["server-epochs"]
+
+
 def test_what_cannot_be_is_left_out_where_the_grid_says_so(read):
     grid = {"strategy": ["vanilla", "splitwiper"], "client-sync": ["none", "handoff"]}
     with pytest.raises(UserError, match="client-sync"):
@@ -168,6 +176,7 @@ def test_a_key_that_one_row_ignores_is_refused_with_what_to_do(read, grid, said)
         ("clients = 0\n[[grid]]\n", "clients=0"),
         ("clients = 'five'\n[[grid]]\n", "clients='five'"),
         ("reduced = 'one'\n[[grid]]\n", "reduced='one'"),
+        ("claims = ['cost']\n[[grid]]\n", "claims='cost'"),
         ("[run]\nserver-epoch = 3\n[[grid]]\n", "server-epochs?"),
         ("[[grid]]\nserver-epochs = [1, 'many']\n", "server-epochs='many'"),
         ("[[grid]]\nserver-epochs = []\n", "names no run"),
