@@ -17,6 +17,7 @@ from split_unlearning.models.drawing import seeded
 from split_unlearning.models.group_norm import has_batch_norm, with_group_norm
 from split_unlearning.models.inputs import Shape, blank
 from split_unlearning.models.network import Architecture, Network, Part
+from split_unlearning.models.own_model import own_architecture
 
 MODELS: Registry[Architecture] = Registry("model", group="split_unlearning.models")
 MODELS.register("bert", "split_unlearning.models.bert:bert")
@@ -37,7 +38,8 @@ class CutModel:
     Parameters
     ----------
     name : str
-        A name in `MODELS`, or a name of torchvision behind `TORCHVISION`.
+        A name in `MODELS`, a name of torchvision behind `TORCHVISION`, or the dotted path of a
+        module or of what makes one (`own_architecture`).
     cut : str
         The last layer that a client holds; by default the model's own cut.
     client_norm : {"keep", "group"}
@@ -70,7 +72,9 @@ def architecture(name: str) -> Architecture:
     if name.startswith(TORCHVISION):
         named: Callable[[str], Architecture] = load_object("model", _TORCHVISION_PATH)
         return named(name.removeprefix(TORCHVISION))
-    return MODELS.get(name)
+    if name in MODELS.built_in():
+        return MODELS.get(name)
+    return own_architecture(name, MODELS.get(name))
 
 
 def build_network(model: Model, input_shape: Shape, num_labels: int) -> Network:

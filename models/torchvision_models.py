@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import difflib
-import operator
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
 
-import torch
-import torch.nn.functional as F
-from torch import fx, nn
+from torch import nn
 
 from split_unlearning.foundations.errors import refuse
 from split_unlearning.models.inputs import Shape
 from split_unlearning.models.network import Architecture, Network
+from split_unlearning.models.own_model import network_of
 
 
 def torchvision_model(name: str) -> Architecture:
     """Return the architecture of a torchvision model, without pretrained weights.
 
-    A layer is a stretch of the model that ends where a single tensor goes on: not inside a residual
-    block, but behind it. It is named after the module that ends there, for instance ``layer2`` or
-    ``features.5``. There is no default cut.
+    Its layers are those of `network_of`; there is no default cut.
 
     Raises
     ------
     UserError
-        If torchvision has no such classification model; when the model is built, if torch.fx cannot
-        take it apart.
+        If torchvision has no such classification model; when the model is built, as `network_of`.
     """
     # The import takes seconds, and other models do not need it.
     from torchvision import models
@@ -41,12 +34,7 @@ def torchvision_model(name: str) -> Architecture:
     def architecture(input_shape: Shape, num_labels: int) -> Network:
         model = models.get_model(name, weights=None, num_classes=num_labels)
         _take_channels(model, input_shape[0])
-        try:
-            return Network(_layers(model), cut="")
-        except Exception as error:  # a forward pass may be anything
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            allowed = f"a model that torch.fx can take apart ({reason})"
-            raise refuse("model", f"torchvision:{name}", allowed) from error
+        return network_of(model, f"torchvision:{name}")
 
     return architecture
 
@@ -67,69 +55,3 @@ def _take_channels(model: nn.Module, channels: int) -> None:
                 owner, _, own_name = name.rpartition(".")
                 setattr(model.get_submodule(owner), own_name, first)
             return
-
-
-def _layers(model: nn.Module) -> OrderedDict[str, nn.Module]:
-    """Take a model apart behind each node where a single tensor goes on."""
-    from torchvision.models.feature_extraction import NodePathTracer
-    from torchvision.ops import StochasticDepth
-
-    # Traced into, the layer would stay in training mode for ever.
-    tracer = NodePathTracer(leaf_modules=[StochasticDepth])
-    graph = tracer.trace(model)
-    named: dict[fx.Node, str] = tracer.node_to_qualname
-    nodes = [node for node in graph.nodes if node.op != "output"]
-    places = {node: place for place, node in enumerate(nodes)}
-    last_use = [
-        max((places.get(user, len(nodes)) for user in node.users), default=place)
-        for place, node in enumerate(nodes)
-    ]
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    begin = 1  # behind the input
-    for place, node in enumerate(nodes[1:], start=1):
-        going_on = [earlier for earlier in range(place + 1) if last_use[earlier] > place]
-        is_tensor = not any(user.target is operator.getitem for user in node.users)
-        if going_on == [place] and is_tensor:
-            later = [named[after] for after in nodes[place + 1 :]]
-            layers[_ended(named[node], later)] = _stretch(model, nodes[begin : place + 1])
-            begin = place + 1
-    return layers
-
-
-def _ended(name: str, later: Sequence[str]) -> str:
-    """Return the outermost module that ends with a node, or the node's own name."""
-    words = name.split(".")
-    for length in range(1, len(words)):
-        outer = ".".join(words[:length])
-        if not any(after == outer or after.startswith(f"{outer}.") for after in later):
-            return outer
-    return name
-
-
-def _stretch(model: nn.Module, nodes: Sequence[fx.Node]) -> fx.GraphModule:
-    """Return a stretch of a model as a module; it shares the model's parameters."""
-    graph = fx.Graph()
-    inputs = (entering for node in nodes for entering in node.all_input_nodes)
-    entering = next(node for node in inputs if node not in nodes)
-    copied = {entering: graph.placeholder("x")}
-    for node in nodes:
-        copied[node] = graph.node_copy(node, copied.__getitem__)
-        _make_deterministic(model, copied[node])
-    graph.output(copied[nodes[-1]])
-    return fx.GraphModule(model, graph)
-
-
-def _make_deterministic(model: nn.Module, node: fx.Node) -> None:
-    """Replace adaptive pooling to one cell by a mean, whose backward pass is deterministic."""
-    if node.op == "call_module":
-        layer = model.get_submodule(str(node.target))
-        is_mean = isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size in _ONE_CELL
-    else:
-        adaptive: Callable[..., object] = F.adaptive_avg_pool2d
-        is_mean = node.target is adaptive and [*node.args, *node.kwargs.values()][1] in _ONE_CELL
-    if is_mean:
-        node.op, node.target = "call_function", torch.mean
-        node.args, node.kwargs = (node.args[0], (2, 3)), {"keepdim": True}
-
-
-_ONE_CELL = (1, (1, 1), [1, 1])

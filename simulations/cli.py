@@ -10,6 +10,7 @@ import typer
 
 from split_unlearning.simulations.command_line.benchmark import benchmark, report
 from split_unlearning.simulations.command_line.listing import list_names
+from split_unlearning.simulations.command_line.models import models
 from split_unlearning.simulations.command_line.run import run
 from split_unlearning.simulations.command_line.unlearn import unlearn
 from split_unlearning.simulations.command_line.verify import verify
@@ -49,6 +50,7 @@ app.command()(unlearn)
 app.command()(verify)
 app.command()(benchmark)
 app.command()(report)
+app.command()(models)
 app.command("list")(list_names)
 
 
