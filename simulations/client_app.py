@@ -66,7 +66,8 @@ def _read(settings: tuple[tuple[str, Value], ...]) -> RunConfig:
     return RunConfig.from_mapping(dict(settings))
 
 
-def _client_class(config: RunConfig) -> type[SplitClient]:
+def client_class(config: RunConfig) -> type[SplitClient]:
+    """Return the class of a run config's clients."""
     return load_client(config.protocol().client)
 
 
@@ -110,7 +111,7 @@ def _store(config: RunConfig, context: Context, client: int) -> MutableMapping[s
     store = ContextStore(context)
     if not store:
         folder.check()
-    for name, kept in _client_class(config).recalled.items():
+    for name, kept in client_class(config).recalled.items():
         if name not in store and kept in folder:
             store[name] = folder[kept]
     return store
@@ -137,7 +138,7 @@ def make_client(
         audit=config.audit,
         keep_models=config.keep_models,
     )
-    return _client_class(config)(setting)
+    return client_class(config)(setting)
 
 
 def client_fn(context: Context) -> Client:

@@ -14,12 +14,15 @@ from split_unlearning.clients.base import SplitClient
 from split_unlearning.foundations.errors import UserError, refuse
 from split_unlearning.models.devices import without_gpus
 from split_unlearning.models.split import segment_with
-from split_unlearning.reporting.result import Result
-from split_unlearning.simulations.client_app import make_client
+from split_unlearning.reporting.result import Phase, Result
+from split_unlearning.simulations.client_app import client_class, make_client
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.out_folder import MODELS
 from split_unlearning.simulations.preparation import deal
-from split_unlearning.simulations.session.kept_models import KeptModel
+from split_unlearning.simulations.session.kept_models import KeptModel, Tensors
+from split_unlearning.simulations.state.state_dir import StateDir, open_state
+from split_unlearning.strategies.server.model import kept_weights
+from split_unlearning.unlearning.exactness import digest
 from split_unlearning.unlearning.tensor_store import TensorStore
 
 
@@ -47,17 +50,19 @@ def whole_model(result: Result, folder: Path, client: int, phase: int) -> nn.Mod
         raise refuse("phase", phase, f"from 0 to {len(phases) - 1}, or from the end, as -1")
     config = RunConfig.from_mapping(result.config)
     _check_client(client, result.clients)
-    try:
-        kept = KeptModel.read(folder / MODELS, phases[phase].task)
-    except OSError as error:
-        allowed = "a run with keep_models=True, whose folder is there still"
-        raise UserError(f"{folder} holds no models; allowed: {allowed}") from error
+    dataset, plan = deal(config, result.clients)
+    if config.state_dir:
+        # A state that was moved is where its result was read.
+        path = folder if (folder / "run.toml").exists() else Path(config.state_dir)
+        state = open_state(str(path), config.key_dir)
+        kept = _of_state(state, config, result, phases[phase], dataset.num_classes)
+    else:
+        kept = _of_run(folder, phases[phase])
     if client not in kept.clients:
-        raise refuse("client", client, f"one that answered: {', '.join(map(str, kept.clients))}")
+        raise refuse("client", client, f"one that is there: {', '.join(map(str, kept.clients))}")
     store: dict[str, bytes] = {}
     for name, tensors in kept.clients[client].items():
         TensorStore(store).save(name, tensors)
-    dataset, plan = deal(config, result.clients)
     server = segment_with(
         config.protocol().server_part,
         config.cut_model(),
@@ -75,6 +80,32 @@ def whole_model(result: Result, folder: Path, client: int, phase: int) -> nn.Mod
     parts = OrderedDict[str, nn.Module](preprocessing=before)
     parts.update(joined.named_children())
     return nn.Sequential(parts).eval()
+
+
+def _of_run(folder: Path, phase: Phase) -> KeptModel:
+    """Return the model that a run kept of a phase."""
+    try:
+        return KeptModel.read(folder / MODELS, phase.task)
+    except OSError as error:
+        allowed = "a run with keep_models=True, whose folder is there still"
+        raise UserError(f"{folder} holds no models; allowed: {allowed}") from error
+
+
+def _of_state(
+    state: StateDir, config: RunConfig, result: Result, phase: Phase, num_labels: int
+) -> KeptModel:
+    """Return the model that a state-dir keeps: that of the last phase, and no other."""
+    if phase.task != result.phases[-1].task:
+        raise refuse("phase", phase.task, "-1 (a state-dir keeps the last model alone)")
+    weights, labels = kept_weights(TensorStore(state.server), num_labels)
+    if weights is None or digest(weights) != phase.digests.server:
+        raise UserError(f"{state.path} has changed since; load reads its result anew")
+    clients: dict[int, dict[str, Tensors]] = {}
+    for client in (each.client for each in phase.clients):
+        held = TensorStore(state.client(client))
+        groups = {name: held.load(name) for name in client_class(config).modelled}
+        clients[client] = {name: group for name, group in groups.items() if group}
+    return KeptModel(weights, labels, clients)
 
 
 def raw_samples(

@@ -127,7 +127,7 @@ class Run:
             Whose.
         phase : int
             Its place in `phases`: 0 for what was learned, 1 for what is left after the first
-            request, -1 for the last.
+            request, -1 for the last, which is the only one that a state-dir keeps.
 
         Raises
         ------

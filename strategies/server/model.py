@@ -23,6 +23,7 @@ from split_unlearning.strategies.server.relearning import epochs_to_relearn
 from split_unlearning.unlearning.exactness import digest
 from split_unlearning.unlearning.stages import Stage, learning
 from split_unlearning.unlearning.state_folder import StateFolder
+from split_unlearning.unlearning.tensor_store import TensorStore
 
 # Under what it keeps its weights, and the number of labels where that is not the data set's.
 _SEGMENT, _LABELS = "segment", "labels"
@@ -41,6 +42,15 @@ class _Trained:
     steps: int = 0
     turn: threading.Lock = field(default_factory=threading.Lock)
     """One batch at a time."""
+
+
+def kept_weights(kept: TensorStore, num_labels: int) -> tuple[dict[str, torch.Tensor] | None, int]:
+    """Return the weights that a server keeps, if any, and how many labels they tell apart.
+
+    `num_labels` is the data set's number, which holds where no other is kept.
+    """
+    labels = kept.load(_LABELS)
+    return kept.load(_SEGMENT), int(labels["number"]) if labels else num_labels
 
 
 class ServerModel(ServerPart):
@@ -71,10 +81,11 @@ class ServerModel(ServerPart):
     def take_up(self, folder: StateFolder) -> None:
         """Go on with the weights that a folder keeps."""
         super().take_up(folder)
-        if labels := self.kept.load(_LABELS):
-            self._num_labels = int(labels["number"])
+        weights, labels = kept_weights(self.kept, self._num_labels)
+        if labels != self._num_labels:
+            self._num_labels = labels
             self._start_afresh()
-        if weights := self.kept.load(_SEGMENT):
+        if weights:
             self.load(weights)
 
     def keep(self) -> None:

@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+import torch
 
 import split_unlearning as su
 from split_unlearning.simulations.launching.launch import Outcome
@@ -38,6 +39,23 @@ def test_what_is_asked_later_is_forgotten_and_verified(kept, tmp_path):
     assert certificate.holds
     assert "holds; 4 segments" in str(certificate)
     assert certificate.claims["journal"] == open_state(str(kept)).journal.head
+
+
+def test_the_model_of_a_state_is_the_one_that_it_keeps(kept, tmp_path):
+    first = su.load(kept)
+    run = su.unlearn(kept, "class:1", out=tmp_path / "out")
+    accuracy = run.phases[-1].accuracy.per_client
+    # The others need not have been there.
+    assert accuracy[0] is not None
+    for client, share in accuracy.items():
+        x, y = run.samples(client)
+        hits = (run.model(client)(torch.from_numpy(x)).argmax(dim=1).numpy() == y).sum()
+        assert share is None or abs(hits - share * len(y)) <= 1
+    said = refusal(run.model, 0, phase=0, error=su.UserError)
+    assert "phase=0 is not possible; allowed: -1 (a state-dir keeps the last model" in said
+    assert "has changed since" in refusal(first.model, 0, error=su.UserError)
+    dropped = su.unlearn(kept, drop_client=True, client=1)
+    assert "allowed: one that is there: 0, 2" in refusal(dropped.model, 1, error=su.UserError)
 
 
 def test_a_copy_of_its_result_holds_nothing_of_the_state(kept, tmp_path):

@@ -2,15 +2,19 @@
 
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from rich.console import Console
 
 import split_unlearning as su
 from split_unlearning.simulations.command_line.arguments import read_config
+from split_unlearning.simulations.console import PROGRESS
 from split_unlearning.simulations.launching.launch import Outcome
-from split_unlearning.simulations.python import engines
+from split_unlearning.simulations.python import engines, progress
 from split_unlearning.simulations.python.handle import Run
 from tests.local_grid import LocalRun
 from tests.refusals import refusal
@@ -108,6 +112,18 @@ def test_what_is_not_possible_is_refused_in_one_line_before_anything_is_touched(
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.parametrize(("wanted", "terminal"), [(True, True), (True, False), (False, True)])
+def test_a_terminal_shows_how_far_it_is(wanted, terminal, monkeypatch):
+    sink = StringIO()
+    console = Console(file=sink, force_terminal=terminal, width=80)
+    monkeypatch.setattr(progress, "Console", lambda: console)
+    with progress.shown(wanted) as on_line:
+        on_line("noise")
+        on_line(f"{PROGRESS}epoch 2 of 3")
+    assert ("epoch 2 of 3" in sink.getvalue()) is (wanted and terminal)
+    assert "noise" not in sink.getvalue()
+
+
 def test_a_class_stands_for_its_path():
     run = su.run(**SHORT, clients=2, forget="", strategy=su.Vanilla)
     assert run.result.strategy == "split_unlearning.strategies.vanilla:Vanilla"
@@ -135,6 +151,10 @@ def test_ray_is_started_as_the_command_line_starts_it(monkeypatch, tmp_path, run
 def test_the_engines_give_the_same_digests(run):
     ray = su.run(**SHORT, clients=3, forget="class:3", engine="ray")
     assert [one.digests for one in ray.phases] == [one.digests for one in run.phases]
+    x, _ = run.samples(2)
+    for phase in (0, 1):
+        outputs = [one.model(2, phase)(torch.from_numpy(x)) for one in (run, ray)]
+        assert torch.equal(*outputs)
 
 
 def test_the_package_is_imported_without_pytorch_and_flower():
