@@ -35,6 +35,8 @@ def render(result: Result) -> str:
     )
     console.print(heading)
     console.print(_accuracy_table(result.phases))
+    if hint := _labels_held(result):
+        console.print(hint)
     console.print(_cost_table(result.phases, config["bandwidth-mbps"]))
     lines = [line for phase in result.phases for line in phase.approximations]
     if lines:
@@ -45,7 +47,7 @@ def render(result: Result) -> str:
 
 
 def _accuracy_table(phases: Sequence[Phase]) -> Table:
-    table = _table("Accuracy on the clients' test splits")
+    table = _table("Accuracy: each client on its own test samples, through its own segment")
     for column in ("forgotten", "retained", "server trained", "server cache"):
         table.add_column(column, justify="right")
     for phase in phases:
@@ -57,6 +59,21 @@ def _accuracy_table(phases: Sequence[Phase]) -> Table:
             _size(phase.server.cache_bytes),
         )
     return table
+
+
+def _labels_held(result: Result) -> str:
+    """Say what accuracy does not show where clients do not hold every label."""
+    if result.distribution is None:
+        return ""
+    held = sorted(sum(count > 0 for count in row) for row in result.distribution.train)
+    labels = len(result.distribution.labels)
+    if not held or held[0] == labels:
+        return ""
+    some = f"{held[0]}" if held[0] == held[-1] else f"{held[0]} to {held[-1]}"
+    return (
+        f"Each client holds {some} of {labels} labels, and is tested on these alone; telling all "
+        f"{labels} apart is harder.\n"
+    )
 
 
 def _cost_table(phases: Sequence[Phase], bandwidth: object) -> Table:

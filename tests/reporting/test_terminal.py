@@ -25,6 +25,13 @@ def test_the_heading_says_what_was_run():
     assert "at 12.5 Mbps" in text
 
 
+def test_accuracy_says_which_labels_clients_are_tested_on():
+    made = result(phase())
+    assert "is tested on these alone" not in render(made)
+    made["distribution"]["train"] = [[1, 0, 0], [0, 2, 3]]
+    assert "Each client holds 1 to 2 of 3 labels, and is tested on these alone" in render(made)
+
+
 def test_accuracy_and_server_cost_of_each_phase():
     text = render(
         result(
