@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Literal
@@ -53,6 +54,19 @@ class TrainingSettings:
         # As torch.use_deterministic_algorithms, without its import of a compiler that takes a
         # second in every process and that nothing here uses.
         torch.set_deterministic_debug_mode("error")
+
+
+@contextmanager
+def kernels_kept() -> Iterator[None]:
+    """Leave a process's threads and kernels as they were, whatever `fix_kernels` does meanwhile."""
+    threads, tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
+    mode = torch.get_deterministic_debug_mode()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.allow_tf32 = tf32
+        torch.set_deterministic_debug_mode(mode)
 
 
 def warm_up() -> None:

@@ -143,7 +143,9 @@ def make_client(
 
 def client_fn(context: Context) -> Client:
     """Make the client that answers one message."""
-    keep_freed_memory()
+    if threading.current_thread() is threading.main_thread():
+        # A process of our own: in a user's, messages are answered in threads.
+        keep_freed_memory()
     config = _read(tuple(sorted(context.run_config.items())))
     return make_client(config, context.node_config, partial(_store, config, context)).to_client()
 

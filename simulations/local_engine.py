@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any
 
-import torch
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_from_proto, message_to_proto
@@ -21,10 +20,12 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from split_unlearning.foundations.options import Value
 from split_unlearning.models.devices import without_gpus
+from split_unlearning.models.training import kernels_kept
 from split_unlearning.simulations import client_app, console
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.launching.launch import Outcome
 from split_unlearning.simulations.server_app import answer
+from split_unlearning.strategies.server.placement import in_this_process
 
 
 def run_here(
@@ -46,16 +47,13 @@ def run_here(
         on_line(line)
 
     config = RunConfig.from_mapping(settings)
-    threads = torch.get_num_threads()
     where = nullcontext() if client_gpus else without_gpus()
     try:
-        with console.heard_by(hear), where:
+        with console.heard_by(hear), kernels_kept(), in_this_process(), where:
             answer(config, LocalGrid(config, clients))
     except Exception as error:  # noqa: BLE001 - as what Flower's log says of a run that failed
         reason = " ".join(str(error).split()) or type(error).__name__
         return Outcome(False, reason, "\n".join(lines), error)
-    finally:
-        torch.set_num_threads(threads)
     return Outcome(True, "", "\n".join(lines))
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import socket
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Concatenate
 
@@ -103,6 +103,19 @@ _spare: dict[tuple[float, float], Any] = {}
 """Actors that wait to become another server segment, by the CPUs and GPUs that they hold."""
 
 
+_here: list[None] = []
+
+
+@contextmanager
+def in_this_process() -> Iterator[None]:
+    """Make server segments in this process, also where its user has started Ray."""
+    _here.append(None)
+    try:
+        yield
+    finally:
+        _here.pop()
+
+
 def place(
     num_cpus: float,
     num_gpus: float,
@@ -120,7 +133,7 @@ def place(
     UserError
         If Ray cannot give it what it asks for beside the client pool; it is never waited for.
     """
-    if not ray.is_initialized():
+    if _here or not ray.is_initialized():
         if num_gpus > 0 or num_cpus > 0:
             raise UserError(
                 f"server-num-cpus={num_cpus:g} and server-num-gpus={num_gpus:g} are reserved by "

@@ -1,13 +1,15 @@
 """A run in this process is the run that Flower and Ray carry out."""
 
 import json
+from unittest.mock import patch
 
 import pytest
+import ray
 import torch
 
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.models.devices import device, without_gpus
-from split_unlearning.simulations import console
+from split_unlearning.simulations import client_app, console
 from split_unlearning.simulations.launching.launch import run_app
 from split_unlearning.simulations.local_engine import run_here
 
@@ -40,14 +42,22 @@ def test_what_fails_is_said_in_one_line_with_what_was_raised():
     assert isinstance(outcome.raised, UserError)
 
 
-def test_it_leaves_the_threads_of_the_process_as_they_were(tmp_path):
-    before = torch.get_num_threads()
+def test_it_leaves_the_process_as_it_was(tmp_path):
+    before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     torch.set_num_threads(2)
+    torch.set_deterministic_debug_mode("default")
     try:
-        carried_out(run_here, tmp_path)
+        with (
+            patch.object(ray, "is_initialized", lambda: True),
+            patch.object(client_app, "keep_freed_memory") as kept,
+        ):
+            carried_out(run_here, tmp_path)
         assert torch.get_num_threads() == 2
+        assert torch.get_deterministic_debug_mode() == 0
+        assert not kept.called
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(before[0])
+        torch.set_deterministic_debug_mode(before[1])
 
 
 def test_clients_that_are_given_no_gpu_use_none(monkeypatch):
