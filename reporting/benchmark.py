@@ -11,6 +11,7 @@ from typing import Any
 from split_unlearning.foundations.errors import UserError, refuse
 from split_unlearning.reporting.cells import Cell, Json, read_cell
 from split_unlearning.reporting.published.paper import PUBLISHED
+from split_unlearning.reporting.result import Result
 
 SCHEMA_VERSION = 1
 
@@ -190,10 +191,9 @@ def _cell(folder: Path, description: Json) -> tuple[Cell | None, str]:
     except (OSError, ValueError, TypeError) as error:
         problem = _unreadable("metrics.json", error)
     try:
-        result = _read(folder / "result.json")
-        _check_version(result, "result.json")
+        result = Result.read(folder / "result.json")
         plain = read_cell(description, result, None)
-    except (OSError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except (OSError, LookupError, TypeError, ValueError) as error:
         return None, _unreadable("result.json", error)
     if metrics is None:
         return plain, problem

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
+
+from split_unlearning.reporting import result as result_form
+from split_unlearning.reporting.result import Distribution, Result
 
 Json = Mapping[str, Any]
 Roc = tuple[tuple[float, ...], tuple[float, ...]]
@@ -37,11 +40,6 @@ class Phase:
     by_epoch: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     rocs: Mapping[str, Roc] = field(default_factory=dict)
 
-    @property
-    def pretraining_is_apart(self) -> bool:
-        """Whether clients' pre-training was measured apart."""
-        return all(number(one.get("pretrain_seconds")) is not None for one in self.clients)
-
     def named(self, start: str) -> dict[str, float]:
         """Return the measures whose name begins so, by the rest of their name."""
         return {
@@ -49,14 +47,6 @@ class Phase:
             for name, value in self.measures.items()
             if name.startswith(start)
         }
-
-
-@dataclass(frozen=True)
-class Distribution:
-    """Who holds how much: training samples of each client (row) and label (column)."""
-
-    labels: tuple[str, ...]
-    train: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -93,50 +83,44 @@ class Cell:
         return self.coordinates.get(key, self.config.get(key))
 
 
-def read_cell(description: Json, result: Json, metrics: Json | None) -> Cell:
+def read_cell(description: Json, result: Result, metrics: Json | None) -> Cell:
     """Return a finished cell from ``cell.json``, ``result.json`` and ``metrics.json``.
 
     Raises
     ------
     LookupError, TypeError, ValueError
-        If one of the files is not of its form.
+        If ``cell.json`` or ``metrics.json`` is not of its form.
     """
     computed = {int(phase["task"]): phase for phase in (metrics or {}).get("phases", [])}
-    phases = tuple(
-        _phase(phase, computed.get(int(phase.get("task", place)), {}), place)
-        for place, phase in enumerate(result["phases"])
-    )
-    config = dict(result["config"])
-    per_label = (result["phases"][0].get("accuracy") or {}).get("per_label") or {}
     return Cell(
         id=str(description["id"]),
         coordinates=dict(description["coordinates"]),
-        clients=int(description.get("clients", result["clients"])),
+        clients=int(description.get("clients", result.clients)),
         seed=int(description["seed"]),
-        config=config,
-        environment=dict(result.get("environment") or {}),
-        phases=phases,
-        labels=tuple(map(str, per_label)),
-        distribution=_distribution(result.get("distribution")),
+        config=result.config,
+        environment=result.environment.model_dump(),
+        phases=tuple(_phase(phase, computed.get(phase.task, {})) for phase in result.phases),
+        labels=tuple(result.phases[0].accuracy.per_label),
+        distribution=result.distribution,
         reference=(metrics or {}).get("reference") or description.get("reference") or None,
     )
 
 
-def _phase(measured: Json, computed: Json, place: int) -> Phase:
-    accuracy = dict(measured["accuracy"])
-    if len(accuracy.get("per_task") or ()) < 2:
+def _phase(measured: result_form.Phase, computed: Json) -> Phase:
+    accuracy = measured.accuracy.model_dump()
+    if len(measured.accuracy.per_task) < 2:
         # The accuracy of a single data set would say the same as the others.
-        accuracy.pop("per_task", None)
-    matching = measured.get("label_matching") or {}
-    clients = tuple(map(_cost, measured["clients"]))
+        del accuracy["per_task"]
+    clients = tuple(map(_cost, measured.clients))
+    matching = measured.label_matching
     numbers = _flat(
         {
             **computed,
             **_means(clients),
             "accuracy": accuracy,
-            "server": measured.get("server") or {},
-            "label_matching": matching,
-            "matching": _attacks(matching.get("attacks") or ()),
+            "server": measured.server.model_dump(),
+            "label_matching": matching.model_dump() if matching else {},
+            "matching": _attacks(matching.attacks) if matching else {},
         }
     )
     rocs = {
@@ -145,20 +129,20 @@ def _phase(measured: Json, computed: Json, place: int) -> Phase:
         if isinstance(found, Mapping)
     }
     return Phase(
-        task=int(measured.get("task", place)),
-        request=str(measured["request"] or ""),
+        task=measured.task,
+        request=measured.request or "",
         clients=clients,
         measures=numbers,
         by_epoch={
-            name: {
-                int(one["epoch"]): value
-                for one in measured.get("by_epoch") or ()
-                if (value := number(one.get(key))) is not None
-            }
-            for name, key in (("forgotten", "unlearned"), ("retained", "retained"))
+            "forgotten": _curve((one.epoch, one.unlearned) for one in measured.by_epoch),
+            "retained": _curve((one.epoch, one.retained) for one in measured.by_epoch),
         },
         rocs={name: roc for name, roc in rocs.items() if roc[0]},
     )
+
+
+def _curve(points: Iterable[tuple[int, float | None]]) -> dict[int, float]:
+    return {epoch: value for epoch, value in points if value is not None}
 
 
 def _flat(found: Json, start: str = "") -> dict[str, float]:
@@ -174,15 +158,12 @@ def _flat(found: Json, start: str = "") -> dict[str, float]:
     return numbers
 
 
-def _cost(client: Json) -> Json:
+def _cost(client: result_form.ClientCost) -> Json:
     """Return what a phase cost a client, with what follows from it."""
-    pretraining = number(client.get("pretrain_seconds")) or 0.0
     return {
-        **client,
-        "split_seconds": float(client["train_seconds"]) - pretraining,
-        "bytes": float(client["bytes_up"]) + float(client["bytes_down"]),
-        "messages": float(client["messages"]),
-        "requested": bool(client["requested"]),
+        **client.model_dump(),
+        "split_seconds": client.train_seconds - client.pretrain_seconds,
+        "bytes": client.bytes_up + client.bytes_down,
     }
 
 
@@ -196,17 +177,16 @@ def _means(clients: Sequence[Json]) -> dict[str, dict[str, float]]:
     return means
 
 
-def _attacks(attacks: Sequence[Json]) -> dict[str, Json]:
+def _attacks(attacks: Sequence[result_form.LabelAttack]) -> dict[str, Json]:
     """Return what each attack on masked labels reached, and the strongest of them."""
-    found = {
-        str(one["name"]): {kind: number(one.get(kind)) for kind in ("perfect", "inclusive")}
-        for one in attacks
+    found: dict[str, Json] = {
+        one.name: {"perfect": one.perfect, "inclusive": one.inclusive} for one in attacks
     }
     measured = [one for one in found.values() if one["perfect"] is not None]
     if measured:
-        strongest = max(measured, key=lambda one: (one["perfect"] or 0, one["inclusive"] or 0))
+        strongest = max(measured, key=lambda one: (one["perfect"], one["inclusive"] or 0))
         found["strongest"] = strongest
-    return dict(found)
+    return found
 
 
 def _roc(found: Json | None) -> Roc:
@@ -216,16 +196,6 @@ def _roc(found: Json | None) -> Roc:
     if len(false_positives) != len(true_positives):
         raise ValueError("the two rates of roc are not of one length")
     return false_positives, true_positives
-
-
-def _distribution(found: Json | None) -> Distribution | None:
-    if not found:
-        return None
-    labels = tuple(map(str, found["labels"]))
-    train = tuple(tuple(int(count) for count in row) for row in found["train"])
-    if any(len(row) != len(labels) for row in train):
-        raise ValueError("distribution does not have one count a label")
-    return Distribution(labels, train)
 
 
 def number(value: object) -> float | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from split_unlearning.reporting.cells import Cell, Distribution
+from split_unlearning.reporting.cells import Cell
 from split_unlearning.reporting.figures.figure import Figure, Panel
 from split_unlearning.reporting.figures.shades import Shades
 from split_unlearning.reporting.groups import shown
+from split_unlearning.reporting.result import Distribution
 from split_unlearning.reporting.table import Column, make_table
 from split_unlearning.reporting.values import Label, Summary, Value
 

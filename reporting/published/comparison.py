@@ -41,7 +41,6 @@ _NOTES = {
     ),
 }
 _HARDWARE = "other hardware"
-_PRETRAINING = "ours contain pre-training"
 
 
 @dataclass(frozen=True)
@@ -183,8 +182,6 @@ def _times(results: Results, group: Group) -> Iterator[Pair]:
             if training is not None:
                 theirs = row["training_s"]
                 more = [_HARDWARE] if training.mean or theirs else []
-                pretrained = cell.setting("pretrain-epochs") and not phase.pretraining_is_apart
-                more += [_PRETRAINING] if training.mean and pretrained else []
                 yield Pair(at, "training", "seconds", training, theirs, (*apart, *more))
             up = results.of(group, task, f"{clients}/bytes_up")
             if up is not None:

@@ -5,55 +5,32 @@ from __future__ import annotations
 import json
 
 from split_unlearning.reporting.published.conditions import CLAIMS
+from tests import made_up
 
-LABELS = ("airplane", "bird", "cat")
 ENVIRONMENT = {"python": "3.11", "flwr": "1.41.0", "torch": "2.9", "processor_count": 2}
 
 
 def client(number, requested=False, seconds=0.0, up=0, down=0, messages=0, **more):
-    return {
-        **more,
-        "client": number,
-        "requested": requested,
-        "train_seconds": seconds,
-        "bytes_up": up,
-        "bytes_down": down,
-        "messages": messages,
-        "transmission_seconds": (up + down) * 8e-8,
-        "transmission_seconds_up": up * 8e-8,
-        "evaluation": {},
-    }
+    crossed = made_up.traffic(up, down, messages)
+    return made_up.client(number, requested, train_seconds=seconds, **crossed, **more)
 
 
 def phase(task=0, request=None, forgotten=1.0, retained=0.9, clients=None, per_task=None, **more):
     """Return a phase of a result; the first client is who asks."""
     asked = {"seconds": 1.0, "up": 1000, "down": 500, "messages": 2}
-    return {
-        "task": task,
-        "phase": "unlearn" if task else "learn",
-        "request": request if request or not task else "class:bird",
-        "samples": 10 if task else 0,
-        "accuracy": {
-            "unlearned": forgotten,
-            "retained": retained,
-            "per_label": dict.fromkeys(LABELS, 0.5),
-            "per_client": {"0": 0.5, "1": 0.5},
-            "per_task": per_task or {"digits": 0.5},
-        },
-        "clients": clients or [client(0, True, **asked), client(1, **asked)],
-        "server": {"train_seconds": 2.0, "cache_bytes": 0},
-        "label_matching": None,
-        "membership": None,
-        **more,
-    }
+    made = made_up.phase(
+        (request or "class:bird") if task else None,
+        forgotten,
+        retained,
+        clients or [client(0, True, **asked), client(1, **asked)],
+        **{"server": made_up.server(2.0, 0), **more},
+    )
+    made["accuracy"]["per_task"] = per_task or {"digits": 0.5}
+    return {**made, "task": task}
 
 
 def result(*phases, distribution=None, **config):
     settings = {
-        "strategy": "splitwiper",
-        "unlearning": "retrain",
-        "dataset": "digits",
-        "distribution": "iid",
         "model": "cnn",
         "forget": "class:bird",
         "pretrain-epochs": 10,
@@ -61,20 +38,14 @@ def result(*phases, distribution=None, **config):
         "expansion": "3",
         "copies": "modes",
         "epsilon": "none",
-        "bandwidth-mbps": 100.0,
         "seed": 0,
     }
-    told = {} if distribution is None else {"distribution": distribution}
-    return {
-        "schema_version": 1,
-        "strategy": settings["strategy"],
-        "unlearning": settings["unlearning"],
-        "config": {**settings, **config},
-        "clients": 2,
-        "environment": ENVIRONMENT,
-        "phases": list(phases) or [phase(), phase(1, forgotten=0.0)],
-        **told,
-    }
+    made = made_up.result(
+        *(list(phases) or [phase(), phase(1, forgotten=0.0)]),
+        config={**settings, **config},
+        distribution=distribution,
+    )
+    return {**made, "environment": {**made["environment"], **ENVIRONMENT}}
 
 
 class Bench:
@@ -130,6 +101,12 @@ class Bench:
         }
         self.write(f"cells/{name}/cell.json", {**known, **more})
         return name
+
+
+def matching(attacks):
+    """Return what label matching found, of the results of its attacks."""
+    strongest = attacks[0]["name"]
+    return {"attacks": attacks, "strongest": strongest, "vanished_are_one_label": None}
 
 
 def membership(hit_rate=0.5, auc=0.5, roc=True):

@@ -81,8 +81,8 @@ def test_what_cannot_be_is_told(tmp_path):
         ("result.json", None, "result.json is not there"),
         ("result.json", "{", "result.json cannot be read"),
         ("result.json", "[]", "result.json cannot be read"),
-        ("result.json", '{"schema_version": 2}', "schema_version of result.json is 2"),
-        ("result.json", '{"schema_version": 1}', "result.json cannot be read (KeyError"),
+        ("result.json", '{"schema_version": 2}', "schema_version: Input should be 1"),
+        ("result.json", '{"schema_version": 1}', "result.json cannot be read (ValueError"),
         (
             "result.json",
             '{"schema_version": 1, "phases": [3], "config": {}}',

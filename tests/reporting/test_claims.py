@@ -61,15 +61,6 @@ def test_the_worst_of_several_comparisons_counts(bench):
     assert found.figures.startswith("50.0 to 99.0 %, 74.5 % on average, less")
 
 
-def test_seconds_with_pre_training_can_hold_and_cannot_fail(bench):
-    forget(bench, "splitwiper", seconds=5, pretrain_epochs=10)
-    forget(bench, "vanilla", seconds=10, pretrain_epochs=10)
-    found = claims.cost_is_cut(results(bench), "vanilla", "training")
-    assert found.verdict == "cannot be told"
-    assert "pre-training" in found.figures
-    assert claims.cost_is_cut(results(bench), "vanilla", "transmission").verdict == "does not hold"
-
-
 def test_pre_training_that_was_measured_apart_does_not_count(bench):
     for strategy, seconds in (("splitwiper", 5.2), ("vanilla", 10.0)):
         asking = client(0, True, seconds=seconds, pretrain_seconds=5.0, up=9)

@@ -25,7 +25,7 @@ from split_unlearning.reporting.figures.forgetting_cost import forgetting_agains
 from split_unlearning.reporting.figures.label_distribution import label_distribution
 from split_unlearning.reporting.figures.roc import membership_roc
 from split_unlearning.reporting.results import read_results
-from tests.reporting.synthetic import Bench, client, membership, metrics, phase
+from tests.reporting.synthetic import Bench, client, matching, membership, metrics, phase
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_accuracy_by_epoch_is_the_mean_over_seeds(bench):
             {"epoch": epoch, "unlearned": 0.1 * epoch, "retained": 0.2 * epoch + 0.1 * seed}
             for epoch in (1, 2)
         ]
-        bench.cell(phase(by_epoch=epochs), phase(1, by_epoch=None), seed=seed, strategy="vanilla")
+        bench.cell(phase(by_epoch=epochs), phase(1, by_epoch=[]), seed=seed, strategy="vanilla")
     bench.cell(strategy="splitwiper")
     figure = accuracy_by_epoch(read(bench))
     assert len(figure.panels) == 2
@@ -199,7 +199,7 @@ def test_clustering_accuracy_has_every_attack_once(bench):
         {"name": name, "clusters": 3, "inclusive": 1.0, "perfect": share}
         for name, share in (("kmeans elbow", 0.25), ("linkage", 0.5))
     ]
-    bench.cell(phase(label_matching={"attacks": attacks}), strategy="splitwiper-plus")
+    bench.cell(phase(label_matching=matching(attacks)), strategy="splitwiper-plus")
     bench.cell(strategy="vanilla")
     figure = clustering_accuracy(read(bench))
     assert rows(figure) == [
@@ -219,7 +219,7 @@ def test_of_many_attacks_none_is_left_out(bench):
     settings = [str(number) for number in range(40)]
     for epsilon in settings:
         bench.cell(
-            phase(label_matching={"attacks": attacks}), strategy="splitwiper-plus", epsilon=epsilon
+            phase(label_matching=matching(attacks)), strategy="splitwiper-plus", epsilon=epsilon
         )
     bench.cell(phase(), strategy="splitwiper-plus", epsilon="none run")
     for panel in clustering_accuracy(read(bench)).panels:

@@ -225,7 +225,7 @@ def test_seconds_stand_beside_the_papers_with_the_difference(bench):
     assert first["transmission_difference"] == pytest.approx(0.96)
     assert (first["training_ours"], first["training_paper"]) == (6.0, 2.23)
     assert first["comparable"] == "no"
-    assert first["why_not"] == "training: other hardware, ours contain pre-training"
+    assert first["why_not"] == "training: other hardware"
     last = lines(table)[-1]
     assert (last["scenario"], last["clients"], last["training_ours"]) == ("unlearn", "other", 0.0)
     assert last["comparable"] == "yes"

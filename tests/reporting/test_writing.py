@@ -21,7 +21,7 @@ from split_unlearning.foundations.files import write_json
 from split_unlearning.reporting.writing import write_report
 from split_unlearning.simulations.cli import app
 from tests.local_grid import LocalRun
-from tests.reporting.synthetic import Bench, client, membership, metrics, phase
+from tests.reporting.synthetic import Bench, client, matching, membership, metrics, phase
 
 ROOT = Path(__file__).resolve().parents[2]
 NASTY = "<script>alert('1')</script><img src=x onerror=alert(1)> a|b & c_d 100% $y$ \"q\"\u0000"
@@ -42,7 +42,7 @@ def fill(bench):
             for epsilon in ("0.1", "0.2"):
                 for seed in range(2):
                     bench.cell(
-                        phase(by_epoch=epochs, label_matching={"attacks": attacks}),
+                        phase(by_epoch=epochs, label_matching=matching(attacks)),
                         phase(1, forgotten=0.1 * seed, clients=[client(0, True, up=9), client(1)]),
                         metrics=told,
                         strategy=strategy,
