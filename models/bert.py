@@ -7,7 +7,6 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 
 from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.foundations.once import once
 from split_unlearning.models.inputs import Shape, described, is_text
 from split_unlearning.models.network import Network
 from split_unlearning.models.tokens import PADDING, MeanOfTokens, present
@@ -108,7 +108,7 @@ def _small() -> BertModel:
 
 
 # Read once, copied for each segment.
-@lru_cache(maxsize=1)
+@once(maxsize=1)
 def pretrained_bert(name: str, download: bool = False) -> BertModel:
     """Return a published BERT without a pooling layer; a process keeps the last one that it read.
 

@@ -6,12 +6,12 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import torch
 from torch import nn
 
 from split_unlearning.foundations.errors import refuse
+from split_unlearning.foundations.once import once
 from split_unlearning.foundations.registry import Registry, load_object
 from split_unlearning.models.drawing import seeded
 from split_unlearning.models.group_norm import has_batch_norm, with_group_norm
@@ -127,7 +127,7 @@ def segment_with(
 
 
 # Drawing weights for a whole network only to overwrite them takes longer than a small turn.
-@lru_cache(maxsize=8)
+@once(maxsize=8)
 def _template(part: Part, model: Model, input_shape: Shape, num_labels: int) -> nn.Sequential:
     return build_segment(part, model, input_shape, num_labels, seed=0)
 

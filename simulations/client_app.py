@@ -22,6 +22,7 @@ from flwr.common import Scalar
 from split_unlearning.clients.base import SplitClient, load_client
 from split_unlearning.clients.holding import Holding
 from split_unlearning.clients.setting import ClientSetting
+from split_unlearning.foundations.once import once
 from split_unlearning.foundations.options import Value
 from split_unlearning.models.memory import keep_freed_memory
 from split_unlearning.simulations.config import RunConfig
@@ -72,7 +73,7 @@ def client_class(config: RunConfig) -> type[SplitClient]:
 
 
 # Not more: what a client holds takes four bytes a pixel, and scaling it takes less than a batch.
-@lru_cache(maxsize=1)
+@once(maxsize=1)
 def _holding(config: RunConfig, client: int, num_clients: int) -> Holding:
     """Return what a client holds."""
     dataset, plan = deal(config, num_clients)

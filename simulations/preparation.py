@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.foundations.once import once
 from split_unlearning.models.fitting import check_fits
 from split_unlearning.models.inputs import Shape, described, is_text
 from split_unlearning.models.split import TORCHVISION, build_network, smashed_shape
@@ -80,7 +80,7 @@ def fingerprint(dataset: Samples, plan: Plan) -> str:
     return sha.hexdigest()
 
 
-@lru_cache(maxsize=2)
+@once(maxsize=2)
 def deal(config: RunConfig, num_clients: int) -> tuple[Samples, Plan]:
     """Return the data set and who holds which of its samples; a process keeps the last two.
 
@@ -130,7 +130,7 @@ def _dealt(config: RunConfig, dataset: Samples, train: Ids, test: Ids, num_clien
 _FOR_IMAGES = ("cnn", "resnet18", "vgg")
 
 # A benchmark checks as many runs as it has, most of which cut the same network alike.
-_fits = lru_cache(maxsize=32)(check_fits)
+_fits = once(maxsize=32)(check_fits)
 
 
 def prepare(config: RunConfig, num_clients: int) -> Preparation:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from functools import lru_cache
 
 from split_unlearning.foundations.errors import refuse
+from split_unlearning.foundations.once import once
 from split_unlearning.simulations.data.cache import Arrays, Facts, fingerprint, kept
 from split_unlearning.simulations.data.dataset import Dataset, Samples
 from split_unlearning.simulations.data.joined import JoinedDataset
@@ -31,7 +31,7 @@ def names_in(name: str) -> list[str]:
     return _JOINT.split(name)
 
 
-@lru_cache(maxsize=2)
+@once(maxsize=2)
 def load_all(
     name: str, data_dir: str = "", download: bool = False, tokens: Tokens | None = None
 ) -> Samples:
@@ -54,7 +54,7 @@ def load_all(
     )
 
 
-@lru_cache(maxsize=2)
+@once(maxsize=2)
 def load(
     name: str, data_dir: str = "", download: bool = False, tokens: Tokens | None = None
 ) -> Dataset:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from split_unlearning.foundations.errors import RunFailedError, UserError, refuse
+from split_unlearning.foundations.once import forget_all
 from split_unlearning.foundations.options import Value
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.launching.client_pool import check_client_count, check_client_pool
@@ -31,12 +32,15 @@ def check_engine(engine: str) -> None:
 def engine_of(engine: str, clients: int, client_cpus: int, client_gpus: float) -> Engine:
     """Return an engine by its name; refuse what it cannot give its clients.
 
+    A run begins here: what an earlier one has read may have changed, and is read again.
+
     Raises
     ------
     UserError
         As `check_engine` and `check_client_pool`; for CPUs that are reserved where nothing is.
     """
     check_engine(engine)
+    forget_all()
     if engine == "ray":
         check_client_pool(clients, client_cpus, client_gpus)
         return partial(run_app, client_cpus=client_cpus, client_gpus=client_gpus)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from types import FunctionType
 from typing import cast
 
 import numpy as np
@@ -18,13 +19,13 @@ def read_settings(given: Mapping[str, object], engine: str) -> dict[str, Value]:
     """Return run-config keys and their values; paths are meant from the current folder.
 
     A path may be a ``pathlib.Path``, a number may be one of NumPy's, several requests may be a list
-    of texts, and a strategy or a method may be the class itself. Whether keys and values are
-    possible is checked by `RunConfig.from_mapping`.
+    of texts, and a strategy, a method or a model may be the class or the function itself. Whether
+    keys and values are possible is checked by `RunConfig.from_mapping`.
 
     Raises
     ------
     UserError
-        For a class of a notebook or a script that another process cannot import.
+        For what is defined in a notebook or a script, where another process cannot import it.
     """
     named = {name.replace("_", "-"): value for name, value in given.items()}
     return from_here({key: _value(key, value, engine) for key, value in named.items()})
@@ -45,10 +46,10 @@ def _value(key: str, given: object, engine: str) -> Value:
     value = given.item() if isinstance(given, np.generic) else given
     if isinstance(value, os.PathLike):
         return str(os.fspath(value))
-    if isinstance(value, type):
+    if isinstance(value, type | FunctionType):
         path = f"{value.__module__}:{value.__qualname__}"
         if engine != "local" and value.__module__ == "__main__":
-            allowed = f"a class in a file of its own (engine={engine!r} has other processes)"
+            allowed = f"one in a file of its own (engine={engine!r} has other processes)"
             raise refuse(key, path, allowed)
         return path
     if key == "forget" and isinstance(value, list | tuple):

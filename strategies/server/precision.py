@@ -10,13 +10,13 @@ would change. Clients compute in float32: what they hold is too small to gain an
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Literal, get_args
 
 import torch
 from torch import nn
 
 from split_unlearning.foundations.errors import refuse
+from split_unlearning.foundations.once import once
 from split_unlearning.models.devices import name_of
 from split_unlearning.models.drawing import computed_seeded, seeded
 from split_unlearning.models.inputs import Shape
@@ -85,7 +85,7 @@ def check_device(precision: Precision, device: torch.device) -> None:
 
 
 # A benchmark checks as many runs as it has, most of which cut the same network alike.
-@lru_cache(maxsize=32)
+@once(maxsize=32)
 def check_computes(
     precision: Precision,
     part: Part,

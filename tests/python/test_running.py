@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import OrderedDict
 from io import StringIO
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from torch import nn
 
 import split_unlearning as su
 from split_unlearning.simulations.command_line.arguments import read_config
@@ -18,6 +20,7 @@ from split_unlearning.simulations.python import engines, progress
 from split_unlearning.simulations.python.handle import Run
 from tests.local_grid import LocalRun
 from tests.refusals import refusal
+from tests.state.bench import few_digits
 
 SHORT = {"server_epochs": 2, "pretrain_epochs": 2, "samples": 400, "distribution": "iid"}
 
@@ -129,7 +132,36 @@ def test_a_class_stands_for_its_path():
     assert run.result.strategy == "split_unlearning.strategies.vanilla:Vanilla"
     local = type("Local", (su.Vanilla,), {"__module__": "__main__"})
     said = refusal(su.run, strategy=local, engine="ray", error=su.UserError)
-    assert "a class in a file of its own" in said
+    assert "one in a file of its own" in said
+
+
+def net(num_classes):
+    """A network of one's own."""
+    return NETS[-1](num_classes)
+
+
+def narrow(labels):
+    return nn.Sequential(OrderedDict(a=nn.Flatten(), b=nn.Linear(64, 4), c=nn.Linear(4, labels)))
+
+
+def wide(labels):
+    return nn.Sequential(OrderedDict(a=nn.Flatten(), b=nn.Linear(64, 8), c=nn.Linear(8, labels)))
+
+
+NETS = [narrow]
+
+
+def test_what_changes_between_two_runs_is_read_again(tmp_path):
+    name = few_digits(tmp_path / "few.npz")
+    settings = {**SHORT, "clients": 2, "forget": "", "dataset": name, "samples": 0}
+    settings |= {"strategy": "vanilla"}
+    first = su.run(**settings, model=net, cut="b")
+    few_digits(tmp_path / "few.npz", train=30)
+    NETS.append(wide)
+    second = su.run(**settings, model=net, cut="b")
+    assert sum(map(sum, first.result.distribution.train)) == 4 * 24
+    assert sum(map(sum, second.result.distribution.train)) == 4 * 30
+    assert next(second.model(0).server.parameters()).shape[1] == 8
 
 
 def test_ray_is_started_as_the_command_line_starts_it(monkeypatch, tmp_path, run):
