@@ -70,7 +70,9 @@ def local_head(client: SplitClient, segment: nn.Module, owner: str = "") -> nn.S
     with torch.no_grad():
         smashed = segment(blank(client.input_shape, 1).to(device()))
     pool: nn.Module
-    if smashed.ndim == 3:
+    if smashed.ndim == 2:
+        pool, features = nn.Identity(), smashed.shape[1]
+    elif smashed.ndim == 3:
         pool, features = MeanOfTokens(), smashed.shape[2]
     else:
         channels, height, width = smashed.shape[1:]

@@ -1,9 +1,11 @@
 """A model that is cut where the user says: both sides hold their part of it, and forget exactly."""
 
+from collections import OrderedDict
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from torch import nn
 
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.models.split import CutModel, build_segment
@@ -35,6 +37,18 @@ def test_clients_hold_what_lies_before_the_cut_with_group_norm():
         expected = build_segment("client", CHOSEN, (1, 8, 8), 10, seed).state_dict()
         assert run.phases[0]["digests"]["clients"][str(client)] == digest(expected)
         assert not any("running" in name for name in run.client_state(client))
+
+
+def flat(num_labels):
+    """A network whose client ends in features without a place in the image."""
+    layers = {"rows": nn.Flatten(), "early": nn.Linear(64, 6), "late": nn.Linear(6, num_labels)}
+    return nn.Sequential(OrderedDict(layers))
+
+
+def test_a_client_learns_alone_what_ends_in_a_row_of_features():
+    path = f"{__name__}:flat"
+    run = LocalRun(2, model=path, cut="early", pretrain_epochs=2, server_epochs=2, forget="class:3")
+    assert run.phases[0]["accuracy"]["retained"] > 0.5
 
 
 def test_the_server_holds_the_rest(runs):
