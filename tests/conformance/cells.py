@@ -60,7 +60,7 @@ LONG = {
     "distribution": "heterogeneous-labels",
     "forget": "class:2",
     "pretrain-epochs": 5,
-    "server-epochs": 8,
+    "server-epochs": 12,
     "batch-size": 48,
     "learning-rate": 0.1,
 }

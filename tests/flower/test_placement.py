@@ -115,7 +115,7 @@ def test_its_link_serves_a_client_on_loopback_when_all_is_on_one_machine(segment
     assert endpoint.target.startswith("127.0.0.1:")
     assert endpoint.certificate == ""
     batch = {"smashed": torch.ones(4, 8, 4, 4), "labels": torch.arange(4)}
-    with connect(endpoint, client=3, phase="learn") as link:
+    with connect(endpoint.of(3), client=3, phase="learn") as link:
         reply, _ = link.exchange(batch)
     assert reply["gradient"].shape == (4, 8, 4, 4)
     ((client, phase, account),) = server.call(ServerLink.take_ledger)

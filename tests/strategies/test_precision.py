@@ -144,7 +144,7 @@ def test_a_step_over_the_link_returns_the_gradient_at_the_cut_in_float32():
 def test_the_gradient_is_close_to_that_of_float32_and_not_the_same():
     # Without dropout, which draws other numbers for other types.
     exact, rounded = (
-        segment(precision, ("cnn", (1, 16, 16), 10)).call(ServerLink.answer, CALLER, batch(64), {})[
+        segment(precision, ("cnn", (1, 16, 16), 10)).call(ServerLink.answer, CALLER, batch(9), {})[
             0
         ]["gradient"]
         for precision in ("float32", "bfloat16")
