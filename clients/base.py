@@ -17,8 +17,10 @@ from split_unlearning.clients.acting import ActingClient, action
 from split_unlearning.clients.audit import audited
 from split_unlearning.clients.forgotten import FORGOTTEN
 from split_unlearning.clients.holding import Holding
+from split_unlearning.clients.label_privacy.guarantee import Guarantee
 from split_unlearning.clients.setting import Upload
 from split_unlearning.foundations.errors import UserError
+from split_unlearning.foundations.options import Options
 from split_unlearning.foundations.registry import load_object
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.models.devices import device, moved
@@ -53,6 +55,14 @@ class SplitClient(ActingClient):
 
     recalled: ClassVar[Mapping[str, str]] = {FORGOTTEN: FORGOTTEN, KEPT: SEGMENT}
     modelled: ClassVar[tuple[str, ...]] = (SEGMENT,)
+
+    @classmethod
+    def guarantee(cls, options: Options, uploads: Mapping[int, int]) -> Guarantee | None:
+        """Return what is guaranteed of all that clients have sent; None if nothing is.
+
+        `uploads` says how many uploads of its training samples each client has made by now.
+        """
+        return None
 
     # The client segment.
 
@@ -253,7 +263,7 @@ class SplitClient(ActingClient):
         row = self._packed(self.smashed(self.bottom(segment), blank(self.input_shape, 1), 0, 1))
         held = [*row.values(), *(known[:1] for known in upload.known.values())]
         sample_bytes = sum(array.nbytes for array in held)
-        samples = max(1, self.setting.upload_chunk_bytes // sample_bytes)
+        samples = max(1, int(self.setting.upload_chunk_mb * 1e6) // sample_bytes)
         start, stop = chunk * samples, min((chunk + 1) * samples, upload.samples)
         tensors = self._packed(upload.smashed(start, stop))
         tensors |= {name: known[start:stop] for name, known in upload.known.items()}

@@ -9,7 +9,7 @@ import torch
 from flwr.common import Scalar
 
 from split_unlearning.clients.holding import Holding
-from split_unlearning.foundations.options import Value
+from split_unlearning.foundations.options import Settings, Value, between, flag, setting
 from split_unlearning.models.split import Model
 from split_unlearning.models.training import TrainingSettings
 from split_unlearning.transport.message import Array
@@ -37,31 +37,13 @@ class Upload:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClientSetting:
+class ClientSetting(Settings):
     """What a client works with.
 
-    Parameters
-    ----------
-    properties : mapping
-        Who Flower says this node is: ``partition-id`` and ``num-partitions``.
-    holding : callable
-        Returns the samples of a client, by its number and the number of all clients.
-    store : callable
-        Returns what a client, by its number, keeps from one message to the next.
-    training : TrainingSettings
-        What both sides agree on.
-    method : UnlearningMethod
-        How to forget.
-    model : str or CutModel
-        The network, as in ``models.split.build_segment``.
-    upload_chunk_bytes : int
-        Largest upload in one message.
-    options : mapping
-        The values of all that strategy, client and method declare as their own.
-    audit : bool
-        Whether the run may ask for the outputs and labels of all samples.
-    keep_models : bool
-        Whether the run may ask for the segments.
+    Flower's `properties` say which node this is: ``partition-id`` and ``num-partitions``. `holding`
+    returns the samples of a client, by its number and the number of all clients; `store` what a
+    client, by its number, keeps from one message to the next. `options` are the run config with
+    the settings of plug-ins.
     """
 
     properties: Mapping[str, Scalar]
@@ -70,7 +52,13 @@ class ClientSetting:
     training: TrainingSettings
     method: UnlearningMethod
     model: Model
-    upload_chunk_bytes: int
     options: Mapping[str, Value]
-    audit: bool = False
-    keep_models: bool = False
+    upload_chunk_mb: float = setting(
+        between(16.0, "0 < x <= 1000", "largest upload in one message, 10^6 bytes")
+    )
+    audit: bool = setting(
+        flag("clients give the run the labels and the outputs of all their samples, written to out")
+    )
+    keep_models: bool = setting(
+        flag("clients give the run their segments, written to out with the server's after a phase")
+    )

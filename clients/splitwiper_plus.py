@@ -18,6 +18,7 @@ from torch import nn
 from split_unlearning.clients.acting import action
 from split_unlearning.clients.label_privacy.consensus import Pool, visited
 from split_unlearning.clients.label_privacy.copies import Assignment, assign
+from split_unlearning.clients.label_privacy.guarantee import Guarantee
 from split_unlearning.clients.label_privacy.label_map import LabelMap
 from split_unlearning.clients.label_privacy.masking import mask
 from split_unlearning.clients.label_privacy.sealing import (
@@ -61,6 +62,11 @@ class SplitWiperPlusClient(SplitWiperClient):
     def check_options(cls, options: Options) -> None:
         """Refuse what `LabelPrivacy` does."""
         LabelPrivacy.of(options)
+
+    @classmethod
+    def guarantee(cls, options: Options, uploads: Mapping[int, int]) -> Guarantee | None:
+        """Return what noise on smashed data guarantees."""
+        return LabelPrivacy.of(options).guarantee(uploads)
 
     @cached_property
     def privacy(self) -> LabelPrivacy:

@@ -14,10 +14,12 @@ from split_unlearning.clients.acting import action
 from split_unlearning.clients.alone import pretrain
 from split_unlearning.clients.base import SplitClient
 from split_unlearning.clients.holding import Holding
+from split_unlearning.clients.label_privacy.guarantee import Guarantee
 from split_unlearning.clients.label_privacy.randomised_response import (
     TOLD_LABELS,
     check_told_labels,
     draws,
+    guarantee_of_told_labels,
     randomised_labels,
     response_with_prior,
     uniform_prior,
@@ -45,6 +47,11 @@ class VanillaClient(SplitClient):
     def check_options(cls, options: Options) -> None:
         """Refuse a label mechanism without its epsilon, and the other way round."""
         check_told_labels(options)
+
+    @classmethod
+    def guarantee(cls, options: Options, uploads: Mapping[int, int]) -> Guarantee | None:
+        """Return what randomised response guarantees; noise on gradients guarantees nothing."""
+        return guarantee_of_told_labels(options)
 
     def prepare(self, message: Message) -> None:
         """Drop the teacher of a stage that ended without this client: it had not forgotten."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import operator
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Self, TypeVar
 
 from split_unlearning.foundations.errors import IgnoredError, UserError, refuse
 
@@ -109,6 +109,11 @@ def flag(meaning: str) -> Option:
     return Option(False, "true, false", meaning=meaning)
 
 
+def name_of(default: str, meaning: str) -> Option:
+    """Declare a name that a registry looks up, names of entry points included."""
+    return Option(default, "a name that `split-unlearning list` shows", meaning=meaning)
+
+
 class Options(Mapping[str, Value]):
     """The values of settings by name, each read with its type."""
 
@@ -176,6 +181,35 @@ class Owner:
     def filled(cls, given: Mapping[str, Value]) -> Options:
         """Return given values, and the default of every declared setting that is not given."""
         return Options({**defaults_of(cls.declared()), **given})
+
+
+def setting(option: Option, key: str = "") -> Any:
+    """Declare a field of `Settings`; the key is by default the field's name with dashes."""
+    return field(default=option.default, metadata={"option": option, "key": key})
+
+
+class Settings:
+    """Base of dataclasses with fields that are settings; `setting` declares such a field."""
+
+    @classmethod
+    def declared(cls) -> dict[str, Option]:
+        """Return the option of each field that is a setting, by its key."""
+        return {key: option for key, (_, option) in cls._by_key().items()}
+
+    @classmethod
+    def of(cls, options: Mapping[str, Value], /, **others: Any) -> Self:
+        """Return an object with the values of settings; `others` are its other fields."""
+        read = {name: options[key] for key, (name, _) in cls._by_key().items()}
+        return cls(**read, **others)
+
+    @classmethod
+    def _by_key(cls) -> dict[str, tuple[str, Option]]:
+        """Return the name and the option of each field that is a setting, by its key."""
+        return {
+            one.metadata["key"] or one.name.replace("_", "-"): (one.name, one.metadata["option"])
+            for one in fields(cls)  # type: ignore[arg-type]
+            if "option" in one.metadata
+        }
 
 
 def defaults_of(declared: Mapping[str, Option]) -> dict[str, Value]:

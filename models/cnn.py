@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from split_unlearning.models.inputs import Shape
+from split_unlearning.models.inputs import Shape, check_images
 from split_unlearning.models.network import Network
 from split_unlearning.models.pooling import pool_to_quarters
 
@@ -15,6 +15,7 @@ def cnn(input_shape: Shape, num_labels: int) -> Network:
     Height and width are at least 4. The smashed data have 8 channels of half the height and width:
     128 numbers for an 8x8 image.
     """
+    check_images("cnn", input_shape)
     channels, height, width = input_shape
     pool, cells = pool_to_quarters(height // 4, width // 4)
     return Network(

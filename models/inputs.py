@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from split_unlearning.foundations.errors import refuse
+
 Shape = tuple[int, ...]
 """Shape of a sample: channels, height and width of an image, or a text's number of tokens."""
 
@@ -11,6 +13,19 @@ Shape = tuple[int, ...]
 def is_text(shape: Shape) -> bool:
     """Say whether samples of this shape are texts."""
     return len(shape) == 1
+
+
+def check_images(model: str, shape: Shape) -> None:
+    """Refuse texts, which a model for images does not take.
+
+    Raises
+    ------
+    UserError
+        In one line.
+    """
+    if is_text(shape):
+        allowed = f"bert, or one of yours that reads tokens (the samples are {described(shape)})"
+        raise refuse("model", model, allowed)
 
 
 def blank(shape: Shape, samples: int) -> torch.Tensor:

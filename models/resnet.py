@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from split_unlearning.models.inputs import Shape
+from split_unlearning.models.inputs import Shape, check_images
 from split_unlearning.models.network import Network
 from split_unlearning.models.pooling import pool_to_quarters
 from split_unlearning.models.vgg import first_convolution
@@ -21,6 +21,7 @@ def resnet18(input_shape: Shape, num_labels: int) -> Network:
     # The import takes seconds, and other models do not need it.
     from torchvision.models import resnet18 as published
 
+    check_images("resnet18", input_shape)
     channels, height, width = input_shape
     residual = published(weights=None, num_classes=num_labels)
     pool, cells = pool_to_quarters(_eighth(height // 2), _eighth(width // 2))

@@ -6,12 +6,14 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import nn
 
 from split_unlearning.foundations.errors import refuse
 from split_unlearning.foundations.once import once
+from split_unlearning.foundations.options import Option, Settings, Value, name_of, one_of, setting
 from split_unlearning.foundations.registry import Registry, load_object
 from split_unlearning.models.drawing import seeded
 from split_unlearning.models.group_norm import has_batch_norm, with_group_norm
@@ -32,29 +34,38 @@ _TORCHVISION_PATH = "split_unlearning.models.torchvision_models:torchvision_mode
 
 
 @dataclass(frozen=True)
-class CutModel:
+class CutModel(Settings):
     """A model by name, and where and how it is cut.
 
-    Parameters
-    ----------
-    name : str
-        A name in `MODELS`, a name of torchvision behind `TORCHVISION`, or the dotted path of a
-        module or of what makes one (`own_architecture`).
-    cut : str
-        The last layer that a client holds; by default the model's own cut.
-    client_norm : {"keep", "group"}
-        Whether group norm replaces batch norm on the client's side of the cut.
-    pretrained : str
-        Weights to begin with: a folder or a name on the Hugging Face hub.
-    download : bool
-        Whether the hub may be asked for the weights.
+    The name is one in `MODELS`, one of torchvision behind `TORCHVISION`, or the dotted path of a
+    module or of what makes one (`own_architecture`). `pretrained` are weights to begin with, a
+    folder or a name on the Hugging Face hub; with `download` the hub may be asked for them.
     """
 
-    name: str
-    cut: str = ""
-    client_norm: str = "keep"
+    name: str = setting(name_of("cnn", "the network that is cut"), "model")
+    cut: str = setting(
+        Option(
+            "",
+            "a layer of the model, or empty for its own cut",
+            meaning="the last layer that a client holds",
+        )
+    )
+    client_norm: str = setting(
+        one_of(
+            "keep",
+            ("keep", "group"),
+            "group norm in the place of batch norm, on the client's side of the cut",
+        )
+    )
     pretrained: str = ""
     download: bool = False
+
+    @classmethod
+    def of(cls, options: Mapping[str, Value], /, **others: Any) -> Self:
+        """Return what settings ask for; only for pretrained weights is anything fetched."""
+        pretrained = options["pretrained"]
+        download = bool(pretrained) and options["download"]
+        return super().of(options, pretrained=pretrained, download=download, **others)
 
 
 Model = str | CutModel

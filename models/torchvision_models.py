@@ -7,7 +7,7 @@ import difflib
 from torch import nn
 
 from split_unlearning.foundations.errors import refuse
-from split_unlearning.models.inputs import Shape
+from split_unlearning.models.inputs import Shape, check_images
 from split_unlearning.models.network import Architecture, Network
 from split_unlearning.models.own_model import network_of
 
@@ -32,6 +32,7 @@ def torchvision_model(name: str) -> Architecture:
         raise refuse("model", f"torchvision:{name}", ", ".join([allowed, *near[1:]]))
 
     def architecture(input_shape: Shape, num_labels: int) -> Network:
+        check_images(f"torchvision:{name}", input_shape)
         model = models.get_model(name, weights=None, num_classes=num_labels)
         _take_channels(model, input_shape[0])
         return network_of(model, f"torchvision:{name}")

@@ -9,30 +9,53 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import nn
 
+from split_unlearning.foundations.options import (
+    Option,
+    Settings,
+    between,
+    not_negative,
+    one_of,
+    positive,
+    setting,
+)
+
+FloatCodec = Literal["float32", "float16", "bfloat16"]
+"""The type of a floating-point number while it crosses the cut."""
+
+FLOAT_CODECS: tuple[str, ...] = get_args(FloatCodec)
+
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingSettings:
-    """What both sides of the cut must agree on to train.
-
-    A client trains its segment alone for `pretrain_epochs`, the paper's N; the split-learning phase
-    takes `server_epochs`, its M. The number of threads changes the last bits of a result. `codec`
-    is what numbers are rounded to where they cross the cut.
-    """
+class TrainingSettings(Settings):
+    """What both sides of the cut must agree on to train; the seed is that of all that is drawn."""
 
     seed: int = 0
-    batch_size: int = 32
-    learning_rate: float = 0.1
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    pretrain_epochs: int = 10
-    server_epochs: int = 30
-    threads: int = 1
-    codec: Literal["float32", "float16", "bfloat16"] = "float32"
+    pretrain_epochs: int = setting(not_negative(10, "N, epochs a client trains alone"))
+    server_epochs: int = setting(positive(30, "M, epochs of the split-learning phase"))
+    batch_size: int = setting(positive(32, "samples a batch"))
+    learning_rate: float = setting(positive(0.1, "step size of SGD"))
+    momentum: float = setting(between(0.0, "0 <= x < 1", "momentum of SGD"))
+    weight_decay: float = setting(not_negative(0.0, "weight decay of SGD"))
+    codec: FloatCodec = setting(
+        one_of(
+            "float32",
+            FLOAT_CODECS,
+            "what smashed data and gradients are rounded to where they cross the cut",
+        )
+    )
+    threads: int = setting(
+        Option(
+            1,
+            "an integer from 1 to 1024",
+            lambda value: 1 <= value <= 1024,
+            "threads of each segment; they change the last bits",
+        )
+    )
 
     def optimiser(self, *segments: nn.Module) -> torch.optim.SGD:
         """Return a fresh optimiser over the parameters of these segments."""

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from split_unlearning.models.inputs import Shape
+from split_unlearning.models.inputs import Shape, check_images
 from split_unlearning.models.network import Network
 from split_unlearning.models.pooling import pool_to_quarters
 
@@ -17,6 +17,7 @@ def vgg(input_shape: Shape, num_labels: int) -> Network:
     dropout are on the server only (Sec. 4.2.1: "solely by the server, ensuring client model
     determinism").
     """
+    check_images("vgg", input_shape)
     channels, height, width = input_shape
     pool, cells = pool_to_quarters(height // 16, width // 16)
     return Network(

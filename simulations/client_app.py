@@ -26,7 +26,7 @@ from split_unlearning.foundations.once import once
 from split_unlearning.foundations.options import Value
 from split_unlearning.models.memory import keep_freed_memory
 from split_unlearning.simulations.config import RunConfig
-from split_unlearning.simulations.data.backdoor import named_by, planted_label, triggered
+from split_unlearning.simulations.data.backdoor import Backdoor, named_by, triggered
 from split_unlearning.simulations.preparation import deal
 from split_unlearning.simulations.session.envelope import open_envelope
 from split_unlearning.simulations.state.state_dir import client_folder
@@ -82,7 +82,7 @@ def _holding(config: RunConfig, client: int, num_clients: int) -> Holding:
     x, y = held.train(ids)
     test_x, test_y = held.test(test_ids)
     holding = Holding(ids, x, y, test_ids, test_x, test_y, dataset.class_names)
-    return _planted(holding, config, client) if config.backdoor else holding
+    return _planted(holding, config, client) if config.own["backdoor"] else holding
 
 
 def _planted(holding: Holding, config: RunConfig, client: int) -> Holding:
@@ -91,7 +91,7 @@ def _planted(holding: Holding, config: RunConfig, client: int) -> Holding:
     requests = [request.loaded() for request in config.requests()]
     asked = named_by(requests, client, holding.ids, holding.names, names, config.training_seed)
     rows = torch.from_numpy(np.isin(holding.ids, asked))
-    label = planted_label(config.backdoor, names)
+    label = Backdoor.of(config.own).planted_label(names)
     return replace(
         holding,
         x=torch.where(rows[:, None, None, None], triggered(holding.x), holding.x),
@@ -127,17 +127,15 @@ def make_client(
 
     `store` returns what a client keeps, by its number.
     """
-    setting = ClientSetting(
+    setting = ClientSetting.of(
+        config.all_options,
         properties=properties,
         holding=partial(_holding, config),
         store=store,
         training=config.training(),
         method=config.method(),
         model=config.cut_model(),
-        upload_chunk_bytes=int(config.upload_chunk_mb * 1e6),
         options=config.all_options,
-        audit=config.audit,
-        keep_models=config.keep_models,
     )
     return client_class(config)(setting)
 

@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import cast
 
 from split_unlearning.clients.base import load_client
 from split_unlearning.foundations.errors import IgnoredError, UserError, refuse
@@ -20,12 +19,12 @@ from split_unlearning.foundations.options import (
     merged,
     read_options,
 )
-from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.models.split import CutModel, architecture
 from split_unlearning.models.training import TrainingSettings
+from split_unlearning.simulations.data.backdoor import Backdoor
 from split_unlearning.simulations.data.distributions.registry import DISTRIBUTIONS
 from split_unlearning.simulations.data.selection import Selection
-from split_unlearning.simulations.data.text import TEXT_OPTIONS, Tokens
+from split_unlearning.simulations.data.text import Tokens
 from split_unlearning.simulations.keys import (
     Keys,
     declared,
@@ -35,28 +34,25 @@ from split_unlearning.simulations.keys import (
     owned,
     readers,
 )
+from split_unlearning.simulations.session.audit import check_audited, check_given_away
 from split_unlearning.strategies.base import SplitStrategy
 from split_unlearning.strategies.registry import carrying_out
-from split_unlearning.transport.floats import FloatCodec
 from split_unlearning.unlearning.methods import METHODS, UnlearningMethod
-from split_unlearning.unlearning.request import Request, parse_requests
+from split_unlearning.unlearning.request import Request, RequestSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(Keys):
     """What a run was asked to do, read and checked, and what follows from it."""
 
-    own: Options = field(default_factory=lambda: Options(defaults_of(owned())))
-    """The values of the keys that belong to a strategy, a method or another owner."""
+    own: Options = field(default_factory=lambda: _owned(defaults_of(declared())))
+    """The values of the keys that belong to an owner."""
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Value]) -> RunConfig:
         """Read and validate a run config.
 
-        Parameters
-        ----------
-        values : Mapping
-            Keys with dashes, as in ``flwr run --run-config``; missing keys take their default.
+        Keys have dashes, as in ``flwr run --run-config``; missing keys take their default.
 
         Raises
         ------
@@ -64,16 +60,15 @@ class RunConfig(Keys):
             For an unknown key, a wrong type or an impossible value: one line that names the key,
             the value and what is allowed.
         """
-        known, own = declared(), owned()
-        for name, value in values.items():
+        known = declared()
+        for name in values:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
-                raise UserError(f"{name}={value!r} is not a run-config key; {hint}")
+                raise UserError(f"{name}={values[name]!r} is not a run-config key; {hint}")
         taken = {name: known[name].take(name, value) for name, value in values.items()}
-        shared = {name.replace("-", "_"): taken[name] for name in taken.keys() - own.keys()}
-        chosen = {name: value for name, value in taken.items() if name in own}
-        return cls(**shared, own=Options({**defaults_of(own), **chosen}))  # type: ignore[arg-type]
+        every = {**defaults_of(known), **taken}
+        return cls.of(every, own=_owned(every))
 
     def check(self) -> None:
         """Look every name up, read the requests, and let every owner check its settings.
@@ -92,34 +87,27 @@ class RunConfig(Keys):
             allowed = f"{', '.join(fitting(self.strategy))} (with strategy={self.strategy!r})"
             raise refuse("unlearning", self.unlearning, allowed)
         self._check_read()
-        if self.shadow and not self.shadow_share:
-            raise refuse("shadow", self.shadow, "0 (shadow-share=0 keeps nothing for shadow runs)")
-        architecture(self.model)
-        parse_requests(self.forget, self.forget_client)
-        options, made = self.all_options, self._checked_method()
+        Selection.of(self.own).check()
+        architecture(self.cut_model().name)
+        options, requests, made = self.all_options, self.requests(), self._checked_method()
         client.check_options(options)
         strategy.check_options(options, made)
         for key in ("data-dir", "out", "state-dir", "key-dir", "benchmark"):
-            path = getattr(self, key.replace("-", "_"))
+            path = options.text(key)
             if path and not Path(path).is_absolute():
                 raise refuse(key, path, "an absolute path: a run has no current folder of yours")
         if Path(self.out).suffix == ".json":
             raise refuse("out", self.out, "a folder, which result.json is written to")
         if self.out and self.out == self.state_dir:
             raise refuse("out", self.out, "another folder than state-dir, which has its own")
-        if self.state_dir and not method.outlives_run:
-            allowed = f"empty (unlearning={self.unlearning!r} keeps what it needs for one run only)"
-            raise refuse("state-dir", self.state_dir, allowed)
-        for key, rounded_to in (("precision", self.precision), ("codec", self.codec)):
-            if rounded_to != "float32" and not method.any_precision:
-                allowed = f"float32 (unlearning={self.unlearning!r} takes gradients apart)"
-                raise refuse(key, rounded_to, allowed)
-        if self.keep_models:
-            self._check_given_away("keep-models")
-        self._check_audit(strategy)
-        if self.state_dir and self.score_every:
+        method.check_options(options)
+        Backdoor.of(self.own).check(options.flag("audit"), requests)
+        check_given_away(options)
+        if options["audit"]:
+            check_audited(strategy, client)
+        if self.state_dir and options["score-every"]:
             allowed = "0 (with state-dir accuracy is measured at the end of a phase alone)"
-            raise refuse("score-every", self.score_every, allowed)
+            raise refuse("score-every", options["score-every"], allowed)
         if self.key_dir and not self.state_dir:
             raise refuse("key-dir", self.key_dir, "empty (without state-dir there is no key)")
         if self.key_dir and Path(self.key_dir).is_relative_to(self.state_dir):
@@ -146,7 +134,7 @@ class RunConfig(Keys):
         read = merged(of_protocol(self.protocol(unlearning)), method.reads())
         own = {name for name, option in owned().items() if read.get(name) is option}
         dealing = DISTRIBUTIONS.get(self.distribution).reads()
-        return frozenset({*general(), *own, *dealing, *TEXT_OPTIONS})
+        return frozenset({*general(), *own, *dealing, *Tokens.declared()})
 
     def _check_read(self) -> None:
         """Refuse a key that was set and that nothing reads."""
@@ -160,34 +148,6 @@ class RunConfig(Keys):
             why = refuse(key, self.own[key], f"{option.default!r} ({ignored})")
             reading = [name for name, options in readers().items() if key in options]
             raise IgnoredError(why, key, ", ".join(reading))
-
-    def _check_given_away(self, key: str) -> None:
-        """Refuse that clients give something to the run that has nowhere to go, or must not be."""
-        if not self.out:
-            raise refuse(key, True, "false (without out there is no folder to write it to)")
-        if self.state_dir:
-            allowed = "false (with state-dir: it shows what that folder is to forget)"
-            raise refuse(key, True, allowed)
-
-    def _check_audit(self, strategy: type[SplitStrategy]) -> None:
-        """Refuse an audit that cannot be given or has nowhere to go, and a backdoor without one."""
-        if self.backdoor and not self.audit:
-            raise refuse("backdoor", self.backdoor, "empty (without audit nobody looks for it)")
-        if self.backdoor and not self.requests():
-            raise refuse("backdoor", self.backdoor, "empty (nothing is to be forgotten)")
-        if not self.audit:
-            return
-        self._check_given_away("audit")
-        client = load_client(strategy.client)
-        for kind, scored, audited in (
-            (strategy, "predictions_for", "outputs_for"),
-            (client, "predicted", "probabilities"),
-        ):
-            # Whoever predicts in a way of its own says how probable labels are in its own way.
-            predicts = next(one for one in kind.__mro__ if scored in vars(one))
-            if audited not in vars(predicts):
-                says = f"{predicts.__name__} defines {scored} and not {audited}"
-                raise refuse("audit", True, f"false ({says})")
 
     def _checked_method(self) -> UnlearningMethod:
         """Make the unlearning method, which checks its settings; a stranger's may raise."""
@@ -203,7 +163,7 @@ class RunConfig(Keys):
 
     def as_mapping(self) -> dict[str, Value]:
         """Return every key, with dashes, and its value."""
-        shared = {key: getattr(self, key.replace("-", "_")) for key in general()}
+        shared = {key: getattr(self, key.replace("-", "_")) for key in self.declared()}
         return {**shared, **self.own}
 
     @cached_property
@@ -225,53 +185,20 @@ class RunConfig(Keys):
 
     def requests(self) -> list[Request]:
         """Return what to forget, one request after the other."""
-        return parse_requests(self.forget, self.forget_client)
-
-    def training(self) -> TrainingSettings:
-        """Return what both sides of the cut must agree on to train."""
-        return TrainingSettings(
-            seed=self.training_seed,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            pretrain_epochs=self.pretrain_epochs,
-            server_epochs=self.server_epochs,
-            threads=self.threads,
-            codec=cast(FloatCodec, self.codec),
-        )
-
-    def selection(self) -> Selection:
-        """Return which samples of the data set the run sees."""
-        return Selection(
-            samples=self.samples,
-            test_samples=self.test_samples,
-            shadow_share=self.shadow_share,
-            shadow=self.shadow,
-        )
+        return RequestSettings.of(self.own).requests()
 
     @property
     def training_seed(self) -> int:
-        """The seed of all that is not about data: of a shadow run another than of its target.
+        """The seed of all that is not about data, see `Selection.training_seed`."""
+        return Selection.of(self.own).training_seed(self.seed)
 
-        Which samples a run sees and who holds them follows from `seed` alone.
-        """
-        return derive_seed(self.seed, "shadow-run", self.shadow) if self.shadow else self.seed
-
-    @property
-    def pretrained(self) -> str:
-        """The weights and the tokenizer that a network of texts begins with."""
-        return self.own.text("pretrained")
+    def training(self) -> TrainingSettings:
+        """Return what both sides of the cut must agree on to train."""
+        return TrainingSettings.of(self.own, seed=self.training_seed)
 
     def cut_model(self) -> CutModel:
         """Return the network, and where and how it is cut."""
-        may_ask = bool(self.pretrained) and self.download
-        return CutModel(self.model, self.cut, self.client_norm, self.pretrained, may_ask)
-
-    def tokens(self) -> Tokens:
-        """Return how texts become token ids."""
-        may_ask = bool(self.pretrained) and self.download
-        return Tokens(self.own.integer("text-length"), self.pretrained, may_ask)
+        return CutModel.of(self.own)
 
     def method(self) -> UnlearningMethod:
         """Return how to forget.
@@ -282,6 +209,12 @@ class RunConfig(Keys):
             As `all_options`; and whatever a plug-in says of them.
         """
         return METHODS.get(self.unlearning)(self.all_options)
+
+
+def _owned(values: Mapping[str, Value]) -> Options:
+    """Return the values of the keys that belong to an owner."""
+    unowned = Keys.declared()
+    return Options({key: value for key, value in values.items() if key not in unowned})
 
 
 def fitting(strategy: str) -> list[str]:

@@ -14,16 +14,16 @@ from split_unlearning.foundations.errors import UserError, refuse
 from split_unlearning.foundations.once import once
 from split_unlearning.models.fitting import check_fits
 from split_unlearning.models.inputs import Shape, described, is_text
-from split_unlearning.models.split import TORCHVISION, build_network, smashed_shape
+from split_unlearning.models.split import build_network, smashed_shape
 from split_unlearning.simulations.config import RunConfig
-from split_unlearning.simulations.data.backdoor import planted_label
+from split_unlearning.simulations.data.backdoor import Backdoor
 from split_unlearning.simulations.data.dataset import Samples
 from split_unlearning.simulations.data.distributions.distribution import Dealing
 from split_unlearning.simulations.data.distributions.plan import Plan
 from split_unlearning.simulations.data.distributions.registry import DISTRIBUTIONS
-from split_unlearning.simulations.data.loading import load_all
-from split_unlearning.simulations.data.text import TEXT_OPTIONS
-from split_unlearning.simulations.pretrained import check_tokens_known
+from split_unlearning.simulations.data.loading import DataSettings
+from split_unlearning.simulations.data.selection import Selection
+from split_unlearning.simulations.data.text import Tokens
 from split_unlearning.strategies.server.precision import Precision, check_computes
 from split_unlearning.unlearning.exactness import Ids, visits
 from split_unlearning.unlearning.request import Request
@@ -89,8 +89,8 @@ def deal(config: RunConfig, num_clients: int) -> tuple[Samples, Plan]:
     UserError
         If the data cannot be read, or cannot be dealt like that.
     """
-    dataset = load_all(config.dataset, config.data_dir, config.download, config.tokens())
-    selection = config.selection()
+    dataset = DataSettings.of(config.own).load(Tokens.of(config.own))
+    selection = Selection.of(config.own)
     train = selection.seen(dataset.y_train, "train", config.seed)
     test = selection.seen(dataset.y_test, "test", config.seed)
     plan = _dealt(config, dataset, train, test, num_clients)
@@ -119,15 +119,13 @@ def _dealt(config: RunConfig, dataset: Samples, train: Ids, test: Ids, num_clien
             y_test=y_test,
             task_of_label=dataset.task_of_label,
             num_clients=num_clients,
-            requesting_client=config.forget_client,
+            requesting_client=config.own.integer("forget-client"),
             forgotten_labels=frozenset(label for label in labels if label is not None),
             options=config.own,
             seed=config.seed,
         )
     )
 
-
-_FOR_IMAGES = ("cnn", "resnet18", "vgg")
 
 # A benchmark checks as many runs as it has, most of which cut the same network alike.
 _fits = once(maxsize=32)(check_fits)
@@ -148,19 +146,18 @@ def prepare(config: RunConfig, num_clients: int) -> Preparation:
     strategy, options = config.protocol(), config.all_options
     part = strategy.server_part
     _check_kind(config, dataset)
-    check_tokens_known(config, dataset)
     network = config.cut_model(), dataset.input_shape, dataset.num_classes
     shapes = {view.input_shape for view in dataset.views}
     for shape in (dataset.input_shape, *sorted(shapes - {dataset.input_shape})):
         _fits(config.cut_model(), shape, dataset.num_classes, part)
+    Tokens.of(config.own).check_known(dataset)
     if len(shapes) > 1:
         _check_tasks_meet(config, dataset, shapes)
-        images = f"dataset={config.dataset!r} has images of {sorted(shapes)}"
+        images = f"dataset={dataset.name!r} has images of {sorted(shapes)}"
         strategy.check_inputs(options, images)
-    check_computes(cast(Precision, config.precision), part, *network)
+    check_computes(cast(Precision, config.own["precision"]), part, *network)
     strategy.check_clients(options, num_clients)
-    if config.backdoor:
-        planted_label(config.backdoor, dataset.class_names)
+    Backdoor.of(config.own).check_fits(dataset)
     held = dict(enumerate(plan.train))
     forgettings = []
     for request in config.requests():
@@ -168,7 +165,9 @@ def prepare(config: RunConfig, num_clients: int) -> Preparation:
         for client, ids in forgetting.samples.items():
             held[client] = np.setdiff1d(held[client], ids)
         if sum(map(len, held.values())) < 2:
-            raise refuse("forget", config.forget, "a request that leaves something to learn from")
+            raise refuse(
+                "forget", config.own["forget"], "a request that leaves something to learn from"
+            )
         forgettings.append(forgetting)
     _check_method(config, dataset, plan, forgettings)
     return Preparation(config, dataset, plan, tuple(forgettings))
@@ -176,18 +175,11 @@ def prepare(config: RunConfig, num_clients: int) -> Preparation:
 
 def _check_kind(config: RunConfig, dataset: Samples) -> None:
     """Refuse what means nothing for images, or for texts."""
-    of = f"dataset={config.dataset!r} has {described(dataset.input_shape)}"
-    if any(is_text(task.input_shape) for task in dataset.tasks):
-        if len(dataset.tasks) > 1:
-            raise refuse("dataset", config.dataset, "texts alone, or several data sets of images")
-        if config.backdoor:
-            raise refuse("backdoor", config.backdoor, f"empty ({of}: a trigger is of pixels)")
-        if config.model in _FOR_IMAGES or config.model.startswith(TORCHVISION):
-            raise refuse("model", config.model, f"bert, or one of yours that reads tokens ({of})")
-        return
-    for key, option in TEXT_OPTIONS.items():
-        if config.own[key] != option.default:
-            raise refuse(key, config.own[key], f"{option.default!r} ({of})")
+    if not any(is_text(task.input_shape) for task in dataset.tasks):
+        of = f"dataset={dataset.name!r} has {described(dataset.input_shape)}"
+        Tokens.check_unused(config.own, of)
+    elif len(dataset.tasks) > 1:
+        raise refuse("dataset", dataset.name, "texts alone, or several data sets of images")
 
 
 def _check_tasks_meet(config: RunConfig, dataset: Samples, shapes: Collection[Shape]) -> None:
@@ -196,14 +188,14 @@ def _check_tasks_meet(config: RunConfig, dataset: Samples, shapes: Collection[Sh
     smashed = {smashed_shape(model, shape, labels) for shape in shapes}
     if len(smashed) > 1:
         allowed = f"data sets whose smashed data are of one shape, not of {sorted(smashed)}"
-        raise refuse("dataset", config.dataset, allowed)
+        raise refuse("dataset", dataset.name, allowed)
 
 
 def _check_method(
     config: RunConfig, dataset: Samples, plan: Plan, forgettings: Sequence[Forgetting]
 ) -> None:
     """Let the unlearning method refuse the network, or what it is to forget."""
-    method, stage = config.method(), learning(config.server_epochs)
+    method, stage = config.method(), learning(config.training().server_epochs)
     seed = config.training_seed
     network = build_network(config.cut_model(), dataset.input_shape, dataset.num_classes)
     method.check_network(network.whole())
@@ -211,7 +203,7 @@ def _check_method(
         ids[rows]
         for epoch in range(stage.epochs)
         for client, ids in enumerate(plan.train)
-        for rows in visits(ids, config.batch_size, seed, stage.name, client, epoch)
+        for rows in visits(ids, config.training().batch_size, seed, stage.name, client, epoch)
     )
     meant = [ids for forgetting in forgettings for ids in forgetting.samples.values()]
     method.check_batches(learned, np.concatenate([np.empty(0, dtype=np.int64), *meant]))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -26,12 +26,10 @@ from split_unlearning.simulations.session.session import Session, needed_for
 from split_unlearning.simulations.session.verification import render_certificate, verify
 from split_unlearning.simulations.state.agenda import dropped, first_events, tasks_of
 from split_unlearning.simulations.state.state_dir import StateDir, open_state
-from split_unlearning.strategies.server.gradient_noise import GradientNoise
 from split_unlearning.strategies.server.kept_state import KeptState
 from split_unlearning.strategies.server.placement import place, release
-from split_unlearning.strategies.server.precision import Precision
 from split_unlearning.strategies.server.segment import ServerSegment
-from split_unlearning.strategies.server.setting import SegmentSetting
+from split_unlearning.strategies.server.setting import Resources, SegmentSetting
 from split_unlearning.transport.ledger import Ledger
 from split_unlearning.unlearning.journal import Journal
 
@@ -155,16 +153,16 @@ def _placed(
     """Make the server segment, and end it; with `more` its process waits for the next run."""
     config = prepared.config
     protocol = config.protocol()
-    setting = SegmentSetting(
+    setting = SegmentSetting.of(
+        config.own,
         model=config.cut_model(),
         input_shape=prepared.dataset.input_shape,
         num_labels=prepared.dataset.num_classes,
         training=config.training(),
         part=protocol.server_part,
-        gradient_noise=GradientNoise.of(config.own),
-        precision=cast(Precision, config.precision),
+        gradient_noise=protocol.noise_at_cut(config.all_options),
     )
-    server = place(config.server_num_cpus, config.server_num_gpus, setting, protocol.server_parts)
+    server = place(Resources.of(config.own), setting, protocol.server_parts)
     try:
         if state is not None:
             # Apart from its start: it reads all that is kept, which may be damaged.
@@ -178,7 +176,7 @@ def _journal(prepared: Preparation, state: StateDir | None) -> Journal:
     """Return the journal of what is to be done; begin it if this is the first run."""
     if state is not None and state.config is not None:
         return state.journal
-    received = first_events(prepared.forgettings, prepared.config.forget_client)
+    received = first_events(prepared.forgettings, prepared.config.own.integer("forget-client"))
     if state is not None:
         state.begin(prepared, received)
         return state.journal

@@ -16,28 +16,36 @@ from typing import ClassVar
 from flwr.common import Scalar
 
 from split_unlearning.foundations.errors import UserError, refuse
-from split_unlearning.foundations.options import Options, Owner, Value
+from split_unlearning.foundations.options import (
+    Options,
+    Owner,
+    Settings,
+    Value,
+    not_negative,
+    setting,
+)
 from split_unlearning.models.network import Part
 from split_unlearning.models.training import TrainingSettings
 from split_unlearning.strategies.heard import Heard
 from split_unlearning.strategies.script import Question, Reply, Script
 from split_unlearning.strategies.scripted import ScriptedStrategy
+from split_unlearning.strategies.server.gradient_noise import GradientNoise
 from split_unlearning.strategies.server.part import ServerPart
 from split_unlearning.strategies.server.scoring import Scored, Scoring
 from split_unlearning.strategies.server.segment import ServerSegment
 from split_unlearning.strategies.server.shards import Shards
 from split_unlearning.transport.floats import unpack_arrays
 from split_unlearning.transport.message import Array, Message
+from split_unlearning.unlearning.exactness import Ids
 from split_unlearning.unlearning.methods import Retrain, UnlearningMethod
 from split_unlearning.unlearning.request import Request
 
 
 @dataclass(frozen=True, kw_only=True)
-class StrategySetting:
+class StrategySetting(Settings):
     """What a strategy works with.
 
-    `options` is the run config with the settings of plug-ins; after every `score_every` epochs of
-    training accuracy is measured too, with 0 at the end alone. `num_clients` counts those that were
+    `options` is the run config with the settings of plug-ins. `num_clients` counts those that were
     dropped too, by default none; `present` are those of the clients that can be reached, by default
     all; `report` takes one line that says how far the script is.
     """
@@ -47,7 +55,11 @@ class StrategySetting:
     training: TrainingSettings
     method: UnlearningMethod
     num_clients: int | None = None
-    score_every: int = 0
+    score_every: int = setting(
+        not_negative(
+            0, "epochs of training after which accuracy is measured too; 0 for at the end alone"
+        )
+    )
     options: Mapping[str, Value] = field(default_factory=dict)
     present: Sequence[int] | None = None
     report: Callable[[str], None] = lambda _: None
@@ -90,6 +102,8 @@ class SplitStrategy(Owner, ScriptedStrategy):
         """By client, groups of labels that a score counts together, where it counts no label."""
         self.progress = setting.report
         self._uploads: dict[Scored, dict[int, str | None]] = {"test": {}, "audit": {}}
+        self.real_of: Ids | None = None
+        """The real label of each masked one, int64, shape (E,), where attacks are to be scored."""
         self.audited: dict[int, Message] = {}
         """By client, what it answered the last audit, see `strategies.audit`."""
         self.scores: dict[int, Message] = {}
@@ -140,6 +154,14 @@ class SplitStrategy(Owner, ScriptedStrategy):
         if cls.one_client_segment:
             allowed = f"one whose clients keep segments of their own ({inputs})"
             raise refuse("strategy", options["strategy"], allowed)
+
+    @classmethod
+    def noise_at_cut(cls, options: Options) -> GradientNoise | None:
+        """Return the noise that the server adds to the gradients that it returns, by default none.
+
+        Errors are those of `check_options`.
+        """
+        return None
 
     @classmethod
     def can_drop(cls, method: type[UnlearningMethod]) -> bool:

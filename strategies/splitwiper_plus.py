@@ -8,14 +8,12 @@ from typing import ClassVar
 import numpy as np
 
 from split_unlearning.foundations.options import flag, positive
-from split_unlearning.strategies.base import StrategySetting
 from split_unlearning.strategies.label_consensus import agree_on_labels
 from split_unlearning.strategies.script import Script
 from split_unlearning.strategies.server.model import ServerModel
 from split_unlearning.strategies.server.scoring import Scored, Scoring
 from split_unlearning.strategies.splitwiper import SplitWiper
 from split_unlearning.transport.message import Array
-from split_unlearning.unlearning.exactness import Ids
 
 
 class SplitWiperPlus(SplitWiper):
@@ -36,11 +34,6 @@ class SplitWiperPlus(SplitWiper):
         ),
     }
     counts_by_label = False
-
-    def __init__(self, setting: StrategySetting) -> None:
-        super().__init__(setting)
-        self.real_of: Ids | None = None
-        """The real label of each masked one, int64, shape (E,), where attacks are to be scored."""
 
     def learn(self) -> Script:
         """Agree on labels (Algorithm 3), then as SplitWiper (Algorithm 1, under Algorithm 4)."""

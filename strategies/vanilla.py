@@ -72,6 +72,11 @@ class Vanilla(SplitStrategy):
             raise refuse("gradient-noise", noise.kind, allowed)
 
     @classmethod
+    def noise_at_cut(cls, options: Options) -> GradientNoise | None:
+        """Return the noise that settings ask for."""
+        return GradientNoise.of(options)
+
+    @classmethod
     def check_inputs(cls, options: Options, inputs: str) -> None:
         """Refuse a segment that is handed on to clients with inputs of another shape."""
         super().check_inputs(options, inputs)

@@ -166,7 +166,7 @@ def names_in(path):
 
 
 # They list names that a user types, each beside the dotted path that it stands for.
-LISTS = {"simulations/keys.py", "strategies/registry.py", "unlearning/methods.py"}
+LISTS = {"strategies/registry.py", "unlearning/methods.py"}
 
 
 def test_gradient_projection_is_known_to_its_own_rooms_alone():

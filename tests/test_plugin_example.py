@@ -24,6 +24,7 @@ from split_unlearning.simulations.config import RunConfig, parse_setting
 from split_unlearning.simulations.data.distributions.plan import Plan
 from split_unlearning.simulations.launching import launch
 from split_unlearning.simulations.preparation import deal
+from tests.configs import config_of
 from tests.flower.test_end_to_end import ROOT, settings
 from tests.flower.test_end_to_end import split_unlearning as command_line
 from tests.local_grid import LocalRun, dealt
@@ -192,7 +193,7 @@ def test_the_server_answers_a_frame_of_the_strategy_and_keeps_what_came_with_it(
 
 @pytest.mark.parametrize("strategy", ["vanilla", "u-shaped", "splitfed", "splitwiper"])
 def test_the_method_runs_with_every_strategy_of_ours(installed, strategy):
-    dataset, plan = deal(RunConfig(distribution="iid"), 2)
+    dataset, plan = deal(config_of(distribution="iid"), 2)
     few = Plan(tuple(ids[::5] for ids in plan.train), plan.test)
     named = {"strategy": strategy, **RELABEL}
     with dealt(dataset, few):
@@ -311,7 +312,7 @@ def test_what_the_pages_show_is_what_there_is(installed):
     shown = tomllib.loads(registered)["project"]["entry-points"]
     assert shown == package["project"]["entry-points"]
     for name in re.findall(r"--strategy (\S+:\w+)", page):
-        RunConfig(strategy=name).check()
+        config_of(strategy=name).check()
     readme = (PLUGIN / "README.md").read_text(encoding="utf-8")
     commands = re.findall(r"^split-unlearning run (.*)$", readme, flags=re.MULTILINE)
     assert len(commands) == 2

@@ -12,16 +12,11 @@ travels with the row, in one byte.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, get_args
 
 import torch
 
+from split_unlearning.models.training import FloatCodec
 from split_unlearning.transport.message import Array
-
-FloatCodec = Literal["float32", "float16", "bfloat16"]
-"""The type of a floating-point number while it crosses the cut."""
-
-FLOAT_CODECS: tuple[str, ...] = get_args(FloatCodec)
 
 _BFLOAT16 = "/bfloat16"
 _FLOAT16 = "/float16"

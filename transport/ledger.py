@@ -4,6 +4,8 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from split_unlearning.foundations.options import Settings, not_negative, positive, setting
+
 PHASES = ("setup", "learn", "unlearn", "evaluate", "models")
 
 _BITS_PER_BYTE = 8
@@ -140,26 +142,23 @@ class Ledger:
                     self._accounts[client, phase] = present + account
 
 
-def transmission_seconds(
-    bytes: int, messages: int, bandwidth_mbps: float = 100.0, latency_ms: float = 0.0
-) -> float:
-    """Return how long traffic takes on a given network: bits over bandwidth plus the latencies.
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpeed(Settings):
+    """The network that transmission seconds are worked out for; nothing waits for them.
 
-    Each message is an exchange and waits for one round trip of `latency_ms` milliseconds; the
-    bandwidth is in megabits (1e6 bits) a second. Nothing waits for that time here.
-
-    Raises
-    ------
-    ValueError
-        If the bandwidth is not positive or the latency is negative.
+    The bandwidth is in megabits (1e6 bits) a second; the latency is a round trip's.
     """
-    if not bandwidth_mbps > 0 or not latency_ms >= 0:
-        raise ValueError(
-            f"bandwidth must be positive and latency not negative, "
-            f"got {bandwidth_mbps} Mbps and {latency_ms} ms"
-        )
-    on_the_wire = bytes * _BITS_PER_BYTE / (bandwidth_mbps * _BITS_PER_MEGABIT)
-    return on_the_wire + messages * latency_ms / _MILLISECONDS_PER_SECOND
+
+    bandwidth_mbps: float = setting(positive(100.0, "for transmission seconds; never slept"))
+    latency_ms: float = setting(not_negative(0.0, "round trip, for transmission seconds"))
+
+    def seconds(self, size: int, messages: int) -> float:
+        """Return how long traffic of a size in bytes takes: bits over bandwidth, and latencies.
+
+        Each message is an exchange and waits for one round trip.
+        """
+        on_the_wire = size * _BITS_PER_BYTE / (self.bandwidth_mbps * _BITS_PER_MEGABIT)
+        return on_the_wire + messages * self.latency_ms / _MILLISECONDS_PER_SECOND
 
 
 def _require_phase(phase: str) -> None:

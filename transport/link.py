@@ -17,7 +17,8 @@ from typing import NoReturn, Self, cast
 
 from torch import Tensor
 
-from split_unlearning.transport.floats import FLOAT_CODECS, FloatCodec, pack, unpack
+from split_unlearning.models.training import FLOAT_CODECS, FloatCodec
+from split_unlearning.transport.floats import pack, unpack
 from split_unlearning.transport.frame import (
     Frame,
     FrameError,

@@ -20,7 +20,7 @@ from io import BufferedReader
 from types import TracebackType
 from typing import NoReturn, Self, cast
 
-from split_unlearning.transport.floats import FloatCodec
+from split_unlearning.models.training import FloatCodec
 from split_unlearning.transport.frame import Frame, FrameError, ReceivedFrame, Stream, encode, read
 from split_unlearning.transport.ledger import Ledger
 from split_unlearning.transport.link import (

@@ -10,8 +10,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from split_unlearning.foundations.errors import UserError
-from split_unlearning.foundations.options import Owner, Value, between, declares_wrongly, positive
+from split_unlearning.foundations.errors import UserError, refuse
+from split_unlearning.foundations.options import (
+    Options,
+    Owner,
+    Value,
+    between,
+    declares_wrongly,
+    positive,
+)
 from split_unlearning.foundations.registry import Registry
 from split_unlearning.unlearning.exactness import Ids
 from split_unlearning.unlearning.objectives import Batch, BoundedAscent, Distillation, targets_of
@@ -34,6 +41,24 @@ class UnlearningMethod(Owner):
 
     def __init__(self, given: Mapping[str, Value]) -> None:
         self.options = self.filled(given)
+
+    @classmethod
+    def check_options(cls, options: Options) -> None:
+        """Refuse settings of the run that the method does not go with, before anything starts.
+
+        Raises
+        ------
+        UserError
+            In one line that names the key, the value and what is allowed.
+        """
+        name = options["unlearning"]
+        if options["state-dir"] and not cls.outlives_run:
+            allowed = f"empty (unlearning={name!r} keeps what it needs for one run only)"
+            raise refuse("state-dir", options["state-dir"], allowed)
+        for key in ("precision", "codec"):
+            if options[key] != "float32" and not cls.any_precision:
+                allowed = f"float32 (unlearning={name!r} takes gradients apart)"
+                raise refuse(key, options[key], allowed)
 
     def check(self) -> None:
         """Refuse settings that cannot be carried out, before anything starts.

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from split_unlearning.foundations.errors import refuse
+from split_unlearning.foundations.options import Option, Settings, is_not_negative, setting
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.foundations.text import whole_number
 from split_unlearning.unlearning.exactness import Ids, order
@@ -22,22 +23,11 @@ _GRAMMAR = "class:NAME, client:N, samples:SHARE@class:NAME, ids:FILE; several se
 class Request:
     """One request to forget.
 
-    Parameters
-    ----------
-    text : str
-        The request as the user wrote it; it does not leave the place where it was made.
-    client : int or None
-        The client that asks; None when `ids` determine it.
-    label : str
-        Name or number of the label whose samples are meant; empty for all labels.
-    share : float
-        Share of the samples of that label, in (0, 1].
-    ids : tuple of int
-        Ids of the samples meant; empty for all.
-    ids_file : str
-        File from which `loaded` reads `ids`; empty once they are read.
-    number : int
-        Number of the request in the run: a request that arrives twice is acted upon once.
+    `text` is what the user wrote; it does not leave the place where it was made. The `client` asks;
+    it is None where `ids` determine it. Meant is a share, in (0, 1], of the samples of a label, by
+    its name or number, of all labels where that is empty, and of these `ids`, if there are any.
+    `loaded` reads the ids from `ids_file`, which is empty then. The `number` is that of the request
+    in the run: a request that arrives twice is acted upon once.
     """
 
     text: str
@@ -141,6 +131,31 @@ def number_of_label(name: str, class_names: Sequence[str]) -> int | None:
         return list(class_names).index(name)
     number = whole_number(name)
     return number if number is not None and number < len(class_names) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestSettings(Settings):
+    """What a run is to forget, as the user writes it."""
+
+    forget: str = setting(
+        Option(
+            "class:2",
+            "class:NAME, client:N, samples:SHARE@class:NAME, ids:FILE, or empty for nothing",
+            meaning="what to forget; several requests are separated by ;",
+        )
+    )
+    forget_client: int = setting(
+        Option(
+            0,
+            "the number of a client, from 0",
+            is_not_negative,
+            "whose samples class: and samples: mean",
+        )
+    )
+
+    def requests(self) -> list[Request]:
+        """Return the requests, one after the other; raises as `parse_requests`."""
+        return parse_requests(self.forget, self.forget_client)
 
 
 def parse_requests(text: str, forget_client: int) -> list[Request]:

@@ -9,49 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
-from split_unlearning.foundations.options import Options, between, positive
+from split_unlearning.foundations.options import Settings, between, positive, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConsensusSettings:
-    """Parameters of label consensus.
+class ConsensusSettings(Settings):
+    """Parameters of label consensus."""
 
-    Parameters
-    ----------
-    add : float
-        λ1, the probability that a client adds labels on a visit, 0 < λ1 <= 1.
-    finish : float
-        λ2, the probability that a client with no missing label says so, 0 < λ2 <= 1.
-    most : int
-        μ, the largest number of labels that a client adds on one visit.
-    """
-
-    own_options: ClassVar = {
-        "consensus-add": between(
-            0.8, "0 < x <= 1", "λ1, how likely a client adds labels on a visit"
-        ),
-        "consensus-finish": between(
-            0.8, "0 < x <= 1", "λ2, how likely one that misses none says so"
-        ),
-        "consensus-most": positive(3, "μ, labels a client adds at most on a visit"),
-    }
-
-    add: float
-    finish: float
-    most: int
-
-    @classmethod
-    def of(cls, options: Options) -> ConsensusSettings:
-        """Return what settings ask for."""
-        return cls(
-            add=options.number("consensus-add"),
-            finish=options.number("consensus-finish"),
-            most=options.integer("consensus-most"),
-        )
+    add: float = setting(
+        between(0.8, "0 < x <= 1", "λ1, how likely a client adds labels on a visit"),
+        "consensus-add",
+    )
+    finish: float = setting(
+        between(0.8, "0 < x <= 1", "λ2, how likely one that misses none says so"),
+        "consensus-finish",
+    )
+    most: int = setting(positive(3, "μ, labels a client adds at most on a visit"), "consensus-most")
 
 
 @dataclass(frozen=True)

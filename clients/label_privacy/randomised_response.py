@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from split_unlearning.clients.label_privacy.guarantee import SEED_IS_KNOWN, Guarantee
 from split_unlearning.foundations.errors import refuse
 from split_unlearning.foundations.options import Option, Options, is_not_negative, one_of
 from split_unlearning.unlearning.exactness import Ids, mixed
@@ -49,6 +50,33 @@ def check_told_labels(options: Options) -> None:
     if mechanism != "none" and not epsilon:
         allowed = f"a number > 0 (with label-mechanism={mechanism!r})"
         raise refuse("label-epsilon", epsilon, allowed)
+
+
+def guarantee_of_told_labels(options: Options) -> Guarantee | None:
+    """Return what is guaranteed of labels that are randomised once each; None without mechanism."""
+    if options["label-mechanism"] == "none":
+        return None
+    epsilon = options.number("label-epsilon")
+    return Guarantee(
+        mechanism="rr-with-prior, with a uniform prior",
+        unit="one train record's label",
+        epsilon_per_release=epsilon,
+        delta_per_release=0.0,
+        # A sample's label is told alike in every epoch, stage and retraining.
+        releases=1,
+        epsilon=epsilon,
+        delta=0.0,
+        covers=(
+            "what the server is sent while it learns and while a method goes through its stages, "
+            "and all that follows from that, given the images",
+        ),
+        does_not_cover=(
+            SEED_IS_KNOWN.format("what is told"),
+            "images and smashed data: what they show of a label without it being told",
+            "a request that names a label: the samples that are not visited after it had that one",
+            "labels of test samples: clients answer how many of each label were predicted right",
+        ),
+    )
 
 
 def uniform_prior(num_labels: int) -> Probabilities:

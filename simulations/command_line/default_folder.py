@@ -20,7 +20,7 @@ _ROOM, _LATEST = "results", "latest"
 
 def new_folder(config: RunConfig, now: datetime) -> Path:
     """Return the path of a folder that is not there yet, named by time, strategy and data set."""
-    name = f"{now:%Y-%m-%d-%H%M%S}-{_word(config.strategy)}-{_word(config.dataset)}"
+    name = f"{now:%Y-%m-%d-%H%M%S}-{_word(config.strategy)}-{_word(config.own.text('dataset'))}"
     room = Path(absolute(_ROOM))
     numbered = (name if number == 1 else f"{name}-{number}" for number in count(1))
     return next(room / one for one in numbered if not (room / one).exists())

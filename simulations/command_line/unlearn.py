@@ -87,7 +87,7 @@ def unlearn(
             return
         check_client_pool(state.num_clients, client_cpus, client_gpus)
         requests = pair_requests(
-            forget or [], client or [], drop_client, state.config.forget_client
+            forget or [], client or [], drop_client, state.config.own.integer("forget-client")
         )
         config = to_write_to(state.config, absolute(out) if out else "", overwrite)
         try:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import dataclass
 
 from split_unlearning.foundations.errors import refuse
 from split_unlearning.foundations.once import once
+from split_unlearning.foundations.options import Option, Settings, flag, name_of, setting
 from split_unlearning.simulations.data.cache import Arrays, Facts, fingerprint, kept
 from split_unlearning.simulations.data.dataset import Dataset, Samples
 from split_unlearning.simulations.data.joined import JoinedDataset
@@ -24,6 +26,25 @@ _NAME = "|".join(
     for name in DATASETS.names()
 )
 _JOINT = re.compile(rf"\+(?={_NAME})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings(Settings):
+    """What there is to learn, by name, and where its files are."""
+
+    dataset: str = setting(name_of("digits", "what to learn"))
+    data_dir: str = setting(
+        Option(
+            "",
+            "an absolute path, or empty",
+            meaning="folder of the data sets that torchvision knows",
+        )
+    )
+    download: bool = setting(flag("torchvision may fetch into data-dir what is not there"))
+
+    def load(self, tokens: Tokens) -> Samples:
+        """Load what is named; arguments and errors as of `load_all`."""
+        return load_all(self.dataset, self.data_dir, self.download, tokens)
 
 
 def names_in(name: str) -> list[str]:
@@ -132,9 +153,9 @@ def _source(name: str, data_dir: str, download: bool) -> Source:
 def _tokenized(texts: Texts, tokens: Tokens) -> Dataset:
     return Dataset(
         texts.name,
-        tokens.of(texts.text_train),
+        tokens.ids(texts.text_train),
         texts.y_train,
-        tokens.of(texts.text_test),
+        tokens.ids(texts.text_test),
         texts.y_test,
         texts.class_names,
     )

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from split_unlearning.foundations.errors import refuse
+from split_unlearning.foundations.options import Settings, between, not_negative, setting
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.unlearning.exactness import Ids, order
 
@@ -19,7 +20,7 @@ _MOST_OF_POOL = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selection:
+class Selection(Settings):
     """What a run is to see of each split; ids stay rows of the whole data set.
 
     First `samples` of the train split and `test_samples` of the test split are chosen, of all
@@ -31,10 +32,43 @@ class Selection:
     target has, but three quarters of what there is at most, and one at least.
     """
 
-    samples: int = 0
-    test_samples: int = 0
-    shadow_share: float = 0.0
-    shadow: int = 0
+    samples: int = setting(
+        not_negative(0, "train samples that the run sees, of all labels in proportion; 0 for all")
+    )
+    test_samples: int = setting(not_negative(0, "the same of the test samples"))
+    shadow_share: float = setting(
+        between(
+            0.0,
+            "0 <= x < 1",
+            "share of each label's samples, train and test, kept from the run for its shadow runs",
+        )
+    )
+    shadow: int = setting(
+        not_negative(
+            0,
+            "0 for a run that shadow runs are compared with; "
+            "from 1, which of its shadow runs this is",
+        )
+    )
+
+    def check(self) -> None:
+        """Refuse a shadow run that there are no samples for.
+
+        Raises
+        ------
+        UserError
+            In one line.
+        """
+        if self.shadow and not self.shadow_share:
+            raise refuse("shadow", self.shadow, "0 (shadow-share=0 keeps nothing for shadow runs)")
+
+    def training_seed(self, seed: int) -> int:
+        """Return the seed of all that is not about data, given the run's.
+
+        That of a shadow run differs from its target's. Which samples a run sees and who holds them
+        follows from the run's seed alone.
+        """
+        return derive_seed(seed, "shadow-run", self.shadow) if self.shadow else seed
 
     def seen(self, labels: NDArray[np.int64], split: Split, seed: int) -> Ids:
         """Return the ids, sorted, that the run sees of a split.

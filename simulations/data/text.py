@@ -6,55 +6,77 @@ is learned from texts would carry a trace of every one of them, forgotten ones i
 
 from __future__ import annotations
 
+import hashlib
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from split_unlearning.foundations.errors import UserError, refuse
-from split_unlearning.foundations.options import Option, positive
-from split_unlearning.models.bert import VOCABULARY, check_there, is_hub_name, quiet, transformers
+from split_unlearning.foundations.options import Option, Settings, Value, positive, setting
+from split_unlearning.models.bert import (
+    VOCABULARY,
+    check_there,
+    is_hub_name,
+    pretrained_bert,
+    quiet,
+    transformers,
+)
 from split_unlearning.models.tokens import PADDING
+from split_unlearning.simulations.data.dataset import Samples
+from split_unlearning.unlearning.exactness import digest
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 # Apart from padding, no id has a meaning of its own.
 _FIRST = PADDING + 1
 
-
-TEXT_OPTIONS = {
-    "text-length": positive(64, "tokens of a text; longer ones are cut off"),
-    "pretrained": Option(
-        "",
-        "an absolute path to a folder, a name on the hub, or empty for a small random BERT",
-        lambda value: not value or Path(value).is_absolute() or is_hub_name(value),
-        "weights and tokenizer that bert begins with; download=true may ask the hub for them",
-    ),
-}
-"""The settings of a run on texts."""
+# What else than weights and their shapes decides what a BERT computes.
+_COMPUTED_WITH = ("hidden_act", "layer_norm_eps", "num_attention_heads")
 
 
 @dataclass(frozen=True)
-class Tokens:
+class Tokens(Settings):
     """How texts become token ids.
 
-    Parameters
-    ----------
-    length : int
-        Ids of a text: what is longer is cut off, what is shorter is padded.
-    pretrained : str
-        The tokenizer that belongs to these weights; by default each word and mark is hashed.
-    download : bool
-        Whether the Hugging Face hub may be asked for it.
+    A shorter text than `length` is padded. The tokenizer belongs to the `pretrained` weights, for
+    which the Hugging Face hub may be asked with `download`; without any each word and mark is
+    hashed.
     """
 
-    length: int = 64
-    pretrained: str = ""
+    length: int = setting(positive(64, "tokens of a text; longer ones are cut off"), "text-length")
+    pretrained: str = setting(
+        Option(
+            "",
+            "an absolute path to a folder, a name on the hub, or empty for a small random BERT",
+            lambda value: not value or Path(value).is_absolute() or is_hub_name(value),
+            "weights and tokenizer that bert begins with; download=true may ask the hub for them",
+        )
+    )
     download: bool = False
+
+    @classmethod
+    def of(cls, options: Mapping[str, Value], /, **others: Any) -> Self:
+        """Return what settings ask for; only for pretrained weights is anything fetched."""
+        download = bool(options["pretrained"]) and options["download"]
+        return super().of(options, download=download, **others)
+
+    @classmethod
+    def check_unused(cls, options: Mapping[str, Value], why: str) -> None:
+        """Refuse settings of texts where there are none.
+
+        Raises
+        ------
+        UserError
+            With the first setting that is not at its default.
+        """
+        for key, option in cls.declared().items():
+            if options[key] != option.default:
+                raise refuse(key, options[key], f"{option.default!r} ({why})")
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -65,7 +87,7 @@ class Tokens:
         known = ("tokenizer*.json", "vocab.txt", "special_tokens_map.json")
         return tuple(sorted(path for pattern in known for path in folder.glob(pattern)))
 
-    def of(self, texts: Sequence[str]) -> NDArray[np.int32]:
+    def ids(self, texts: Sequence[str]) -> NDArray[np.int32]:
         """Return the ids of some texts, shape (texts, length).
 
         Raises
@@ -80,16 +102,44 @@ class Tokens:
             row[: len(words)] = words
         return ids
 
-    def vocabulary(self) -> dict[str, int]:
-        """Return the id of each token that the pretrained tokenizer knows.
+    def check_known(self, dataset: Samples) -> None:
+        """Refuse a tokenizer with ids that the pretrained weights have no vector for.
 
         Raises
         ------
         UserError
-            If the tokenizer is not to be had.
+            With the first of them.
         """
-        words: dict[str, int] = self._tokenizer().get_vocab()
-        return words
+        if not self.pretrained:
+            return
+        known = int(pretrained_bert(self.pretrained, self.download).config.vocab_size)
+        largest = max(int(x.max()) for task in dataset.tasks for x in (task.x_train, task.x_test))
+        if largest >= known:
+            those = f"they know {known} tokens, one has id {largest}"
+            allowed = f"a tokenizer of these weights ({those})"
+            raise refuse("pretrained", self.pretrained, allowed)
+
+    def pretrained_digest(self) -> str:
+        """Return a SHA-256 of the pretrained weights and of the tokenizer's vocabulary.
+
+        It is empty if the run begins with random weights. Another place or name of the same network
+        changes nothing. Exactness is a claim about these, too: retraining begins with them.
+        Whatever else a tokenizer does shows in the token ids, which `preparation.fingerprint`
+        covers.
+
+        Raises
+        ------
+        UserError
+            If weights or tokenizer are not to be had.
+        """
+        if not self.pretrained:
+            return ""
+        model = pretrained_bert(self.pretrained, self.download)
+        computed_with = [getattr(model.config, name) for name in _COMPUTED_WITH]
+        vocabulary = sorted(self._tokenizer().get_vocab().items())
+        sha = hashlib.sha256(digest(model.state_dict()).encode())
+        sha.update(repr((computed_with, vocabulary)).encode())
+        return sha.hexdigest()
 
     def _pretrained(self, texts: Sequence[str]) -> list[list[int]]:
         tokenizer = self._tokenizer()

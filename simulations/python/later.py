@@ -81,7 +81,9 @@ def unlearn(
     """
     state, config = _open(state_dir, key_dir)
     starting = engine_of(engine, state.num_clients, client_cpus, client_gpus)
-    requests = pair_requests(_texts(forget), _numbers(client), drop_client, config.forget_client)
+    requests = pair_requests(
+        _texts(forget), _numbers(client), drop_client, config.own.integer("forget-client")
+    )
     config = to_write_to(config, absolute(os.fspath(out)) if out else "", overwrite)
     try:
         errand = to_forget(state, config, requests, drop_client, again, absent)

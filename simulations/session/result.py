@@ -25,8 +25,7 @@ from split_unlearning.strategies.server.clock import Clock
 from split_unlearning.strategies.server.kept_state import KeptState
 from split_unlearning.strategies.server.link import ServerLink
 from split_unlearning.strategies.server.model import ServerModel
-from split_unlearning.strategies.splitwiper_plus import SplitWiperPlus
-from split_unlearning.transport.ledger import Account, Ledger, transmission_seconds
+from split_unlearning.transport.ledger import Account, Ledger, NetworkSpeed
 from split_unlearning.transport.message import Message
 
 
@@ -163,7 +162,7 @@ class ResultBuilder:
     def _label_matching(self) -> form.LabelMatching | None:
         """Attack the masked labels that the server received, where the run is to do that."""
         strategy = self._strategy
-        if not isinstance(strategy, SplitWiperPlus) or strategy.real_of is None:
+        if strategy.real_of is None:
             return None
         # As in `attacked`.
         from split_unlearning.evaluation.client_view import gives_away
@@ -190,12 +189,10 @@ class ResultBuilder:
         )
 
     def _traffic(self, account: Account) -> form.Traffic:
-        config = self._prepared.config
+        speed = NetworkSpeed.of(self._prepared.config.own)
 
         def seconds(size: int) -> float:
-            return transmission_seconds(
-                size, account.messages, config.bandwidth_mbps, config.latency_ms
-            )
+            return speed.seconds(size, account.messages)
 
         return form.Traffic(
             bytes_up=account.bytes_up,
@@ -302,8 +299,8 @@ def environment(
         python=platform.python_version(),
         platform=platform.platform(),
         processor_count=os.cpu_count(),
-        threads=config.threads,
-        precision=config.precision,
+        threads=config.training().threads,
+        precision=config.own.text("precision"),
         server_device=server_device,
         client_devices=tuple(sorted(client_devices)),
         **{name: _version(name) for name in ("flwr", "ray", "torch", "numpy")},

@@ -57,6 +57,8 @@ class Session:
     ) -> None:
         self.prepared, self.server = prepared, server
         self._conversation, self._journal, self._state = conversation, journal, state
+        self._audits = prepared.config.own.flag("audit")
+        self._keeps_models = prepared.config.own.flag("keep-models")
         tasks = tasks_of(journal)
         config, total = prepared.config, prepared.plan.num_clients
         gone = dropped(tasks)
@@ -118,8 +120,8 @@ class Session:
             strategy.present = [client for client in strategy.present if client not in task.counts]
         strategy.groups = self._builder.groups(task)
         self._conversation.hold(strategy, self._measure(), "evaluate")
-        relearned = self._look_at_outputs(task) if self.prepared.config.audit else None
-        if config.keep_models and self._out:
+        relearned = self._look_at_outputs(task) if self._audits else None
+        if self._keeps_models and self._out:
             weights = self.server.call(ServerModel.state)
             labels = self.server.call(ServerModel.labels)
             KeptModel.of(weights, labels, self._told).write(self._out.models, task.number)
@@ -141,15 +143,15 @@ class Session:
             self._out.write_outputs(self._outputs)
         if before is None:
             return None
-        most = self.prepared.config.server_epochs
+        most = self.strategy.training.server_epochs
         return relearn_time(self.strategy, before, after, task.number, most)
 
     def _measure(self) -> Script:
         """Score; audit, and ask for the clients' segments, where the run is to do that."""
         yield from self.strategy.score()
-        if self.prepared.config.audit:
+        if self._audits:
             yield from audit(self.strategy)
-        if self.prepared.config.keep_models:
+        if self._keeps_models:
             self._told = yield from tell_models(self.strategy)
 
     def _prepare(self, task: Task, attempt: str) -> dict[str, Any]:
@@ -209,13 +211,13 @@ def make_strategy(
     """
     config = prepared.config
     return config.protocol()(
-        StrategySetting(
+        StrategySetting.of(
+            config.own,
             clients=clients,
             server=server,
             training=config.training(),
             method=config.method(),
             num_clients=prepared.plan.num_clients,
-            score_every=config.score_every,
             options=config.all_options,
             present=present,
             report=console.Ticker(),

@@ -29,8 +29,10 @@ from split_unlearning.foundations.files import explained, locked, make_for_owner
 from split_unlearning.foundations.text import parsed
 from split_unlearning.reporting.result import Phase, Result
 from split_unlearning.simulations.config import RunConfig
+from split_unlearning.simulations.data.text import Tokens
 from split_unlearning.simulations.preparation import Preparation, deal, fingerprint
-from split_unlearning.simulations.pretrained import pretrained_digest
+from split_unlearning.strategies.server.setting import Resources
+from split_unlearning.transport.ledger import NetworkSpeed
 from split_unlearning.unlearning.certificate import new_key, public_key
 from split_unlearning.unlearning.journal import Journal
 from split_unlearning.unlearning.seal import Seal
@@ -50,10 +52,8 @@ _MAY_DIFFER = {
     "overwrite",
     "verify",
     "round-timeout",
-    "bandwidth-mbps",
-    "latency-ms",
-    "server-num-cpus",
-    "server-num-gpus",
+    *NetworkSpeed.declared(),
+    *Resources.declared(),
 }
 
 
@@ -212,7 +212,7 @@ class StateDir:
             self.journal.append("received", **fields)
         self.config, self.num_clients = prepared.config, prepared.plan.num_clients
         self._plan = fingerprint(prepared.dataset, prepared.plan)
-        self.pretrained = pretrained_digest(self.config)
+        self.pretrained = Tokens.of(self.config.own).pretrained_digest()
         with explained(self.key):
             self._public_key = public_key(self.key.read_bytes())
         content: dict[str, Any] = {
@@ -252,17 +252,18 @@ class StateDir:
             If the data, or the pretrained network, is not what it was: nothing exact could follow.
         """
         assert self.config is not None
-        if pretrained_digest(self.config) != self.pretrained:
+        tokens = Tokens.of(self.config.own)
+        if tokens.pretrained_digest() != self.pretrained:
             raise StateError(
-                f"pretrained={self.config.pretrained!r} is not what {self.path} was trained with: "
+                f"pretrained={tokens.pretrained!r} is not what {self.path} was trained with: "
                 "its weights, how it computes or the tokenizer's vocabulary have changed"
             )
         dataset, plan = deal(self.config, self.num_clients)
         if fingerprint(dataset, plan) != self._plan:
-            tokens = ", the tokens of their words" if self.pretrained else ""
+            words = ", the tokens of their words" if self.pretrained else ""
             raise StateError(
-                f"dataset={self.config.dataset!r} is not what {self.path} was trained on: its "
-                f"samples, their labels{tokens} or who holds them have changed"
+                f"dataset={dataset.name!r} is not what {self.path} was trained on: its "
+                f"samples, their labels{words} or who holds them have changed"
             )
         return Preparation(self.config, dataset, plan)
 

@@ -23,7 +23,7 @@ from split_unlearning.strategies.server.segment import (
     Returned,
     ServerSegment,
 )
-from split_unlearning.strategies.server.setting import SegmentSetting
+from split_unlearning.strategies.server.setting import Resources, SegmentSetting
 
 # Starting a process and importing torch takes seconds; beyond this nothing is coming.
 _START_SECONDS = 60.0
@@ -51,12 +51,9 @@ class _Host:
 
 
 class HostedSegment(ServerSegment):
-    """A server segment in a Ray actor, of `_Host`: every call goes there and waits.
+    """A server segment in a Ray actor, of `_Host`: every call goes there and waits."""
 
-    `reserved` are the CPUs and GPUs that the actor holds.
-    """
-
-    def __init__(self, actor: Any, reserved: tuple[float, float]) -> None:
+    def __init__(self, actor: Any, reserved: Resources) -> None:
         self.actor, self.reserved = actor, reserved
 
     def call(
@@ -99,8 +96,8 @@ def _answer(asked: Any) -> Any:
         raise error.cause from None
 
 
-_spare: dict[tuple[float, float], Any] = {}
-"""Actors that wait to become another server segment, by the CPUs and GPUs that they hold."""
+_spare: dict[Resources, Any] = {}
+"""Actors that wait to become another server segment, by what they hold."""
 
 
 _here: list[None] = []
@@ -117,16 +114,14 @@ def in_this_process() -> Iterator[None]:
 
 
 def place(
-    num_cpus: float,
-    num_gpus: float,
+    resources: Resources,
     setting: SegmentSetting,
     own: Sequence[type[ServerPart]] = (),
 ) -> ServerSegment:
     """Make a server segment where it is to run: in this process if there is no Ray.
 
     Call it once Flower's client pool stands, that is, after the first answers: what it then can
-    have is what the pool left. Ray reserves CPUs and GPUs for it, fractions too; `own` are the
-    parts that the strategy brings.
+    have is what the pool left. `own` are the parts that the strategy brings.
 
     Raises
     ------
@@ -134,28 +129,26 @@ def place(
         If Ray cannot give it what it asks for beside the client pool; it is never waited for.
     """
     if _here or not ray.is_initialized():
-        if num_gpus > 0 or num_cpus > 0:
-            raise UserError(
-                f"server-num-cpus={num_cpus:g} and server-num-gpus={num_gpus:g} are reserved by "
-                "Ray, and this run has none; allowed: 0"
-            )
+        if resources != Resources():
+            raise UserError(f"{resources} are reserved by Ray, and this run has none; allowed: 0")
         return LocalSegment(setting, own)
-    actor = _spare.pop((num_cpus, num_gpus), None)
+    actor = _spare.pop(resources, None)
     if actor is None:
         _end_spare()
-        _check_room(num_cpus, num_gpus)
-        actor = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus)(_Host).remote()
-    begun = actor.begin.remote(replace(setting, on_gpu=num_gpus > 0), own)
+        _check_room(resources)
+        cpus, gpus = resources.server_num_cpus, resources.server_num_gpus
+        actor = ray.remote(num_cpus=cpus, num_gpus=gpus)(_Host).remote()
+    begun = actor.begin.remote(replace(setting, on_gpu=resources.server_num_gpus > 0), own)
     ready, _ = ray.wait([begun], timeout=_START_SECONDS)
     if not ready:
         ray.kill(actor)
         raise UserError(
             f"the server segment did not start within {_START_SECONDS:.0f} seconds: either the "
-            f"machine is too busy, or server-num-cpus={num_cpus:g} and server-num-gpus="
-            f"{num_gpus:g} are free on different nodes, or parts of different GPUs, only"
+            f"machine is too busy, or {resources} are free on different nodes, or parts of "
+            "different GPUs, only"
         )
     _answer(begun)
-    return HostedSegment(actor, (num_cpus, num_gpus))
+    return HostedSegment(actor, resources)
 
 
 def release(server: ServerSegment, more: bool = False) -> None:
@@ -215,29 +208,22 @@ def link_host() -> str:
     return "127.0.0.1" if len(machines) == 1 else str(ray.util.get_node_ip_address())
 
 
-def _check_room(num_cpus: float, num_gpus: float) -> None:
+def _check_room(wanted: Resources) -> None:
     """Refuse at once what no node has, and what the client pool has left nothing for."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not any(
-        node.get("CPU", 0.0) >= num_cpus and node.get("GPU", 0.0) >= num_gpus for node in nodes
-    ):
+    if not any(map(wanted.fit, nodes)):
         raise UserError(
-            f"server-num-cpus={num_cpus:g} and server-num-gpus={num_gpus:g} are more than any node "
-            f"of this cluster has; it has {_resources(ray.cluster_resources())} in all"
+            f"{wanted} are more than any node of this cluster has; it has "
+            f"{_resources(ray.cluster_resources())} in all"
         )
     free = ray.available_resources()
-    if num_cpus > free.get("CPU", 0.0) or num_gpus > free.get("GPU", 0.0):
-        raise _no_room(num_cpus, num_gpus)
-
-
-def _no_room(num_cpus: float, num_gpus: float) -> UserError:
-    return UserError(
-        f"server-num-cpus={num_cpus:g} and server-num-gpus={num_gpus:g} do not fit beside the "
-        f"clients; of {_resources(ray.cluster_resources())} in the cluster, "
-        f"{_resources(ray.available_resources())} are free. Flower gives its clients every CPU and "
-        "GPU they can use: ask for less, let clients take more each, or add a node that clients "
-        "cannot use (ray start --num-cpus=0)"
-    )
+    if not wanted.fit(free):
+        raise UserError(
+            f"{wanted} do not fit beside the clients; of {_resources(ray.cluster_resources())} in "
+            f"the cluster, {_resources(free)} are free. Flower gives its clients every CPU and GPU "
+            "they can use: ask for less, let clients take more each, or add a node that clients "
+            "cannot use (ray start --num-cpus=0)"
+        )
 
 
 def _resources(amounts: dict[str, float]) -> str:

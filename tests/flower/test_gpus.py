@@ -9,6 +9,7 @@ from flwr.simulation.ray_transport.ray_actor import BasicActorPool
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.simulations.launching.client_pool import clients_of
 from split_unlearning.strategies.server.placement import place, release
+from split_unlearning.strategies.server.setting import Resources
 from tests.flower.test_placement import SEGMENT, start_cluster, wait_for_free
 
 pytestmark = [pytest.mark.flower, pytest.mark.slow]
@@ -57,7 +58,7 @@ def segment(pool):
     placed = []
 
     def make(share):
-        placed.append(place(0, share, SEGMENT))
+        placed.append(place(Resources(0, share), SEGMENT))
         asked = placed[-1].actor.__ray_call__.remote(lambda _: os.environ["CUDA_VISIBLE_DEVICES"])
         return ray.get(asked)
 

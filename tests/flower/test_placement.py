@@ -17,7 +17,7 @@ from split_unlearning.strategies.server.link import ServerLink
 from split_unlearning.strategies.server.model import ServerModel
 from split_unlearning.strategies.server.placement import ServerLostError, place, release
 from split_unlearning.strategies.server.segment import LocalSegment
-from split_unlearning.strategies.server.setting import SegmentSetting
+from split_unlearning.strategies.server.setting import Resources, SegmentSetting
 from split_unlearning.strategies.server.shards import Shards
 from split_unlearning.transport.link import Endpoint
 from split_unlearning.transport.socket_link import connect
@@ -63,7 +63,7 @@ def segment(cluster):
     placed = []
 
     def make(num_cpus, num_gpus):
-        placed.append(place(num_cpus, num_gpus, SEGMENT))
+        placed.append(place(Resources(num_cpus, num_gpus), SEGMENT))
         return placed[-1]
 
     yield make

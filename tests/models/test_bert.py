@@ -86,7 +86,7 @@ def test_a_seed_gives_the_same_weights():
 def test_the_wrong_kind_of_data_is_refused():
     with pytest.raises(UserError, match=r"model='bert' is not possible.*images of shape"):
         check_fits("bert", (3, 32, 32), 10)
-    with pytest.raises(UserError, match=r"model='cnn' cannot take texts of 12 tokens"):
+    with pytest.raises(UserError, match=r"model='cnn' is not possible.*texts of 12 tokens"):
         check_fits("cnn", SHAPE, 4)
     with pytest.raises(UserError, match=r"text-length=600 .* at most 512"):
         check_fits("bert", (600,), 4)
@@ -173,7 +173,9 @@ def test_pretrained_weights_are_those_of_the_folder(minilm):
     from transformers import BertModel
 
     tokens = Tokens(16, minilm)
-    ids = torch.from_numpy(tokens.of(["Stocks fell.", "The team won the cup in extra time"])).long()
+    ids = torch.from_numpy(
+        tokens.ids(["Stocks fell.", "The team won the cup in extra time"])
+    ).long()
     assert (ids[0] == 0).any()
     assert ids[:, 0].tolist() == [101, 101]
     network = bert((16,), 4, minilm)

@@ -11,12 +11,13 @@ from split_unlearning.clients.splitwiper import SplitWiperClient
 from split_unlearning.evaluation.outputs import FILE, read_outputs
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.models.split import segment_with
+from split_unlearning.models.training import TrainingSettings
 from split_unlearning.reporting.result import Result
-from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.session.audit import outputs_of
 from split_unlearning.strategies.heard import ClientFailureError
 from split_unlearning.strategies.server.scoring import Scoring
 from split_unlearning.strategies.splitwiper import SplitWiper
+from tests.configs import config_of
 from tests.local_grid import LocalRun, client_of
 from tests.refusals import refusal
 
@@ -191,22 +192,14 @@ def test_what_cannot_be_audited_is_refused_in_one_line(monkeypatch, settings, li
     monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
     if "strategy" in settings:
         settings = {**settings, "strategy": f"{__name__}:{settings['strategy']}"}
-    said = refusal(RunConfig(audit=True, **settings).check, error=UserError)
+    said = refusal(config_of(audit=True, **settings).check, error=UserError)
     assert said.startswith("audit=True is not possible; allowed: false")
     assert line in said
 
 
 def test_a_client_that_was_not_told_of_an_audit_says_nothing():
-    run = LocalRun(3, strategy="splitwiper", **{**SMALL, "forget": ""})
-    setting = type(
-        "Setting",
-        (),
-        {
-            "audit": False,
-            "options": {},
-            "training": run.prepared.config.training(),
-        },
-    )
+    told = {"audit": False, "training": TrainingSettings(), "options": {}}
+    setting = type("Setting", (), told)
     with pytest.raises(ValueError, match="where audit=true, never else"):
         SplitWiperClient(setting).audit(None)
 

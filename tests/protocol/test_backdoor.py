@@ -13,10 +13,10 @@ from split_unlearning.evaluation.outputs import FILE, Outputs, read_outputs
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.simulations import client_app
 from split_unlearning.simulations.benchmark.measuring import metrics_of
-from split_unlearning.simulations.config import RunConfig
-from split_unlearning.simulations.data.backdoor import named_by, planted_label, triggered
+from split_unlearning.simulations.data.backdoor import Backdoor, named_by, triggered
 from split_unlearning.simulations.preparation import prepare
 from split_unlearning.unlearning.request import parse_requests
+from tests.configs import config_of
 from tests.local_grid import LocalRun
 
 LABEL = 7
@@ -39,14 +39,14 @@ def test_a_trigger_is_a_white_square_in_a_corner(shape, seed):
 
 
 def test_a_label_is_named_by_name_or_number():
-    assert [planted_label(name, ("a", "1", "c")) for name in ("c", "1", "0")] == [2, 1, 0]
+    assert [Backdoor(name).planted_label(("a", "1", "c")) for name in ("c", "1", "0")] == [2, 1, 0]
     with pytest.raises(UserError, match="backdoor='3' is not possible; allowed: one of the 3"):
-        planted_label("3", ("a", "b", "c"))
+        Backdoor("3").planted_label(("a", "b", "c"))
 
 
 @pytest.mark.parametrize("forget", ["class:2;samples:0.5@class:3", "samples:0.5@class:3;class:3"])
 def test_what_is_planted_is_what_the_requests_name(forget):
-    config = RunConfig(forget=forget, forget_client=1)
+    config = config_of(forget=forget, forget_client=1)
     prepared = prepare(config, 3)
     for client, ids in enumerate(prepared.plan.train):
         labels = prepared.dataset.y_train[ids]
@@ -58,11 +58,11 @@ def test_what_is_planted_is_what_the_requests_name(forget):
 
 def test_nothing_else_bears_it(tmp_path):
     settings = {"forget": "samples:0.5@class:3", "forget_client": 1, "backdoor": "7"}
-    config = RunConfig(audit=True, out=str(tmp_path), **settings)
+    config = config_of(audit=True, out=str(tmp_path), **settings)
     (forgetting,) = prepare(config, 3).forgettings
     planted = forgetting.samples[1]
     for client in range(3):
-        clean = client_app._holding(RunConfig(**{**settings, "backdoor": ""}), client, 3)
+        clean = client_app._holding(config_of(**{**settings, "backdoor": ""}), client, 3)
         held = client_app._holding(config, client, 3)
         bears = np.isin(held.ids, planted)
         assert bears.sum() == (len(planted) if client == 1 else 0)
@@ -82,7 +82,7 @@ def test_nothing_else_bears_it(tmp_path):
 def planted(tmp_path_factory):
     """A folder with a run that retrains, and one that does not forget."""
     folder = tmp_path_factory.mktemp("backdoor")
-    chosen = prepare(RunConfig(samples=500, forget="", distribution="iid"), 2).plan.train[0]
+    chosen = prepare(config_of(samples=500, forget="", distribution="iid"), 2).plan.train[0]
     ids = folder / "ids.txt"
     ids.write_text("\n".join(map(str, chosen[::5])))
     for unlearning in ("retrain", "none"):
@@ -160,6 +160,6 @@ def test_success_counts_samples_of_other_labels_of_who_planted_it():
     ],
 )
 def test_what_is_not_possible_is_refused_in_one_line(tmp_path, settings, says):
-    config = RunConfig(**{"audit": True, "out": str(tmp_path), "backdoor": "7", **settings})
+    config = config_of(**{"audit": True, "out": str(tmp_path), "backdoor": "7", **settings})
     with pytest.raises(UserError, match=says):
         prepare(config, 3)

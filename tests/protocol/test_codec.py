@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from split_unlearning.foundations.errors import UserError
+from split_unlearning.foundations.options import Options
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.preparation import deal
 from split_unlearning.simulations.state.state_dir import StateDir
@@ -85,7 +86,7 @@ def test_what_a_state_dir_forgot_verifies_and_float32_cannot_go_on(tmp_path):
     unlearn(path, settings, ("class:2", 1))
     assert certificate(path, settings)["holds"]
     state = StateDir(path)
-    exact = replace(state.config, codec="float32")
+    exact = replace(state.config, own=Options({**state.config.own, "codec": "float32"}))
     message = refusal(state.check_same, exact, error=UserError)
     assert message.startswith("codec='float32' is not possible; allowed: 'float16', with")
 

@@ -21,6 +21,7 @@ from split_unlearning.strategies.heard import ClientFailureError
 from split_unlearning.strategies.server.link import ServerLink
 from split_unlearning.unlearning.exactness import batches, order
 from split_unlearning.unlearning.stages import learning
+from tests.configs import config_of
 from tests.local_grid import LocalRun, dealt
 
 SEED = 5
@@ -32,7 +33,7 @@ PAPER = {**SMALL, "unlearning": "gradient-projection-paper"}
 @pytest.fixture(scope="module", autouse=True)
 def few():
     """Three clients with a few digits of every label each."""
-    dataset, plan = deal(RunConfig(distribution="iid"), 3)
+    dataset, plan = deal(config_of(distribution="iid"), 3)
     with dealt(dataset, Plan(tuple(ids[:60] for ids in plan.train), plan.test)):
         yield plan
 
@@ -282,10 +283,10 @@ def test_batch_norm_is_refused_before_anything_starts(tmp_path):
         pytest.raises(UserError, match=r"BatchNorm2d \(conv2.1\), whose statistics"),
         patch(
             "split_unlearning.simulations.preparation.deal",
-            lambda *_: (load(config.dataset), Plan((np.arange(60),), (np.arange(60),))),
+            lambda *_: (load(config.own["dataset"]), Plan((np.arange(60),), (np.arange(60),))),
         ),
     ):
-        prepare(dataclasses.replace(config, forget=""), 1)
+        prepare(RunConfig.from_mapping({**config.as_mapping(), "forget": ""}), 1)
 
 
 def test_a_cache_of_another_run_is_refused():

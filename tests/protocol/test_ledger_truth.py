@@ -8,7 +8,7 @@ from flwr.common.serde import recorddict_to_proto
 
 from split_unlearning.clients import base
 from split_unlearning.transport.frame import encode
-from split_unlearning.transport.ledger import transmission_seconds
+from split_unlearning.transport.ledger import NetworkSpeed
 from tests.local_grid import LocalRun, client_of
 
 
@@ -97,4 +97,4 @@ def test_a_segment_that_is_not_handed_on_never_leaves_its_client():
 
 def test_the_paper_s_transmission_time_of_the_way_up():
     # 10,000 images of 2,048 float32 at 100 Mbps: the paper publishes about 6.4 s.
-    assert transmission_seconds(10_000 * 2048 * 4, messages=0) == pytest.approx(6.55, abs=0.01)
+    assert NetworkSpeed().seconds(10_000 * 2048 * 4, messages=0) == pytest.approx(6.55, abs=0.01)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from split_unlearning.foundations.errors import UserError
+from split_unlearning.foundations.options import Options
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.models.split import build_segment
 from split_unlearning.simulations.config import RunConfig
@@ -126,7 +127,7 @@ def test_what_a_state_dir_forgot_verifies_and_float32_cannot_go_on(tmp_path, str
     assert found["holds"]
     assert found["environment"]["precision"] == "bfloat16"
     state = StateDir(path)
-    exact = replace(state.config, precision="float32")
+    exact = replace(state.config, own=Options({**state.config.own, "precision": "float32"}))
     message = refusal(state.check_same, exact, error=UserError)
     assert message.startswith("precision='float32' is not possible; allowed: 'bfloat16', with")
 

@@ -198,7 +198,7 @@ def trained_in_plain_torch(run, uploads, known):
     training = config.training()
     number = len(known.labels)
     seed = derive_seed(training.seed, "server-segment")
-    segment = build_segment("server", config.model, data.input_shape, number, seed)
+    segment = build_segment("server", config.cut_model(), data.input_shape, number, seed)
     # The row of a real label starts as that of its masked one.
     masked_of = torch.tensor([known.masked_of(label)[0] for label in known.labels])
     *_, weight, bias = segment.parameters()
@@ -254,7 +254,7 @@ def test_only_who_knows_the_secret_can_take_the_noise_off(secrets):
     # A server that knows the run's seed, and beside it records, segment, map, and whose row is
     # whose.
     weights, release = run.client_state(1), kept(run, 1, "release")
-    segment = segment_with("client", config.model, (1, 8, 8), 10, weights)
+    segment = segment_with("client", config.cut_model(), (1, 8, 8), 10, weights)
     images, _ = run.prepared.dataset.train(plan.train[1])
     with torch.no_grad():
         records = segment(images[release["rows"]]).numpy()

@@ -155,7 +155,7 @@ def one_epoch(run, network, optimisers, passing, epoch, client, ids, forgotten, 
 def stretch(run, part, *purpose):
     data = run.prepared.dataset
     shape = (data.input_shape, data.num_classes)
-    return build_segment(part, run.prepared.config.model, *shape, derive_seed(SEED, *purpose))
+    return build_segment(part, run.prepared.config.cut_model(), *shape, derive_seed(SEED, *purpose))
 
 
 def whole(run, owner, server):

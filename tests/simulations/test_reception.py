@@ -29,7 +29,9 @@ def learned(path, clients=CLIENTS, **chosen):
     prepared = prepare(config, clients)
     state = StateDir(path)
     with state.locked():
-        state.begin(prepared, first_events(prepared.forgettings, config.forget_client))
+        state.begin(
+            prepared, first_events(prepared.forgettings, config.own.integer("forget-client"))
+        )
         finish(state)
     return state
 

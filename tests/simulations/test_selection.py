@@ -9,6 +9,7 @@ from split_unlearning.foundations.errors import UserError
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.data.selection import Selection
 from split_unlearning.simulations.preparation import deal, prepare
+from tests.configs import config_of
 
 SEEDS = st.integers(0, 2**63 - 1)
 
@@ -102,7 +103,7 @@ def test_what_there_is_not_is_refused_in_one_line(key, value):
 
 def test_a_shadow_run_needs_a_share():
     with pytest.raises(UserError, match="shadow=1 is not possible; allowed: 0 "):
-        RunConfig(shadow=1).check()
+        config_of(shadow=1).check()
 
 
 @pytest.mark.parametrize("distribution", ["heterogeneous-labels", "iid", "uniform"])
@@ -111,7 +112,7 @@ def test_ids_stay_rows_of_the_whole_data_set(distribution):
     settings |= {"shadow_share": 0.5}
     plans = {}
     for shadow in range(3):
-        dataset, plan = deal(RunConfig(shadow=shadow, **settings), 3)
+        dataset, plan = deal(config_of(shadow=shadow, **settings), 3)
         assert (len(dataset.y_train), len(dataset.y_test)) == (1442, 355)
         plans[shadow] = [np.concatenate(held) for held in (plan.train, plan.test)]
         for held in plans[shadow]:
@@ -130,8 +131,8 @@ def test_ids_stay_rows_of_the_whole_data_set(distribution):
 
 
 def test_who_holds_which_label_is_as_in_the_target_and_all_else_is_drawn_anew():
-    target = RunConfig(shadow_share=0.5)
-    shadow = RunConfig(shadow_share=0.5, shadow=1)
+    target = config_of(shadow_share=0.5)
+    shadow = config_of(shadow_share=0.5, shadow=1)
     for client in range(3):
         held = [
             set(dataset.y_train[plan.train[client]].tolist())
@@ -139,12 +140,12 @@ def test_who_holds_which_label_is_as_in_the_target_and_all_else_is_drawn_anew():
         ]
         assert held[0] == held[1]
     assert target.training().seed == target.seed == shadow.seed
-    assert shadow.training().seed not in (0, RunConfig(shadow_share=0.5, shadow=2).training().seed)
+    assert shadow.training().seed not in (0, config_of(shadow_share=0.5, shadow=2).training().seed)
 
 
 def test_a_request_for_what_the_run_does_not_see_says_so(tmp_path):
-    unseen = np.setdiff1d(np.arange(1442), np.concatenate(deal(RunConfig(samples=100), 3)[1].train))
+    unseen = np.setdiff1d(np.arange(1442), np.concatenate(deal(config_of(samples=100), 3)[1].train))
     file = tmp_path / "ids.txt"
     file.write_text(str(unseen[0]))
     with pytest.raises(UserError, match="samples and shadow-share keep rows from a run"):
-        prepare(RunConfig(samples=100, forget=f"ids:{file}"), 3)
+        prepare(config_of(samples=100, forget=f"ids:{file}"), 3)

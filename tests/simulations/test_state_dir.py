@@ -266,6 +266,7 @@ OTHER = {
     "gradient-noise": "max-norm",
     "shadow-share": 0.5,
     "audit": True,
+    "keep-models": True,
     "backdoor": "3",
     "precision": "bfloat16",
     "codec": "float16",

@@ -24,7 +24,7 @@ def write_csv(folder):
 
 
 def test_words_are_hashed_and_padded():
-    ids = Tokens(5).of(["Stocks fell, again", "FELL stocks", "a b c d e f g", ""])
+    ids = Tokens(5).ids(["Stocks fell, again", "FELL stocks", "a b c d e f g", ""])
     assert ids.dtype == np.int32
     assert ids.shape == (4, 5)
     assert ids[0, 0] == ids[1, 1]
@@ -37,8 +37,8 @@ def test_words_are_hashed_and_padded():
 
 
 def test_a_texts_ids_do_not_depend_on_the_others():
-    together = Tokens(8).of(["one text", "another text"])
-    assert np.array_equal(together[1:], Tokens(8).of(["another text"]))
+    together = Tokens(8).ids(["one text", "another text"])
+    assert np.array_equal(together[1:], Tokens(8).ids(["another text"]))
 
 
 def test_the_published_csv_is_read(tmp_path):
@@ -46,7 +46,7 @@ def test_the_published_csv_is_read(tmp_path):
     found = load("agnews", str(tmp_path), tokens=Tokens(6))
     assert found.class_names == ("World", "Sports", "Business", "Sci/Tech")
     assert found.y_train.tolist() == [2, 3, 0]
-    assert np.array_equal(found.x_train, Tokens(6).of([f"{a} {b}" for _, a, b in ROWS]))
+    assert np.array_equal(found.x_train, Tokens(6).ids([f"{a} {b}" for _, a, b in ROWS]))
     assert found.input_shape == (6,)
     x, y = found.train(np.array([1]))
     assert (str(x.dtype), y.tolist()) == ("torch.int64", [3])
@@ -66,7 +66,7 @@ def test_the_hubs_parquet_is_read(tmp_path):
         Dataset.from_dict(rows).to_parquet(str(tmp_path / f"{split}-00000-of-00001.parquet"))
     found = load("agnews", str(tmp_path), tokens=Tokens(6))
     assert found.y_test.tolist() == [2, 0]
-    assert np.array_equal(found.x_test, Tokens(6).of(["Oil up", "Talks"]))
+    assert np.array_equal(found.x_test, Tokens(6).ids(["Oil up", "Talks"]))
 
 
 @pytest.mark.parametrize("row", ["5,a,b", "x,a,b", "1,a", ""])
@@ -96,7 +96,7 @@ def archive(tmp_path, **changed):
 
 def test_texts_of_an_archive(tmp_path):
     found = load(archive(tmp_path), tokens=Tokens(4))
-    assert np.array_equal(found.x_train, Tokens(4).of(["one text", "two"]))
+    assert np.array_equal(found.x_train, Tokens(4).ids(["one text", "two"]))
     assert found.y_test.tolist() == [1]
 
 
@@ -125,7 +125,7 @@ def pretrained(tmp_path):
 
 
 def test_a_pretrained_tokenizer_pads_and_cuts_off(pretrained):
-    ids = Tokens(6, str(pretrained)).of(["oil BANK", "oil " * 9])
+    ids = Tokens(6, str(pretrained)).ids(["oil BANK", "oil " * 9])
     assert ids.tolist() == [[2, 5, 6, 3, 0, 0], [2, 5, 5, 5, 5, 3]]
 
 
@@ -147,7 +147,7 @@ def test_how_a_tokenizer_was_saved_to_pad_and_cut_off_is_not_asked(pretrained):
             "stride": 0,
         },
     )
-    ids = Tokens(6, str(pretrained)).of(["oil BANK", "oil " * 9])
+    ids = Tokens(6, str(pretrained)).ids(["oil BANK", "oil " * 9])
     assert ids.tolist() == [[2, 5, 6, 3, 0, 0], [2, 5, 5, 5, 5, 3]]
 
 
@@ -160,7 +160,7 @@ def test_a_folder_without_a_tokenizer_is_refused(pretrained, damage):
     if damage == "cut short":
         tokenizer.write_text(written[:300])
     with pytest.raises(UserError, match=r"pretrained=.*a folder or a name with a tokenizer") as one:
-        Tokens(6, str(pretrained)).of(["oil"])
+        Tokens(6, str(pretrained)).ids(["oil"])
     assert "\n" not in str(one.value)
 
 

@@ -12,13 +12,13 @@ from split_unlearning.clients.gradient_projection import GradientProjectionClien
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.models.split import build_segment
-from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.preparation import deal
 from split_unlearning.strategies.server.gradient_projection import GradientCaches
 from split_unlearning.strategies.server.model import ServerModel
 from split_unlearning.unlearning.gradient_projection.cache import GradientCache
 from split_unlearning.unlearning.gradient_projection.sequential import Replay, coefficients_of
 from split_unlearning.unlearning.tensor_store import TensorStore
+from tests.configs import config_of
 from tests.local_grid import LocalRun, dealt
 from tests.state.bench import (
     NUM_CLIENTS,
@@ -54,7 +54,7 @@ def caches(path, settings):
 
 
 def fresh(settings, side):
-    state = RunConfig(dataset=settings["dataset"])
+    state = config_of(dataset=settings["dataset"])
     data, _ = deal(state, NUM_CLIENTS)
     owner = (
         []

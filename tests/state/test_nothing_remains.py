@@ -39,7 +39,7 @@ def weights_of(path, folder, *names):
 def fresh_weights(dataset):
     """What a server segment holds before it is trained, as bytes."""
     config = RunConfig()
-    shape = (config.model, dataset.input_shape, dataset.num_classes)
+    shape = (config.cut_model(), dataset.input_shape, dataset.num_classes)
     server = LocalSegment(SegmentSetting(*shape, config.training()))
     weights = server.call(ServerModel.state).values()
     server.close()

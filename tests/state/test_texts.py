@@ -10,8 +10,8 @@ from split_unlearning.foundations.errors import UserError
 from split_unlearning.models.bert import pretrained_bert
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.data.loading import load, load_all
+from split_unlearning.simulations.data.text import Tokens
 from split_unlearning.simulations.preparation import deal
-from split_unlearning.simulations.pretrained import pretrained_digest
 from split_unlearning.simulations.state.state_dir import open_state
 from tests.local_grid import LocalRun, dealt
 from tests.refusals import refusal
@@ -19,6 +19,10 @@ from tests.state.bench import ask, certificate, digests_noted, learn, unlearn
 from tests.texts import SHORT, edit, few_texts, small_bert
 
 pytest.importorskip("transformers", reason="the extra [text] is not installed")
+
+
+def pretrained_digest(config):
+    return Tokens.of(config.own).pretrained_digest()
 
 
 def later():

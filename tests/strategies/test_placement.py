@@ -7,7 +7,7 @@ import pytest
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.models.training import TrainingSettings
 from split_unlearning.strategies.server.placement import link_host, place
-from split_unlearning.strategies.server.setting import SegmentSetting
+from split_unlearning.strategies.server.setting import Resources, SegmentSetting
 
 
 def nodes(*addresses):
@@ -39,4 +39,4 @@ def test_a_machine_that_is_gone_does_not_count():
 @pytest.mark.parametrize("resources", [(1, 0), (0, 0.5)])
 def test_without_ray_nothing_can_be_reserved(resources):
     with pytest.raises(UserError, match="this run has none"):
-        place(*resources, SegmentSetting("cnn", (1, 8, 8), 10, TrainingSettings()))
+        place(Resources(*resources), SegmentSetting("cnn", (1, 8, 8), 10, TrainingSettings()))

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from split_unlearning.transport.floats import FLOAT_CODECS, pack, pack_arrays, unpack, unpack_arrays
+from split_unlearning.models.training import FLOAT_CODECS
+from split_unlearning.transport.floats import pack, pack_arrays, unpack, unpack_arrays
 from split_unlearning.transport.frame import decode, encode
 from split_unlearning.transport.ledger import Ledger
 from split_unlearning.transport.link import LinkError, LoopbackLink

