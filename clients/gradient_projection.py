@@ -61,7 +61,7 @@ class GradientProjectionClient(VanillaClient):
         return answer
 
     def optimiser_of(self, segment: nn.Module, message: Message) -> torch.optim.SGD:
-        """Return the optimiser of a turn, watched by the cache, or at the step size it is told."""
+        """Return the optimiser of a turn: watched by the cache, or at the step size it is sent."""
         optimiser = super().optimiser_of(segment, message)
         if "cache-run" in message.fields:
             self._cache = self._opened(message)
@@ -221,8 +221,8 @@ class GradientProjectionClient(VanillaClient):
     ) -> dict[int, float]:
         """Return c of each step: momentum carries a step on along the steps of its own segment."""
         if hands_on:
-            told = message.tensors["coefficients"].tolist()
-            return dict(enumerate(told, start=message.integer("first-step")))
+            coefficients = message.tensors["coefficients"].tolist()
+            return dict(enumerate(coefficients, start=message.integer("first-step")))
         moved = coefficients_of(cache.steps, self.training.momentum)
         return {step.number: float(c) for step, c in zip(cache.steps, moved, strict=True)}
 

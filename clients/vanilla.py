@@ -16,10 +16,10 @@ from split_unlearning.clients.base import SplitClient
 from split_unlearning.clients.holding import Holding
 from split_unlearning.clients.label_privacy.guarantee import Guarantee
 from split_unlearning.clients.label_privacy.randomised_response import (
-    TOLD_LABELS,
-    check_told_labels,
+    LABEL_MECHANISM,
+    check_label_mechanism,
     draws,
-    guarantee_of_told_labels,
+    guarantee_of_randomised_labels,
     randomised_labels,
     response_with_prior,
     uniform_prior,
@@ -41,17 +41,17 @@ class VanillaClient(SplitClient):
     randomised labels alone. Requests select, and scores count, by the true labels.
     """
 
-    own_options = TOLD_LABELS
+    own_options = LABEL_MECHANISM
 
     @classmethod
     def check_options(cls, options: Options) -> None:
         """Refuse a label mechanism without its epsilon, and the other way round."""
-        check_told_labels(options)
+        check_label_mechanism(options)
 
     @classmethod
     def guarantee(cls, options: Options, uploads: Mapping[int, int]) -> Guarantee | None:
         """Return what randomised response guarantees; noise on gradients guarantees nothing."""
-        return guarantee_of_told_labels(options)
+        return guarantee_of_randomised_labels(options)
 
     def prepare(self, message: Message) -> None:
         """Drop the teacher of a stage that ended without this client: it had not forgotten."""

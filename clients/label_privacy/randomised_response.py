@@ -20,7 +20,7 @@ from split_unlearning.unlearning.exactness import Ids, mixed
 
 Probabilities = NDArray[np.float64]
 
-TOLD_LABELS: Mapping[str, Option] = {
+LABEL_MECHANISM: Mapping[str, Option] = {
     "label-mechanism": one_of(
         "none",
         ("none", "rr-with-prior"),
@@ -36,7 +36,7 @@ TOLD_LABELS: Mapping[str, Option] = {
 """The settings of a client that tells its labels."""
 
 
-def check_told_labels(options: Options) -> None:
+def check_label_mechanism(options: Options) -> None:
     """Refuse a mechanism without its epsilon, and the other way round.
 
     Raises
@@ -52,7 +52,7 @@ def check_told_labels(options: Options) -> None:
         raise refuse("label-epsilon", epsilon, allowed)
 
 
-def guarantee_of_told_labels(options: Options) -> Guarantee | None:
+def guarantee_of_randomised_labels(options: Options) -> Guarantee | None:
     """Return what is guaranteed of labels that are randomised once each; None without mechanism."""
     if options["label-mechanism"] == "none":
         return None

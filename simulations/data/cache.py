@@ -12,7 +12,6 @@ import json
 import math
 import os
 import shutil
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from split_unlearning.foundations.files import locked
+from split_unlearning.foundations.files import locked, sync, write_durably
 
 _FORMAT = 1
 _FACTS = "facts.json"
@@ -57,7 +56,7 @@ def kept(
                 there = _open(folder / name)
                 if there is None:
                     made = make()
-                    _write(folder, name, *made)
+                    _write(folder / name, *made)
                     _delete_unused(folder)
                     there = _open(folder / name)
     except OSError as error:
@@ -136,24 +135,21 @@ def _open(folder: Path) -> tuple[dict[str, np.ndarray], Facts] | None:
     return arrays, facts["facts"]
 
 
-def _write(folder: Path, name: str, arrays: Arrays, facts: Facts) -> None:
-    """Write all of it beside, then give it its name: it is there whole, or not at all."""
-    beside = Path(tempfile.mkdtemp(prefix=".making-", dir=folder))
+def _write(folder: Path, arrays: Arrays, facts: Facts) -> None:
+    """Write a folder anew; the facts come last, and without them nothing in it counts."""
+    # One that could not be opened may lie in the way.
+    shutil.rmtree(folder, ignore_errors=True)
     try:
-        for key, array in arrays.items():
-            with (beside / f"{key}.npy").open("wb") as file:
-                np.save(file, array, allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
-        with (beside / _FACTS).open("w", encoding="utf-8") as file:
-            json.dump({"arrays": list(arrays), "facts": facts}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        # One that could not be opened lies in the way.
-        shutil.rmtree(folder / name, ignore_errors=True)
-        beside.rename(folder / name)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        folder.mkdir(mode=0o700)
+        for name, array in arrays.items():
+            path = folder / f"{name}.npy"
+            np.save(path, array, allow_pickle=False)
+            sync(path)
+        known = json.dumps({"arrays": list(arrays), "facts": facts})
+        write_durably(folder / _FACTS, known.encode())
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _delete_unused(folder: Path) -> None:

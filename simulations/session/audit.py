@@ -62,15 +62,15 @@ def outputs_of(answers: Mapping[int, Message]) -> Outputs:
         raise ClientFailureError("audit=true: no client answered the audit")
     parts = []
     for client, message in sorted(answers.items()):
-        told = message.tensors
+        tensors = message.tensors
         try:
             part = Outputs(
-                client=np.full(len(told["ids"]), client, dtype=np.int64),
-                ids=told["ids"].astype(np.int64),
-                labels=told["labels"].astype(np.int64),
-                split=told["split"].astype(np.int64),
-                forgotten_by=told["forgotten-by"].astype(np.int64),
-                probabilities=told["probabilities"].astype(np.float32),
+                client=np.full(len(tensors["ids"]), client, dtype=np.int64),
+                ids=tensors["ids"].astype(np.int64),
+                labels=tensors["labels"].astype(np.int64),
+                split=tensors["split"].astype(np.int64),
+                forgotten_by=tensors["forgotten-by"].astype(np.int64),
+                probabilities=tensors["probabilities"].astype(np.float32),
             )
         except ValueError as error:
             raise ClientFailureError(f"client {client} answered the audit: {error}") from error

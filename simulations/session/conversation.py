@@ -175,7 +175,7 @@ class Conversation:
             else:
                 self._evaluate(strategy, server_round)
 
-    def take_asked(self) -> dict[str, ActionTime]:
+    def take_action_times(self) -> dict[str, ActionTime]:
         """Return, by action, how often it was asked for since the last call and how long it took.
 
         The time is from a question to its last answer: the server's work between questions is not

@@ -78,7 +78,7 @@ class ResultBuilder:
             "timing": {
                 "questions": {
                     action: asdict(asked)
-                    for action, asked in self._conversation.take_asked().items()
+                    for action, asked in self._conversation.take_action_times().items()
                 },
                 "link": {
                     "batches": strategy.heard.batches,
@@ -98,7 +98,7 @@ class ResultBuilder:
         self._ledger.merge(
             (client, phase, Account(**account)) for client, phase, account in cost["ledger"]
         )
-        self._conversation.take_asked()
+        self._conversation.take_action_times()
         # Of JSON, which has no numbers for keys.
         self._uploads |= {int(client): made for client, made in cost.get("uploads", {}).items()}
         asking = self._asking(task)

@@ -74,7 +74,7 @@ class Session:
         phases = state.phases() if state else []
         self._out = OutFolder(Path(config.out)) if config.out else None
         self._outputs: dict[int, Outputs] = {}
-        self._told: dict[int, Message] = {}
+        self._client_models: dict[int, Message] = {}
         self._builder = ResultBuilder(prepared, self.strategy, conversation, ledger, tasks, phases)
 
     def _take_up(self, tasks: Sequence[Task]) -> None:
@@ -124,7 +124,7 @@ class Session:
         if self._keeps_models and self._out:
             weights = self.server.call(ServerModel.state)
             labels = self.server.call(ServerModel.labels)
-            KeptModel.of(weights, labels, self._told).write(self._out.models, task.number)
+            KeptModel.of(weights, labels, self._client_models).write(self._out.models, task.number)
         self._builder.note_phase(task, event["cost"], relearned)
         result = self._builder.result()
         if self._out:
@@ -152,7 +152,7 @@ class Session:
         if self._audits:
             yield from audit(self.strategy)
         if self._keeps_models:
-            self._told = yield from tell_models(self.strategy)
+            self._client_models = yield from tell_models(self.strategy)
 
     def _prepare(self, task: Task, attempt: str) -> dict[str, Any]:
         """Learn or forget, up to where all that it changes is on disk, beside what it replaces."""
@@ -173,7 +173,9 @@ class Session:
             "prepared",
             task=task.number,
             attempt=attempt,
-            forgotten={client: _hashes(told) for client, told in strategy.heard.forgotten.items()},
+            forgotten={
+                client: _hashes(joined) for client, joined in strategy.heard.forgotten.items()
+            },
             redone=strategy.redone,
             digests={"server": server.call(ServerModel.digest), "clients": strategy.client_digests},
             changed=sorted(strategy.heard.answered),

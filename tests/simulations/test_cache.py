@@ -137,9 +137,9 @@ def test_what_nobody_asked_for_in_a_month_goes(own_cache):
     make, _ = counted()
     for name in ("old", "used"):
         kept(name, make)
-    (own_cache / ".making-cut-off").mkdir()
+    (own_cache / "cut-off").mkdir()
     long_ago = time.time() - 31 * 24 * 3600
-    for name in ("old", "used", ".making-cut-off"):
+    for name in ("old", "used", "cut-off"):
         os.utime(own_cache / name, (long_ago, long_ago))
     kept("used", make)
     kept("new", make)

@@ -1,4 +1,4 @@
-"""Unlearning from gradient caches: what the two forms are told, and what they refuse."""
+"""Unlearning from gradient caches: the settings of its two forms, and what they refuse."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class Pathological(LibraryDistribution):
         )
 
 
-class Shards(LibraryDistribution):
+class SortedShards(LibraryDistribution):
     """Samples sorted by label, in shards; each client holds so many (shards-per-client)."""
 
     name = "shards"

@@ -16,6 +16,6 @@ for _name, _path in {
     "uniform": "flwr_datasets:Uniform",
     "dirichlet": "flwr_datasets:Dirichlet",
     "pathological": "flwr_datasets:Pathological",
-    "shards": "flwr_datasets:Shards",
+    "shards": "flwr_datasets:SortedShards",
 }.items():
     DISTRIBUTIONS.register(_name, f"{__package__}.{_path}")
