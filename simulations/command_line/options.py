@@ -46,6 +46,15 @@ KeyDir = Annotated[
         help="Where the state-dir's keys lie now (where key-dir said).",
     ),
 ]
+EngineName = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="ray|local",
+        show_default=False,
+        help="Ray and Flower in processes of their own (ray), or this process, client by client.",
+    ),
+]
 TensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Write DIR/tensorboard too, for TensorBoard.")
 ]

@@ -21,13 +21,14 @@ from split_unlearning.simulations.command_line.ending import RUN_FAILED, end, on
 from split_unlearning.simulations.command_line.options import (
     ClientCpus,
     ClientGpus,
+    EngineName,
     Overwrite,
     RayAddress,
     Verbose,
     number,
 )
 from split_unlearning.simulations.command_line.starting import launched, show_result
-from split_unlearning.simulations.launching.client_pool import check_client_pool
+from split_unlearning.simulations.launching.engines import engine_of
 from split_unlearning.simulations.out_folder import OutFolder
 
 
@@ -43,6 +44,7 @@ def run(
     client_cpus: ClientCpus = 1,
     client_gpus: ClientGpus = 0,
     ray_address: RayAddress = "",
+    engine: EngineName = "ray",
     out: Annotated[
         str,
         typer.Option(
@@ -64,7 +66,7 @@ def run(
         if not named:
             config = replace(config, out=str(new_folder(config, datetime.now())))
         folder = OutFolder(Path(config.out))
-        check_client_pool(clients, client_cpus, client_gpus)
+        made = engine_of(engine, clients, client_cpus, client_gpus)
         check_writable("out", folder.path)
         plan = check_plan(config, clients)
         folder.check_free(config, goes_on=check_state_dir(config, clients))
@@ -72,7 +74,7 @@ def run(
         if not verbose:
             typer.echo(plan)
         before = folder.stamp()
-        seconds = launched(config, clients, client_cpus, client_gpus, folder.path, verbose)
+        seconds = launched(config, clients, made, folder.path, verbose)
         if folder.stamp() == before:
             end("error: the run wrote no result.json", RUN_FAILED)
         show_result(folder.path, seconds, verbose)

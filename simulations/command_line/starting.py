@@ -1,4 +1,4 @@
-"""Have Flower run the app, and show its result."""
+"""Have an engine carry a run out, and show its result."""
 
 from __future__ import annotations
 
@@ -12,34 +12,27 @@ import typer
 from split_unlearning.foundations.files import write_durably
 from split_unlearning.simulations.command_line.ending import RUN_FAILED, end
 from split_unlearning.simulations.command_line.progress import shown
-from split_unlearning.simulations.launching import launch
 
 if TYPE_CHECKING:
     from split_unlearning.simulations.config import RunConfig
+    from split_unlearning.simulations.launching.launch import Engine
 
 
 def launched(
     config: RunConfig,
     clients: int,
-    client_cpus: int,
-    client_gpus: float,
+    engine: Engine,
     folder: Path,
     verbose: bool,
     hint: str = "",
 ) -> float:
-    """Have Flower run the app, and show how far it is; return the seconds that it took.
+    """Have an engine carry a run out, and show how far it is; return the seconds that it took.
 
     If it fails, end with the reason and a hint; the log is in the folder.
     """
     start = time.monotonic()
     with shown(verbose) as on_line:
-        outcome = launch.run_app(
-            config.as_mapping(),
-            clients,
-            client_cpus=client_cpus,
-            client_gpus=client_gpus,
-            on_line=on_line,
-        )
+        outcome = engine(config.as_mapping(), clients, on_line=on_line)
     if not outcome.succeeded:
         log = folder / "log.txt"
         # It may lie in a state-dir, where everything is for its owner only.

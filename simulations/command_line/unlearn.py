@@ -13,6 +13,7 @@ from split_unlearning.simulations.command_line.ending import one_line_errors
 from split_unlearning.simulations.command_line.options import (
     ClientCpus,
     ClientGpus,
+    EngineName,
     KeyDir,
     Overwrite,
     RayAddress,
@@ -20,7 +21,7 @@ from split_unlearning.simulations.command_line.options import (
     argument,
 )
 from split_unlearning.simulations.command_line.starting import launched, show_result
-from split_unlearning.simulations.launching.client_pool import check_client_pool
+from split_unlearning.simulations.launching.engines import engine_of
 from split_unlearning.simulations.paths import absolute
 
 
@@ -55,6 +56,7 @@ def unlearn(
     client_cpus: ClientCpus = 1,
     client_gpus: ClientGpus = 0,
     ray_address: RayAddress = "",
+    engine: EngineName = "ray",
     out: Annotated[
         str, typer.Option(metavar="DIR", help="For result.json, beside the one in STATE_DIR.")
     ] = "",
@@ -85,7 +87,7 @@ def unlearn(
                 taken = take_back(state.read_again())
             typer.echo(f"withdrawn, and not forgotten: {'; '.join(taken)}")
             return
-        check_client_pool(state.num_clients, client_cpus, client_gpus)
+        made = engine_of(engine, state.num_clients, client_cpus, client_gpus)
         requests = pair_requests(
             forget or [], client or [], drop_client, state.config.own.integer("forget-client")
         )
@@ -100,6 +102,6 @@ def unlearn(
             typer.echo(f"this forgets all that client {clients} ever gave, for good")
         folder = Path(path)
         hint = "; what is asked is written down: the same command finishes it"
-        seconds = launched(config, errand.nodes, client_cpus, client_gpus, folder, verbose, hint)
+        seconds = launched(config, errand.nodes, made, folder, verbose, hint)
         errand.check_done()
         show_result(folder, seconds, verbose)

@@ -12,13 +12,14 @@ from split_unlearning.simulations.command_line.ending import DOES_NOT_HOLD, end,
 from split_unlearning.simulations.command_line.options import (
     ClientCpus,
     ClientGpus,
+    EngineName,
     KeyDir,
     RayAddress,
     Verbose,
     argument,
 )
 from split_unlearning.simulations.command_line.starting import launched
-from split_unlearning.simulations.launching.client_pool import check_client_pool
+from split_unlearning.simulations.launching.engines import engine_of
 from split_unlearning.simulations.paths import absolute
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def verify(
     client_cpus: ClientCpus = 1,
     client_gpus: ClientGpus = 0,
     ray_address: RayAddress = "",
+    engine: EngineName = "ray",
     key_dir: KeyDir = "",
     verbose: Verbose = False,
 ) -> None:
@@ -56,10 +58,10 @@ def verify(
             return
         assert state is not None
         assert state.config is not None
-        check_client_pool(state.num_clients, client_cpus, client_gpus)
+        made = engine_of(engine, state.num_clients, client_cpus, client_gpus)
         errand = to_verify(state)
         nodes = errand.nodes
-        launched(errand.config, nodes, client_cpus, client_gpus, state.path, verbose)
+        launched(errand.config, nodes, made, state.path, verbose)
         check_certificate(state.certificate, state)
 
 

@@ -17,8 +17,8 @@ from split_unlearning.simulations.benchmark import runner
 from split_unlearning.simulations.benchmark.measuring import measure
 from split_unlearning.simulations.benchmark.spec import Spec, find_spec, make_spec, read_spec
 from split_unlearning.simulations.command_line.arguments import check_writable
+from split_unlearning.simulations.launching.engines import engine_of
 from split_unlearning.simulations.paths import absolute
-from split_unlearning.simulations.python.engines import engine_of
 from split_unlearning.simulations.python.progress import shown
 from split_unlearning.simulations.python.settings import read_settings
 

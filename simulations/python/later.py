@@ -12,8 +12,9 @@ from split_unlearning.foundations.errors import RunFailedError, refuse
 from split_unlearning.simulations.command_line.arguments import pair_requests, to_write_to
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.errands import to_forget, to_verify
+from split_unlearning.simulations.launching.engines import engine_of
 from split_unlearning.simulations.paths import absolute
-from split_unlearning.simulations.python.engines import carry_out, engine_of
+from split_unlearning.simulations.python.engines import carry_out
 from split_unlearning.simulations.python.handle import Run
 from split_unlearning.simulations.session.verification import read_certificate
 from split_unlearning.simulations.state import reception

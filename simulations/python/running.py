@@ -12,8 +12,9 @@ from split_unlearning.simulations.command_line.arguments import (
     check_state_dir,
     check_writable,
 )
+from split_unlearning.simulations.launching.engines import engine_of
 from split_unlearning.simulations.out_folder import OutFolder
-from split_unlearning.simulations.python.engines import carry_out, engine_of
+from split_unlearning.simulations.python.engines import carry_out
 from split_unlearning.simulations.python.handle import Run
 from split_unlearning.simulations.python.settings import read_config
 

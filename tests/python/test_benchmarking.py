@@ -4,8 +4,8 @@ import pytest
 import tomli_w
 
 import split_unlearning as su
+from split_unlearning.simulations import local_engine
 from split_unlearning.simulations.launching.launch import Outcome
-from split_unlearning.simulations.python import engines
 from tests.refusals import refusal
 
 SPEC = {
@@ -69,7 +69,9 @@ def test_a_folder_without_results_and_a_broken_one_are_refused(tmp_path):
 
 
 def test_an_engine_that_does_not_start_is_said(monkeypatch):
-    monkeypatch.setattr(engines, "run_here", lambda *_, **__: Outcome(False, "no room", "the log"))
+    monkeypatch.setattr(
+        local_engine, "run_here", lambda *_, **__: Outcome(False, "no room", "the log")
+    )
     with pytest.raises(su.RunFailedError, match=r"^no room$") as raised:
         su.benchmark(SPEC)
     assert raised.value.log == "the log"

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import split_unlearning as su
+from split_unlearning.simulations import local_engine
 from split_unlearning.simulations.launching.launch import Outcome
-from split_unlearning.simulations.python import engines
 from split_unlearning.simulations.state.agenda import tasks_of
 from split_unlearning.simulations.state.state_dir import open_state
 from tests.refusals import refusal
@@ -73,7 +73,7 @@ def test_what_was_forgotten_before_is_not_forgotten_again(kept):
 
 def test_a_run_that_fails_leaves_the_request_to_the_same_call(kept, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(engines, "run_here", lambda *_, **__: Outcome(False, "no room", "log"))
+        patch.setattr(local_engine, "run_here", lambda *_, **__: Outcome(False, "no room", "log"))
         with pytest.raises(su.RunFailedError, match=r"^no room; .*the same call finishes it$"):
             su.unlearn(kept, "class:1")
     assert len(su.unlearn(kept).phases) == 2
@@ -81,7 +81,7 @@ def test_a_run_that_fails_leaves_the_request_to_the_same_call(kept, monkeypatch)
 
 def test_a_request_that_cannot_be_finished_is_taken_back(kept, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(engines, "run_here", lambda *_, **__: Outcome(False, "no room", "log"))
+        patch.setattr(local_engine, "run_here", lambda *_, **__: Outcome(False, "no room", "log"))
         with pytest.raises(su.RunFailedError):
             su.unlearn(kept, "class:1")
     assert su.withdraw(kept) == ["class:1"]

@@ -13,10 +13,12 @@ from rich.console import Console
 from torch import nn
 
 import split_unlearning as su
+from split_unlearning.simulations import local_engine
 from split_unlearning.simulations.command_line.arguments import read_config
 from split_unlearning.simulations.console import PROGRESS
+from split_unlearning.simulations.launching import launch
 from split_unlearning.simulations.launching.launch import Outcome
-from split_unlearning.simulations.python import engines, progress
+from split_unlearning.simulations.python import progress
 from split_unlearning.simulations.python.handle import Run
 from tests.local_grid import LocalRun
 from tests.refusals import refusal
@@ -64,7 +66,7 @@ def test_without_out_nothing_is_left_on_disk(temporary, capsys):
 
 def test_a_run_that_fails_leaves_nothing_on_disk_and_says_why(temporary, monkeypatch):
     failed = Outcome(False, "client 1 failed", "the whole log", RuntimeError("boom"))
-    monkeypatch.setattr(engines, "run_here", lambda *_, **__: failed)
+    monkeypatch.setattr(local_engine, "run_here", lambda *_, **__: failed)
     with pytest.raises(su.RunFailedError, match=r"^client 1 failed$") as raised:
         su.run(clients=2)
     assert raised.value.log == "the whole log"
@@ -172,7 +174,7 @@ def test_ray_is_started_as_the_command_line_starts_it(monkeypatch, tmp_path, run
         run.save(tmp_path / "there")
         return Outcome(True, "", "")
 
-    monkeypatch.setattr(engines, "run_app", started)
+    monkeypatch.setattr(launch, "run_app", started)
     su.run(engine="ray", clients=3, seed=4, out=tmp_path / "there")
     config = read_config(["seed=4", "keep-models=true"], None, str(tmp_path / "there"))
     assert asked == [(config.as_mapping(), 3, {"client_cpus": 1, "client_gpus": 0})]

@@ -80,6 +80,18 @@ def _invoke(*arguments: str) -> Any:
     return CliRunner().invoke(app, arguments)
 
 
+def test_a_run_in_this_process_starts_no_flower(flower, tmp_path):
+    short = ["--set", "server-epochs=1", "--set", "pretrain-epochs=1", "--clients", "2"]
+    result = _invoke("run", "--engine", "local", "--out", str(tmp_path / "out"), *short)
+    assert result.exit_code == 0, result.output
+    assert not flower.asked
+    assert (tmp_path / "out" / "result.json").exists()
+    assert "tables of splitwiper" in result.stdout
+    refused = _invoke("run", "--engine", "cloud", "--out", str(tmp_path / "other"))
+    assert refused.exit_code == 2
+    assert refused.stderr == "error: engine='cloud' is not possible; allowed: local, ray\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "allowed"),
     [
