@@ -15,22 +15,11 @@ from split_unlearning.unlearning.exactness import Ids
 class Holding:
     """The samples of one client.
 
-    Parameters
-    ----------
-    ids : array of int64, shape (n,)
-        Ids of its training samples, sorted.
-    x, y : tensor
-        Its training samples: images of float32, shape (n, channels, height, width), or token ids of
-        int64, shape (n, length); labels of int64, shape (n,).
-    test_ids, test_x, test_y : array, tensor, tensor
-        Its test split, in the same form.
-    class_names : tuple of str
-        Every label of the data set.
-    named_y : tensor of int64, shape (n,), optional
-        The labels by which requests name training samples, where a backdoor changed the labels to
-        learn; by default `y`.
-    triggered_x : tensor, optional
-        The test images with the backdoor's trigger, if there is a backdoor.
+    `x` and `y` are its training samples, in the order of their sorted ids (int64, shape (n,)):
+    images of float32, shape (n, channels, height, width), or token ids of int64, shape (n, length);
+    and labels of int64, shape (n,). Its test split has the same form. `class_names` has every label
+    of the data set. Where a backdoor changed the labels to learn, requests name samples by the
+    labels `named_y`, and `triggered_x` are the test images with the trigger.
     """
 
     ids: Ids

@@ -20,15 +20,10 @@ from split_unlearning.unlearning.methods import UnlearningMethod
 class Upload:
     """What of one split the server caches.
 
-    Parameters
-    ----------
-    samples : int
-        How many.
-    smashed : callable
-        Takes where to start and to stop; returns that smashed data, float32, shape (n, ...), on
-        the CPU, the same bits whatever the borders.
-    known : dict of str to array of int64, shape (samples,)
-        What goes along with each sample: of the training split ``labels`` and ``ids``.
+    There are so many `samples`. `smashed` takes where to start and to stop, and returns that
+    smashed data, float32, shape (n, ...), on the CPU, the same bits whatever the borders. What is
+    `known` goes along with each sample, int64, shape (samples,): of the training split ``labels``
+    and ``ids``.
     """
 
     samples: int

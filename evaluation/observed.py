@@ -56,16 +56,10 @@ class CanonicalView:
     whichever order records came: neither says anything about real labels. Masked labels are
     numbered from 0 to L - 1, clients from 0 to C - 1; those under which nothing came are left out.
 
-    Attributes
-    ----------
-    names : ndarray of int64, shape (L,)
-        What each masked label is called in `observed`.
-    smashed : ndarray of float32, shape (n, d)
-        Records, ordered by client, then by masked label.
-    label, client : ndarray of int64, shape (n,)
-        Of each of these records.
-    counts : ndarray of int64, shape (L, C)
-        How many records each client sent under each masked label.
+    The `smashed` records, float32, shape (n, d), are ordered by client, then by masked label;
+    `label` and `client` are theirs, int64, shape (n,). `counts`, int64, shape (L, C), says how many
+    records each client sent under each masked label, `names`, int64, shape (L,), what each masked
+    label is called in `observed`.
     """
 
     def __init__(self, observed: Observed) -> None:

@@ -12,12 +12,7 @@ class UserError(ValueError):
 class IgnoredError(UserError):
     """A setting that nothing reads in a run, though something may in another.
 
-    Attributes
-    ----------
-    key : str
-        Its run-config key.
-    readers : str
-        Who would read it.
+    `key` is its run-config key; `readers` says what would read it.
     """
 
     def __init__(self, message: object, key: str, readers: str) -> None:
@@ -32,10 +27,7 @@ class StateError(UserError):
 class RunFailedError(RuntimeError):
     """A run that had begun has failed; the message is one line, the reason.
 
-    Attributes
-    ----------
-    log : str
-        All that the run printed.
+    `log` is all that the run printed.
     """
 
     def __init__(self, reason: str, log: str = "") -> None:

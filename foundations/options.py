@@ -237,10 +237,8 @@ def read_value(default: Value, text: str) -> Value:
 def read_options(text: str, declared: Mapping[str, Option]) -> dict[str, Value]:
     """Read the run-config key ``options``, the settings of plug-ins.
 
-    Parameters
-    ----------
-    text : str
-        ``name=value name=value``, quoted as in a shell.
+    The text is ``name=value name=value``, quoted as in a shell. Every declared option has a value
+    in the answer.
 
     Returns
     -------

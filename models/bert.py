@@ -40,17 +40,10 @@ def bert(
     dropout on either side: a client segment has to be deterministic, and without dropout both sides
     together compute what the unsplit network does.
 
-    Parameters
-    ----------
-    input_shape : tuple of int
-        (length,): tokens of a text.
-    num_labels : int
-        Number of labels.
-    pretrained : str
-        A folder with ``config.json`` and weights of a BERT, or its name on the Hugging Face hub. By
-        default a small BERT with random weights: 3 blocks of width 32, ids below `VOCABULARY`.
-    download : bool
-        Whether the hub may be asked for files that are not on this machine.
+    `input_shape` is (length,), the tokens of a text. `pretrained` is a folder with ``config.json``
+    and weights of a BERT, or its name on the Hugging Face hub, which may be asked with `download`
+    for files that are not on this machine. By default it is a small BERT with random weights: 3
+    blocks of width 32, ids below `VOCABULARY`.
 
     Raises
     ------

@@ -22,14 +22,8 @@ once more, into the server's `trunk` and the client's `head`."""
 class Network:
     """A network that can be cut.
 
-    Parameters
-    ----------
-    layers : OrderedDict of str to nn.Module
-        In the order in which data passes them.
-    cut : str
-        Name of the cut layer, the last layer that a client holds.
-    head : str
-        Name of the first layer of the client's head in a U shape; by default the last layer.
+    Data passes the `layers` in their order. `cut` names the last layer that a client holds, `head`
+    the first layer of the client's head in a U shape, by default the last.
     """
 
     layers: OrderedDict[str, nn.Module]

@@ -29,16 +29,8 @@ from split_unlearning.unlearning.tensor_store import TensorStore
 def whole_model(result: Result, folder: Path, client: int, phase: int) -> nn.Module:
     """Return preprocessing, client segment and server segment as one module.
 
-    Parameters
-    ----------
-    result : Result
-        What the run measured.
-    folder : Path
-        Where it wrote, its models included.
-    client : int
-        Whose model.
-    phase : int
-        The place among the result's phases.
+    `folder` is where the run wrote its result and its models; `phase` is the place among the
+    result's phases.
 
     Raises
     ------

@@ -125,12 +125,7 @@ class SplitStrategy(Owner, ScriptedStrategy):
     def check_options(cls, options: Options, method: UnlearningMethod) -> None:
         """Refuse settings that do not go together, before anything starts.
 
-        Parameters
-        ----------
-        options : Options
-            The run config, and the settings of plug-ins.
-        method : UnlearningMethod
-            How to forget.
+        The options are the run config and the settings of plug-ins.
 
         Raises
         ------
@@ -146,10 +141,7 @@ class SplitStrategy(Owner, ScriptedStrategy):
     def check_inputs(cls, options: Options, inputs: str) -> None:
         """Refuse clients whose inputs have several shapes; as `check_options`.
 
-        Parameters
-        ----------
-        inputs : str
-            Which inputs there are, in words.
+        `inputs` says in words which inputs there are.
         """
         if cls.one_client_segment:
             allowed = f"one whose clients keep segments of their own ({inputs})"

@@ -77,11 +77,8 @@ class Stream(Protocol):
 class Frame:
     """Tensors and fields, ready to be written.
 
-    Attributes
-    ----------
-    parts : tuple of bytes and memoryview
-        In the order of writing: the header and the bytes of each tensor. Tensors are not copied:
-        they must not change before the frame is written.
+    The parts are the header and the bytes of each tensor, in the order of writing. Tensors are not
+    copied: they must not change before the frame is written.
     """
 
     parts: tuple[bytes | memoryview, ...]
@@ -99,16 +96,9 @@ class Frame:
 class ReceivedFrame:
     """The content of a frame.
 
-    Attributes
-    ----------
-    tensors : dict of str to tensor
-        Writable tensors on the CPU, each with memory of its own that starts at a multiple of 64
-        bytes: vectorised kernels treat an unaligned head apart, which changes the order of sums and
-        so their last bits.
-    fields : dict of str to str
-        Text from the header; empty if there was none.
-    size : int
-        Bytes of the frame.
+    The tensors are writable, on the CPU, each with memory of its own that starts at a multiple of
+    64 bytes: vectorised kernels treat an unaligned head apart, which changes the order of sums and
+    so their last bits. The fields are text from the header. The size is the frame's, in bytes.
     """
 
     tensors: dict[str, torch.Tensor]

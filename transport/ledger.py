@@ -17,16 +17,9 @@ _MILLISECONDS_PER_SECOND = 1e3
 class Account:
     """The cost of one client in one phase; accounts add up.
 
-    Attributes
-    ----------
-    bytes_up, bytes_down : int
-        Bytes from the client to the server, and from the server to the client.
-    messages : int
-        Exchanges, each a request and its reply.
-    client_seconds, server_seconds : float
-        Seconds that the client computed, and that the server computed for the client.
-    pretrain_seconds : float
-        The part of the client's seconds in which it trained alone.
+    Bytes go up from the client to the server, and down. Messages are exchanges, each a request and
+    its reply. The client computed for `client_seconds`, alone for `pretrain_seconds` of them; the
+    server computed for the client for `server_seconds`.
     """
 
     bytes_up: int = 0

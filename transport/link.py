@@ -75,11 +75,8 @@ class Link(ABC):
 
     `codec` is what floating-point numbers are rounded to on the way, both ways.
 
-    Attributes
-    ----------
-    seconds_waiting : float
-        Seconds spent on sending and waiting for replies so far. Making frames of tensors is the
-        client's own work and not counted.
+    `seconds_waiting` is the time spent on sending and waiting for replies so far. Making frames of
+    tensors is the client's own work and not counted.
     """
 
     def __init__(self, codec: FloatCodec = "float32") -> None:

@@ -19,14 +19,8 @@ _TENSORS = "tensors"
 class Message:
     """An instruction or its answer: an action, a few scalars, and named tensors.
 
-    Parameters
-    ----------
-    action : str
-        The action that the client is asked to do, or, in an answer, did.
-    fields : dict of str to scalar
-        Settings of the action; in an answer, measurements.
-    tensors : dict of str to array
-        Smashed data, labels, predictions, weights.
+    The client is asked to do the action or, in an answer, did it. Fields are settings of the action
+    and, in an answer, measurements; tensors are smashed data, labels, predictions, weights.
 
     Notes
     -----

@@ -71,18 +71,11 @@ _log = logging.getLogger(__name__)
 class LinkServer:
     """Serves the link, from its construction until `stop`.
 
-    Parameters
-    ----------
-    handler : Handler
-        What to do with each frame; called from several threads at once.
-    host : str
-        The address to listen at, also the address clients are given. The system chooses the port.
-    max_frame_bytes : int
-        The largest frame, in bytes, to accept or to send.
-    tls : bool, optional
-        Whether to encrypt; by default exactly when `host` is not this machine's loopback.
-    max_links : int
-        Links served at once, each by one thread. Further ones wait until one of these ends.
+    The handler says what to do with each frame, and is called from several threads at once. `host`
+    is the address to listen at, also the address clients are given; the system chooses the port.
+    Frames of more than `max_frame_bytes` are neither accepted nor sent. With `tls` the link is
+    encrypted, by default exactly when `host` is not this machine's loopback. `max_links` are served
+    at once, each by one thread; further ones wait until one of these ends.
 
     Raises
     ------

@@ -163,11 +163,8 @@ class ActivationCache:
 class CachedSamples:
     """Samples of the cache in a fixed order; smashed data is read on demand.
 
-    Attributes
-    ----------
-    labels : tensor of int64, shape (n,)
-    keys : array of int64, shape (n,)
-        One number for each pair of client and sample id, for `epoch_order`.
+    `labels` are int64, shape (n,); `keys`, int64, shape (n,), has one number for each pair of
+    client and sample id, for `epoch_order`.
     """
 
     def __init__(self, cache: ActivationCache, held: Sequence[tuple[int, _Chunk]]) -> None:

@@ -96,10 +96,7 @@ class BoundedAscent(Objective):
     scalar, to the weights; this is the ascent that its sources mean. Without a bound the loss of a
     few samples grows for ever and ruins the rest.
 
-    Parameters
-    ----------
-    bound : float
-        Bound of a sample's loss, in units of the loss of guessing, log(labels).
+    `bound` is that of a sample's loss, in units of the loss of guessing, log(labels).
     """
 
     bound: float
@@ -120,10 +117,7 @@ class Distillation(Objective):
     teacher over the forgotten samples of a batch, L_r that from the original network over the
     retained samples. No label is used.
 
-    Parameters
-    ----------
-    alpha : float
-        α, the weight of forgetting, from 0 to 1.
+    `alpha` is α, the weight of forgetting, from 0 to 1.
     """
 
     alpha: float

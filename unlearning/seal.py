@@ -21,10 +21,7 @@ class Seal:
     A checksum shows damage. Whoever can write the file can write its checksum, too. A key that lies
     where they cannot read it (``key-dir``) shows every change that they make.
 
-    Parameters
-    ----------
-    key
-        File of the key: 64 hexadecimal digits. It need not exist before `make`.
+    The file of the key has 64 hexadecimal digits. It need not exist before `make`.
     """
 
     def __init__(self, key: Path | None = None) -> None:

@@ -44,12 +44,8 @@ def epochs_of(sizes: Sequence[int], epochs: int) -> list[int]:
     all visits on average and 0.33 for the last slice. Equal visits in each step would be 0.59 and
     0.2, and lose accuracy (docs/measurements.md); equal epochs in each 0.73 and 0.33.
 
-    Parameters
-    ----------
-    sizes : sequence of int
-        Size of each slice, in any unit that forgetting does not change: samples, clients.
-    epochs : int
-        Epochs over everything, if there were one slice.
+    Sizes are in any unit that forgetting does not change: samples, clients. `epochs` is that over
+    everything, if there were one slice.
     """
     steps, everything = len(sizes), sum(sizes)
     parts = [_BETWEEN] * steps

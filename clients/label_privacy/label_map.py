@@ -145,10 +145,8 @@ class LabelMap:
         The probabilities of the masked labels of one real label are added up, and the largest sum
         wins; of equal sums the smaller label.
 
-        Parameters
-        ----------
-        probabilities : array of float, shape (n, E)
-            What the server predicts for each masked label. Probabilities, not logits.
+        The probabilities that the server predicts, not logits, have shape (n, E); the labels are
+        int64, shape (n,).
 
         Returns
         -------

@@ -49,16 +49,9 @@ def _is_positive(text: str) -> bool:
 class Spent:
     """The privacy budget that several releases of one record use together.
 
-    Parameters
-    ----------
-    epsilon, delta : float
-        By the tightest composition that the library knows.
-    pure_epsilon : float or None
-        The ε that holds with a δ of 0; None for Gaussian noise, which has none.
-    releases : int
-        Number of releases: with the copies ``replicate`` γ for each upload, else one.
-    unit : "record" or "element"
-        The promise covers a whole record, or a single coordinate of it.
+    `epsilon` and `delta` are by the tightest composition that the library knows; `pure_epsilon`
+    holds with a δ of 0, and is None for Gaussian noise, which has none. With the copies
+    ``replicate`` an upload has γ `releases`, else one. The promise covers a `unit`.
     """
 
     epsilon: float
@@ -75,21 +68,12 @@ class Mechanism:
     The guarantee is that of noise on real numbers. Drawn from 52 random bits, it ends where the
     ideal has a tail of 2**-53 left, on each side of each coordinate, which is to be added to δ.
 
-    Parameters
-    ----------
-    kind : "laplace" or "gaussian"
-        The distribution of the noise.
-    epsilon : float
-        For one release of one record, or of one coordinate: above 0, finite.
-    delta : float
-        Between 0 and 1. It may be 0 for Laplace noise, whose single release needs none; `spent`
-        composes at it.
-    clip : float
-        Above 0, in units of the smashed data: a bound on a record's L1 norm (Laplace) or L2 norm
-        (Gaussian), or on the size of each coordinate (``element``).
-    unit : "record" or "element"
-        The noise hides which record it was, or the value of any one coordinate from a reader of the
-        others. The second is a far weaker promise.
+    `epsilon` is for one release of one record, or of one coordinate: above 0, finite. `delta` is
+    between 0 and 1; it may be 0 for Laplace noise, whose single release needs none, and `spent`
+    composes at it. `clip` bounds a record's L1 norm (Laplace) or L2 norm (Gaussian), or the size of
+    each coordinate (``element``), in units of the smashed data. With the unit ``record`` the noise
+    hides which record it was; with ``element``, a far weaker promise, the value of any one
+    coordinate from a reader of the others.
 
     Raises
     ------

@@ -87,16 +87,9 @@ def uniform_prior(num_labels: int) -> Probabilities:
 def top_k_response(prior: Sequence[float] | Probabilities, k: int, epsilon: float) -> Probabilities:
     """Return the distribution of RRTop-k (Algorithm 2): one of the k likeliest labels a priori.
 
-    Parameters
-    ----------
-    prior : array of float, shape (labels,)
-        Probability of each label without knowing it; of equally likely ones the smaller number
-        comes first. A prior made of the labels that are to be protected is a release of its own,
-        which ε does not count.
-    k : int
-        Number of labels to answer with, from 1 to all.
-    epsilon : float
-        ε > 0.
+    The prior, shape (labels,), is how probable each label is without knowing it; of equally likely
+    ones the smaller number comes first. A prior made of the labels that are to be protected is a
+    release of its own, which ε does not count. There are `k` labels to answer with.
 
     Returns
     -------

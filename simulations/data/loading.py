@@ -84,16 +84,9 @@ def load(
     What was read once is kept in files that all processes of a machine share, see
     `simulations.data.cache`. Files that have changed since are read again.
 
-    Parameters
-    ----------
-    name : str
-        As in `DATASETS`, with absolute paths.
-    data_dir : str
-        The folder of published data sets; an absolute path, or empty for none.
-    download : bool
-        Whether torchvision, or for texts Hugging Face, may fetch into `data_dir` what is not there.
-    tokens : Tokens, optional
-        How texts become token ids; images do not read it.
+    The name is as in `DATASETS`, with absolute paths. `data_dir` is the folder of published data
+    sets, an absolute path; with `download` torchvision, or for texts Hugging Face, may fetch into
+    it what is not there. `tokens` say how texts become token ids; images do not read them.
 
     Returns
     -------

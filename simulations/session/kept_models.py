@@ -21,14 +21,8 @@ Tensors = dict[str, torch.Tensor]
 class KeptModel:
     """The model of one phase.
 
-    Parameters
-    ----------
-    server : dict of str to tensor
-        The weights of the server segment.
-    labels : int
-        How many labels the server segment tells apart.
-    clients : dict of int to dict
-        By client, each group of tensors that its model needs, by the name in the client's state.
+    `server` has the weights of the server segment, which tells so many `labels` apart; `clients`,
+    by client, each group of tensors that its model needs, by the name in the client's state.
     """
 
     server: Tensors

@@ -49,20 +49,11 @@ def receive(
     one client are done one after the other. A request that stands there unfinished is not written
     down again.
 
-    Parameters
-    ----------
-    state : StateDir
-        Holds a state, and is locked by this process.
-    forget : sequence of (str, int)
-        Each request, and whose samples it means by ``class:`` and ``samples:``; none to finish what
-        was begun.
-    drop : bool
-        Whether these clients are gone: all they ever gave is forgotten without them.
-    again : bool
-        Whether a request of the same words is another request, about what is left: a share of it,
-        for instance. Else what was asked before is done.
-    absent : collection of int
-        Clients that are away and ask for nothing; the others do without them.
+    This process has locked the state-dir, which holds a state. `forget` has each request, and whose
+    samples it means by ``class:`` and ``samples:``; none to finish what was begun. With `drop`
+    these clients are gone: all they ever gave is forgotten without them. With `again` a request of
+    the same words is another request, about what is left: a share of it, for instance; else what
+    was asked before is done. Clients that are `absent` ask for nothing; the others do without them.
 
     Raises
     ------

@@ -107,10 +107,7 @@ def max_norm(gradient: torch.Tensor, generator: torch.Generator) -> torch.Tensor
     σ² = ‖g_max‖² / ‖g‖² - 1 and z normal. It hides the norm; of the direction all but the sign
     stays. A gradient that is zero stays zero.
 
-    Parameters
-    ----------
-    gradient : tensor of float64, shape (n, d)
-    generator : torch.Generator
+    Gradients are float64, shape (n, d).
     """
     norms = gradient.norm(dim=1, keepdim=True)
     ratio = norms.max() / norms.where(norms > 0, norms.max())
@@ -131,12 +128,7 @@ def marvell(
     or where no mean differs, there is nothing to hide within the batch: nothing is added, and what
     differs between batches is not hidden.
 
-    Parameters
-    ----------
-    gradient : tensor of float64, shape (n, d)
-    labels : tensor of int64, shape (n,)
-    power : float
-    generator : torch.Generator
+    Gradients are float64, shape (n, d), labels int64, shape (n,).
     """
     present, of = labels.unique(return_inverse=True)
     counts = of.bincount().double()

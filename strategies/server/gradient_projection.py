@@ -190,10 +190,8 @@ class GradientCaches(ServerPart):
     def step(self, _: int, tensors: Tensors, value: str) -> dict[str, torch.Tensor]:
         """Take a mixed step of learning, given its number and its forgotten samples.
 
-        Parameters
-        ----------
-        tensors : mapping
-            Their ``smashed`` data, at the client's weights of that step, and their ``labels``.
+        The tensors are their ``smashed`` data, at the client's weights of that step, and their
+        ``labels``.
 
         Returns
         -------

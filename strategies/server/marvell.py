@@ -25,16 +25,9 @@ _TOLERANCE = 1e-8
 class TwoLabels:
     """What the gradients of two labels, 0 and 1, look like before noise.
 
-    Parameters
-    ----------
-    dimensions : int
-        d, of one gradient.
-    gap : float
-        ‖Δg‖² > 0, the squared distance of the two means.
-    variances : tuple of float
-        u of label 0 and v of label 1, in each dimension.
-    share : float
-        p, the share of gradients that are of label 1, between 0 and 1.
+    A gradient has d `dimensions`. The `gap` is ‖Δg‖² > 0, the squared distance of the two means;
+    `variances` are u of label 0 and v of label 1, in each dimension; `share` is p, the share of
+    gradients that are of label 1, between 0 and 1.
     """
 
     dimensions: int

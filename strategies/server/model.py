@@ -56,11 +56,8 @@ def kept_weights(kept: TensorStore, num_labels: int) -> tuple[dict[str, torch.Te
 class ServerModel(ServerPart):
     """What the server holds of the network, its optimiser, and what a stage needs beside them.
 
-    Attributes
-    ----------
-    watchers : list of callable
-        Each is called before a step on a client's batch, with the client and the number of samples;
-        empty at the beginning of a stage.
+    Each of the `watchers` is called before a step on a client's batch, with the client and the
+    number of samples; there is none at the beginning of a stage.
 
     Raises
     ------
@@ -181,14 +178,9 @@ class ServerModel(ServerPart):
     def batch(self, client: int, tensors: Tensors, _: str = "") -> dict[str, torch.Tensor]:
         """Take a step on a client's batch; in a U shape it comes in two frames.
 
-        Parameters
-        ----------
-        client : int
-            Whose.
-        tensors : mapping
-            ``smashed``, float32, shape (n, ...), and what the stage's objective sends, one row a
-            sample (in learning ``labels``, int64, shape (n,)). In a U shape ``smashed`` alone, and
-            then ``feature-gradient``.
+        The tensors are ``smashed``, float32, shape (n, ...), and what the stage's objective sends,
+        one row a sample (in learning ``labels``, int64, shape (n,)). In a U shape they are
+        ``smashed`` alone, and then ``feature-gradient``.
 
         Returns
         -------

@@ -42,12 +42,8 @@ def forward(
 ) -> torch.Tensor:
     """Take a batch through a segment from `laid_out`.
 
-    Parameters
-    ----------
-    x : tensor of float32, shape (n, ...)
-        A gradient that comes back to it is float32.
-    seed : int, optional
-        Of what layers draw.
+    `x` is float32, shape (n, ...), and so is a gradient that comes back to it. The seed is that of
+    what layers draw.
 
     Returns
     -------

@@ -28,11 +28,8 @@ def epochs_to_relearn(
     The segment is a copy: it is trained. `wanted` is the share of the samples that it is to get
     right.
 
-    Parameters
-    ----------
-    smashed : tensor of float32, shape (n, ...)
-        Of the forgotten samples, on the device.
-    labels : tensor of int64, shape (n,)
+    The forgotten samples are `smashed`, float32, shape (n, ...), and `labels`, int64, shape (n,),
+    on the device.
 
     Returns
     -------

@@ -36,10 +36,7 @@ class Shards(ServerPart):
     def add(self, client: int, chunk: int, smashed: Array, labels: Array, ids: Array) -> None:
         """Take one chunk of a client's smashed data; chunk 0 replaces the client's shard.
 
-        Parameters
-        ----------
-        smashed : array of float32, shape (n, ...)
-        labels, ids : array of int64, shape (n,)
+        Smashed data are float32, shape (n, ...), labels and ids int64, shape (n,).
 
         Raises
         ------

@@ -61,12 +61,8 @@ def clipped(gradient: torch.Tensor) -> torch.Tensor:
 def excise(forgotten: torch.Tensor, weights: torch.Tensor, variant: Variant) -> torch.Tensor:
     """Return what is left of the weighted sum of the forget gradients, shape (d,).
 
-    Parameters
-    ----------
-    forgotten : tensor of float32, shape (n, d)
-        The forget gradients of one weight tensor, in the order of the steps.
-    weights : tensor of float32, shape (n,)
-        From `step_weights`.
+    `forgotten`, float32, shape (n, d), are the forget gradients of one weight tensor, in the order
+    of the steps; the weights, float32, shape (n,), are from `step_weights`.
     """
     total = weights @ forgotten
     if variant == "gs-noproj":

@@ -39,11 +39,8 @@ class Rewriting:
 
     The cache is changed in place. `momentum` is μ of the training.
 
-    Attributes
-    ----------
-    velocity : dict of str to tensor of float32
-        By how much momentum differs, after the last step that was taken, from what it was; given
-        for before the first step, by default nothing.
+    `velocity` says, by tensor, by how much momentum differs, after the last step that was taken,
+    from what it was; given for before the first step, by default nothing.
     """
 
     def __init__(

@@ -51,15 +51,10 @@ def project(
 
     u <- u - β (<r_t, u> / ||r_t||²) r_t, and then u <- u + c_t f_t.
 
-    Parameters
-    ----------
-    removed : dict of str to tensor of float32
-        u, what is to be added to the weights that were learned.
-    retained, forgotten : mapping of str to tensor of float32, or None
-        r_t and f_t; None for zero. A gradient that holds forgotten samples is never a retained one:
-        projecting along it would keep what is to go.
-    coefficient : float
-        c_t, from `coefficients`.
+    `removed` is u, float32, what is to be added to the weights that were learned; `retained` and
+    `forgotten` are r_t and f_t, None for zero. A gradient that holds forgotten samples is never a
+    retained one: projecting along it would keep what is to go. The coefficient is c_t, from
+    `coefficients`.
 
     Returns
     -------
@@ -149,26 +144,12 @@ class SequentialProjection:
     With recomputed shares a mixed batch needs its forgotten share: whoever can compute it finds the
     weights of that step in `weights`, and gives it to `take`.
 
-    Parameters
-    ----------
-    counts : mapping of int to int
-        n_f, how many samples of a step are forgotten; steps with none may be missing.
-    coefficient : mapping of int to float
-        c of each step, by its number.
-    removed : dict of str to tensor of float32
-        u so far; changed in place.
-    steps : sequence of Step, optional
-        Those of the cache to go through, in order; default all.
-    rewriting : Rewriting, optional
-        What makes another cache of it on the way; by default the cache stays as it is.
-    stand_ins : mapping of int to (float, float), optional
-        By step of these, as what multiple of its gradient that gradient stands for forgotten shares
-        of earlier steps, and of later ones, that nobody has any more (`stand_ins_of`).
-
-    Attributes
-    ----------
-    evaluations : int
-        Samples whose gradient was taken again, so far.
+    `counts` are n_f, how many samples of a step are forgotten; steps with none may be missing.
+    `coefficient` is c of each step, by its number, and `removed` u so far, changed in place.
+    `steps` are those of the cache to go through, in order, by default all. `rewriting` makes
+    another cache of it on the way. `stand_ins` say, by step, as what multiple of its gradient that
+    gradient stands for forgotten shares of earlier steps, and of later ones, that nobody has any
+    more (`stand_ins_of`). `evaluations` counts the samples whose gradient was taken again.
     """
 
     def __init__(
@@ -338,12 +319,8 @@ def stand_ins_of(
 ) -> dict[int, tuple[float, float]]:
     """Round lost forgotten shares to the gradients that are left of other steps.
 
-    Parameters
-    ----------
-    lost : mapping of int to float
-        By step whose gradient is lost, c_t times the part of its batch that is forgotten.
-    cached : sequence of int
-        The steps whose gradients are left, rising.
+    `lost` has, by step whose gradient is lost, c_t times the part of its batch that is forgotten;
+    `cached` are the steps whose gradients are left, rising.
 
     Returns
     -------

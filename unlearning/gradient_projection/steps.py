@@ -16,19 +16,11 @@ from split_unlearning.unlearning.exactness import Ids
 class Step:
     """One step of training.
 
-    Parameters
-    ----------
-    number : int
-        t, from 0, among all steps of the training, whichever client took them.
-    client : int
-        The client whose batch it was.
-    ids : array of int64
-        The samples of the batch; empty where they are not known.
-    stage : int
-        Which of the trainings in a row it belongs to: with each, momentum begins anew.
-    removed : int
-        How many samples of the batch were forgotten since. Nothing of them is in the gradient, or
-        in `ids`; the gradient is still a part of the mean over `batch_size`.
+    The number is t, from 0, among all steps of the training, whichever client took them; the client
+    is that whose batch it was, of samples with these ids, empty where they are not known. `stage`
+    says which of the trainings in a row it belongs to: with each, momentum begins anew. So many
+    samples of the batch as `removed` says were forgotten since: nothing of them is in the gradient,
+    or in `ids`; the gradient is still a part of the mean over `batch_size`.
     """
 
     number: int
