@@ -85,3 +85,10 @@ def test_the_architecture_names_files_that_exist_on_two_screens():
     named = set(re.findall(r"`([a-z_]+/[a-z_/.]*)`", text))
     assert len(named) > 30
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+def test_the_tests_that_the_threat_model_names_are_there():
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/.]+)`", page)
+    assert len(named) > 10
+    assert [path for path in named if not (ROOT / path).exists()] == []
