@@ -37,6 +37,7 @@ from split_unlearning.simulations.keys import (
 from split_unlearning.simulations.session.audit import check_audited, check_given_away
 from split_unlearning.strategies.base import SplitStrategy
 from split_unlearning.strategies.registry import carrying_out
+from split_unlearning.unlearning.asking import Asking, asking
 from split_unlearning.unlearning.methods import METHODS, UnlearningMethod
 from split_unlearning.unlearning.request import Request, RequestSettings
 
@@ -186,6 +187,11 @@ class RunConfig(Keys):
     def requests(self) -> list[Request]:
         """Return what to forget, one request after the other."""
         return RequestSettings.of(self.own).requests()
+
+    @property
+    def asking(self) -> Asking:
+        """Who asks to forget the labels that the requests name."""
+        return asking(self.own.text("forget-client"))
 
     @property
     def training_seed(self) -> int:

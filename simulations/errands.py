@@ -10,6 +10,7 @@ from split_unlearning.simulations.session.session import needed_for
 from split_unlearning.simulations.state.agenda import Task, dropped, tasks_of
 from split_unlearning.simulations.state.reception import check_done, receive
 from split_unlearning.simulations.state.state_dir import StateDir
+from split_unlearning.unlearning.asking import Asking
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Errand:
 def to_forget(
     state: StateDir,
     config: RunConfig,
-    forget: Sequence[tuple[str, int]],
+    forget: Sequence[tuple[str, Asking]],
     drop: bool,
     again: bool,
     absent: Collection[int],

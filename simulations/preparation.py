@@ -25,6 +25,7 @@ from split_unlearning.simulations.data.loading import DataSettings
 from split_unlearning.simulations.data.selection import Selection
 from split_unlearning.simulations.data.text import Tokens
 from split_unlearning.strategies.server.precision import Precision, check_computes
+from split_unlearning.unlearning.asking import named_clients
 from split_unlearning.unlearning.exactness import Ids, visits
 from split_unlearning.unlearning.request import Request
 from split_unlearning.unlearning.stages import learning
@@ -107,7 +108,15 @@ def _dealt(config: RunConfig, dataset: Samples, train: Ids, test: Ids, num_clien
     if num_clients > len(y_train):
         allowed = f"at most {len(y_train)}, the number of train samples"
         raise refuse("num-supernodes", num_clients, allowed)
+    asking = named_clients(config.asking)
+    for client in asking:
+        if client >= num_clients:
+            allowed = f"0 to {num_clients - 1}, for num-supernodes={num_clients}"
+            raise refuse("forget-client", config.asking, allowed)
     labels = {request.label_index(dataset.class_names) for request in config.requests()}
+    if len(asking) != 1:
+        # Nobody holds alone what several are to forget.
+        labels = set()
     distribution = DISTRIBUTIONS.get(config.distribution)
     if (len(dataset.tasks) > 1) != distribution.several_tasks:
         one, several = "any other (dataset is one data set)", "different-tasks (dataset is several)"
@@ -119,7 +128,7 @@ def _dealt(config: RunConfig, dataset: Samples, train: Ids, test: Ids, num_clien
             y_test=y_test,
             task_of_label=dataset.task_of_label,
             num_clients=num_clients,
-            requesting_client=config.own.integer("forget-client"),
+            requesting_client=asking[0] if asking else 0,
             forgotten_labels=frozenset(label for label in labels if label is not None),
             options=config.own,
             seed=config.seed,
@@ -219,7 +228,8 @@ def resolve(request: Request, held: Mapping[int, Ids], dataset: Samples, seed: i
     UserError
         If it names a client or samples that do not exist, or nothing at all.
     """
-    if request.client is not None and request.client not in held:
+    named = request.clients if request.client is None else (request.client,)
+    if not held.keys() >= set(named):
         allowed = f"a client from 0 to {len(held) - 1} (num-supernodes={len(held)})"
         raise refuse("forget", request.text, allowed)
     selected = {
@@ -238,6 +248,14 @@ def resolve(request: Request, held: Mapping[int, Ids], dataset: Samples, seed: i
             f"forget={request.text!r} names sample {min(missing)}, which no client holds; "
             f"allowed: {rows}"
         )
+    lacking = sorted(set(request.clients) - samples.keys())
+    if lacking:
+        raise UserError(
+            f"forget={request.text!r} names nothing that client {lacking[0]} holds, "
+            "which forget-client names"
+        )
+    if not samples and request.client is None:
+        raise UserError(f"forget={request.text!r} names nothing that a client holds")
     if not samples:
         assert request.client is not None
         labels = np.unique(dataset.y_train[held[request.client]])

@@ -176,7 +176,7 @@ def _journal(prepared: Preparation, state: StateDir | None) -> Journal:
     """Return the journal of what is to be done; begin it if this is the first run."""
     if state is not None and state.config is not None:
         return state.journal
-    received = first_events(prepared.forgettings, prepared.config.own.integer("forget-client"))
+    received = first_events(prepared.forgettings, prepared.config.asking)
     if state is not None:
         state.begin(prepared, received)
         return state.journal

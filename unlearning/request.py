@@ -11,9 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from split_unlearning.foundations.errors import refuse
-from split_unlearning.foundations.options import Option, Settings, is_not_negative, setting
+from split_unlearning.foundations.options import Option, Settings, setting
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.foundations.text import whole_number
+from split_unlearning.unlearning.asking import (
+    ASKING,
+    Asking,
+    asking,
+    named_clients,
+    names_who_asks,
+)
 from split_unlearning.unlearning.exactness import Ids, order
 
 _GRAMMAR = "class:NAME, client:N, samples:SHARE@class:NAME, ids:FILE; several separated by ;"
@@ -24,14 +31,16 @@ class Request:
     """One request to forget.
 
     `text` is what the user wrote; it does not leave the place where it was made. The `client` asks;
-    it is None where `ids` determine it. Meant is a share, in (0, 1], of the samples of a label, by
-    its name or number, of all labels where that is empty, and of these `ids`, if there are any.
+    it is None where `ids` determine it, and where several ask: the `clients`, or everybody who
+    holds such samples where these are none. Meant is a share, in (0, 1], of the samples of a label,
+    by its name or number, of all labels where that is empty, and of these `ids`, if there are any.
     `loaded` reads the ids from `ids_file`, which is empty then. The `number` is that of the request
     in the run: a request that arrives twice is acted upon once.
     """
 
     text: str
     client: int | None = None
+    clients: tuple[int, ...] = ()
     label: str = ""
     share: float = 1.0
     ids: tuple[int, ...] = ()
@@ -67,13 +76,17 @@ class Request:
             )
         return replace(self, ids=tuple(ids), ids_file="")
 
-    def meant_for(self, ids: Ids) -> Request:
-        """Return the request for a client, with the ids of that client's samples alone."""
-        return replace(self, ids=tuple(ids.tolist())) if self.ids else self
+    def meant_for(self, client: int, ids: Ids) -> Request:
+        """Return the request for a client: it asks alone, for those of its samples alone."""
+        if self.ids:
+            return replace(self, ids=tuple(ids.tolist()))
+        return replace(self, client=client, clients=())
 
     def to_field(self) -> str:
-        """Return the request as text for a field of an instruction."""
-        return json.dumps({**asdict(self), "text": ""})
+        """Return the request of one client as text for a field of an instruction."""
+        fields = asdict(self)
+        del fields["clients"]
+        return json.dumps({**fields, "text": ""})
 
     @classmethod
     def from_field(cls, text: str) -> Request:
@@ -112,6 +125,8 @@ class Request:
         """
         if self.client is not None and client != self.client:
             return np.empty(0, dtype=np.int64)
+        if self.clients and client not in self.clients:
+            return np.empty(0, dtype=np.int64)
         meant = np.ones(len(ids), dtype=bool)
         if self.ids:
             meant &= np.isin(ids, np.array(self.ids, dtype=np.int64))
@@ -144,13 +159,8 @@ class RequestSettings(Settings):
             meaning="what to forget; several requests are separated by ;",
         )
     )
-    forget_client: int = setting(
-        Option(
-            0,
-            "the number of a client, from 0",
-            is_not_negative,
-            "whose samples class: and samples: mean",
-        )
+    forget_client: str = setting(
+        Option("0", ASKING, names_who_asks, "whose samples class: and samples: mean", mixed=True)
     )
 
     def requests(self) -> list[Request]:
@@ -158,10 +168,10 @@ class RequestSettings(Settings):
         return parse_requests(self.forget, self.forget_client)
 
 
-def parse_requests(text: str, forget_client: int) -> list[Request]:
+def parse_requests(text: str, forget_client: Asking) -> list[Request]:
     """Read the run-config key ``forget``: requests separated by ``;``.
 
-    ``class:`` and ``samples:`` mean samples of `forget_client`.
+    ``class:`` and ``samples:`` mean samples of `forget_client`: of a client, or of several.
 
     Raises
     ------
@@ -175,10 +185,13 @@ def parse_requests(text: str, forget_client: int) -> list[Request]:
     ]
 
 
-def _parse_request(text: str, forget_client: int) -> Request:
+def _parse_request(text: str, forget_client: Asking) -> Request:
     kind, _, rest = text.partition(":")
+    who = asking(forget_client)
+    several = named_clients(who) if isinstance(who, str) else ()
+    one = None if isinstance(who, str) else who
     if kind == "class" and rest:
-        return Request(text=text, client=forget_client, label=rest)
+        return Request(text=text, client=one, clients=several, label=rest)
     if kind == "client" and (client := whole_number(rest)) is not None:
         return Request(text=text, client=client)
     if kind == "samples":
@@ -190,7 +203,7 @@ def _parse_request(text: str, forget_client: int) -> Request:
             share = 0.0
         if not 0 < share <= 1 or label_kind != "class" or not label:
             raise refuse("forget", text, "samples:SHARE@class:NAME with 0 < SHARE <= 1")
-        return Request(text=text, client=forget_client, label=label, share=share)
+        return Request(text=text, client=one, clients=several, label=label, share=share)
     if kind == "ids" and rest:
         if not Path(rest).is_absolute():
             raise refuse("forget", text, "an absolute path: a run has no current folder of yours")

@@ -128,6 +128,9 @@ def differences(
     aim = _FORGOTTEN.get(paper_dataset)
     if label is not None and aim and label.replace("-", "_") != aim:
         found.append(f"forgets {label!r}, not {aim!r}")
+    asking = str(cell.setting("forget-client") or 0)
+    if label is not None and not asking.isdecimal():
+        found.append(f"several clients forget it (forget-client={asking})")
     strategy = cell.setting("strategy")
     if strategy in ("vanilla", "u-shaped") and cell.setting("init-from") not in (
         None,

@@ -6,14 +6,16 @@ Everything here comes before anything starts, and creates nothing.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from split_unlearning.foundations.errors import refuse
+from split_unlearning.foundations.errors import UserError, refuse
 from split_unlearning.foundations.options import Value
 from split_unlearning.simulations.out_folder import OutFolder
 from split_unlearning.simulations.paths import absolute, forget_from_here, from_here
+from split_unlearning.unlearning.asking import ASKING, Asking, asking
 
 if TYPE_CHECKING:
     from split_unlearning.simulations.config import RunConfig
@@ -140,19 +142,19 @@ def check_plan(config: RunConfig, clients: int) -> str:
 
 
 def pair_requests(
-    forget: list[str], clients: list[int], drop: bool, default: int
-) -> list[tuple[str, int]]:
+    forget: list[str], clients: Sequence[Asking], drop: bool, default: Asking
+) -> list[tuple[str, Asking]]:
     """Pair requests with who asks.
 
     Parameters
     ----------
     forget : list of str
         The requests.
-    clients : list of int
+    clients : sequence of Asking
         Who asks: one for all, one for each request, or none for the default.
     drop : bool
         Whether the clients are to be dropped; then there are no other requests.
-    default : int
+    default : Asking
         Who asks if nobody is named.
 
     Raises
@@ -160,20 +162,26 @@ def pair_requests(
     UserError
         If they do not pair.
     """
+    who = [_asking(one) for one in clients]
     if drop:
-        if forget or not clients:
+        if forget or not who or not all(isinstance(one, int) for one in who):
             raise refuse(
                 "--drop-client",
                 "; ".join(forget) or "no --client",
                 "--client NUMBER, and no --forget: everything of that client is forgotten",
             )
-        return [(f"client:{one}", one) for one in clients]
+        return [(f"client:{one}", one) for one in who]
     if len(clients) not in (0, 1, len(forget)):
         allowed = f"once, or {len(forget)} times, as often as --forget"
         raise refuse("--client", " ".join(map(str, clients)), allowed)
-    if any(one < 0 for one in clients):
-        raise refuse("--client", min(clients), "the number of a client, from 0")
-    asking = clients or [default]
+    pairs = who or [default]
     return [
-        (forget_from_here(text), asking[number % len(asking)]) for number, text in enumerate(forget)
+        (forget_from_here(text), pairs[number % len(pairs)]) for number, text in enumerate(forget)
     ]
+
+
+def _asking(client: Asking) -> Asking:
+    try:
+        return asking(client)
+    except UserError as error:
+        raise refuse("--client", client, ASKING) from error

@@ -32,9 +32,10 @@ def unlearn(
         typer.Option(metavar="REQUEST", help="As the run-config key forget; can be repeated."),
     ] = None,
     client: Annotated[
-        list[int] | None,
+        list[str] | None,
         typer.Option(
-            metavar="NUMBER", help="Who asks; once, or once for each --forget, in their order."
+            metavar="NUMBER",
+            help="Who asks: a client, 0,2 for several, or all; once, or once for each --forget.",
         ),
     ] = None,
     drop_client: Annotated[
@@ -88,9 +89,7 @@ def unlearn(
             typer.echo(f"withdrawn, and not forgotten: {'; '.join(taken)}")
             return
         made = engine_of(engine, state.num_clients, client_cpus, client_gpus)
-        requests = pair_requests(
-            forget or [], client or [], drop_client, state.config.own.integer("forget-client")
-        )
+        requests = pair_requests(forget or [], client or [], drop_client, state.config.asking)
         config = to_write_to(state.config, absolute(out) if out else "", overwrite)
         try:
             errand = to_forget(state, config, requests, drop_client, again, absent or [])

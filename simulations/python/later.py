@@ -20,6 +20,7 @@ from split_unlearning.simulations.session.verification import read_certificate
 from split_unlearning.simulations.state import reception
 from split_unlearning.simulations.state.reception import AlreadyForgottenError
 from split_unlearning.simulations.state.state_dir import StateDir, open_state
+from split_unlearning.unlearning.asking import ASKING, Asking
 
 Folder = str | os.PathLike[str]
 
@@ -27,7 +28,7 @@ Folder = str | os.PathLike[str]
 def unlearn(
     state_dir: Folder,
     forget: str | Sequence[str] = (),
-    client: int | Sequence[int] = (),
+    client: Asking | Sequence[Asking] = (),
     *,
     drop_client: bool = False,
     again: bool = False,
@@ -50,8 +51,9 @@ def unlearn(
         A folder that a run with `state_dir` has made.
     forget : str or sequence of str
         Requests, as the run-config key ``forget``.
-    client : int or sequence of int
-        Who asks: one client for all requests, or one for each.
+    client : int, str or sequence of them
+        Who asks: one client for all requests, or one for each. ``"0,2"`` are several clients that
+        ask for the same, and ``"all"`` is everybody who holds such samples.
     drop_client : bool
         Whether these clients are gone: all that they ever gave is forgotten, without `forget`.
     again : bool
@@ -82,9 +84,7 @@ def unlearn(
     """
     state, config = _open(state_dir, key_dir)
     starting = engine_of(engine, state.num_clients, client_cpus, client_gpus)
-    requests = pair_requests(
-        _texts(forget), _numbers(client), drop_client, config.own.integer("forget-client")
-    )
+    requests = pair_requests(_texts(forget), _asking(client), drop_client, config.asking)
     config = to_write_to(config, absolute(os.fspath(out)) if out else "", overwrite)
     try:
         errand = to_forget(state, config, requests, drop_client, again, absent)
@@ -176,9 +176,9 @@ def _texts(forget: str | Sequence[str]) -> list[str]:
     return [forget] if isinstance(forget, str) else list(forget)
 
 
-def _numbers(client: int | Sequence[int]) -> list[int]:
-    numbers = [client] if isinstance(client, int) else list(client)
-    for one in numbers:
-        if type(one) is not int:
-            raise refuse("client", one, "the number of a client, from 0")
-    return numbers
+def _asking(client: Asking | Sequence[Asking]) -> list[Asking]:
+    named = [client] if isinstance(client, int | str) else list(client)
+    for one in named:
+        if type(one) not in (int, str):
+            raise refuse("client", one, ASKING)
+    return named

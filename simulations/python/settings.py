@@ -19,8 +19,9 @@ def read_settings(given: Mapping[str, object], engine: str) -> dict[str, Value]:
     """Return run-config keys and their values; paths are meant from the current folder.
 
     A path may be a ``pathlib.Path``, a number may be one of NumPy's, several requests may be a list
-    of texts, and a strategy, a method or a model may be the class or the function itself. Whether
-    keys and values are possible is checked by `RunConfig.from_mapping`.
+    of texts, several clients that ask may be a list of numbers, and a strategy, a method or a model
+    may be the class or the function itself. Whether keys and values are possible is checked by
+    `RunConfig.from_mapping`.
 
     Raises
     ------
@@ -54,5 +55,7 @@ def _value(key: str, given: object, engine: str) -> Value:
         return path
     if key == "forget" and isinstance(value, list | tuple):
         return ";".join(map(str, value))
+    if key == "forget-client" and isinstance(value, list | tuple):
+        return ",".join(map(str, value))
     # Of any other type: the key's owner refuses it.
     return cast(Value, value)

@@ -11,6 +11,7 @@ import numpy as np
 from split_unlearning.foundations.errors import StateError
 from split_unlearning.simulations.data.distributions.plan import Plan
 from split_unlearning.simulations.preparation import Forgetting
+from split_unlearning.unlearning.asking import Asking
 from split_unlearning.unlearning.journal import Journal
 from split_unlearning.unlearning.request import Request, parse_requests
 
@@ -19,19 +20,19 @@ from split_unlearning.unlearning.request import Request, parse_requests
 class ReceivedRequest:
     """A request as it was received; `counts` are the samples that it means, by client.
 
-    `forget_client` is the client whose samples ``class:`` and ``samples:`` mean. The label is None
+    `forget_client` is whose samples ``class:`` and ``samples:`` mean. The label is None
     for a request about a client or about ids. A request for a `single` sample, or several, has no
     counterpart in the test split.
     """
 
     text: str
-    forget_client: int
+    forget_client: Asking
     label: int | None
     single: bool
     counts: dict[int, int]
 
     @classmethod
-    def of(cls, forgetting: Forgetting, forget_client: int) -> ReceivedRequest:
+    def of(cls, forgetting: Forgetting, forget_client: Asking) -> ReceivedRequest:
         """Return a request that was resolved against who holds what."""
         counts = {client: len(ids) for client, ids in forgetting.samples.items()}
         request = forgetting.request
@@ -120,7 +121,7 @@ class Task:
                 ids = plan.train[client]
                 if request.ids:
                     ids = np.intersect1d(ids, np.array(request.ids, dtype=np.int64))
-                meant[client] = request.meant_for(ids)
+                meant[client] = request.meant_for(client, ids)
         return meant
 
     def covers(self, client: int, label: int) -> bool:
@@ -128,7 +129,7 @@ class Task:
         return any(request.covers(client, label) for request in self.asked)
 
 
-def first_events(forgettings: Sequence[Forgetting], forget_client: int) -> list[dict[str, Any]]:
+def first_events(forgettings: Sequence[Forgetting], forget_client: Asking) -> list[dict[str, Any]]:
     """Return the fields of the events that a journal begins with: learn, then each request."""
     asked = [(), *((ReceivedRequest.of(each, forget_client),) for each in forgettings)]
     return [received(number, requests) for number, requests in enumerate(asked)]

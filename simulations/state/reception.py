@@ -13,6 +13,7 @@ import numpy as np
 
 from split_unlearning.clients.forgotten import ForgottenSamples
 from split_unlearning.foundations.errors import StateError, UserError, refuse
+from split_unlearning.simulations.data.dataset import Samples
 from split_unlearning.simulations.data.distributions.plan import Plan
 from split_unlearning.simulations.preparation import resolve
 from split_unlearning.simulations.state.agenda import (
@@ -27,6 +28,7 @@ from split_unlearning.simulations.state.agenda import (
 )
 from split_unlearning.simulations.state.state_dir import StateDir
 from split_unlearning.strategies.registry import ways_to
+from split_unlearning.unlearning.asking import EVERYBODY, Asking
 from split_unlearning.unlearning.exactness import Ids
 from split_unlearning.unlearning.request import Request, parse_requests
 from split_unlearning.unlearning.tensor_store import TensorStore
@@ -38,7 +40,7 @@ class AlreadyForgottenError(Exception):
 
 def receive(
     state: StateDir,
-    forget: Sequence[tuple[str, int]],
+    forget: Sequence[tuple[str, Asking]],
     drop: bool = False,
     again: bool = False,
     absent: Collection[int] = (),
@@ -164,7 +166,7 @@ def _checked_absent(
 def _check_continues(
     state: StateDir,
     tasks: Sequence[Task],
-    wanted: Sequence[tuple[Request, int]],
+    wanted: Sequence[tuple[Request, Asking]],
     drop: bool,
     absent: Collection[int],
 ) -> None:
@@ -186,14 +188,14 @@ def _check_continues(
         )
 
 
-def _named(tasks: Sequence[Task]) -> list[tuple[str, int]]:
+def _named(tasks: Sequence[Task]) -> list[tuple[str, Asking]]:
     return [(request.text, request.forget_client) for task in tasks for request in task.asked]
 
 
 def _resolved(
     state: StateDir,
     tasks: Sequence[Task],
-    wanted: Sequence[tuple[Request, int]],
+    wanted: Sequence[tuple[Request, Asking]],
     drop: bool,
     again: bool,
     absent: Collection[int],
@@ -216,6 +218,7 @@ def _resolved(
     for named, client in wanted:
         request = named.loaded()
         if drop:
+            assert isinstance(client, int)
             # A dropped client's folder is not read: all that is left of it is meant.
             if client >= state.num_clients:
                 raise refuse("--client", client, f"a client from 0 to {state.num_clients - 1}")
@@ -226,15 +229,15 @@ def _resolved(
                 asked.append(ReceivedRequest(request.text, client, None, False, counts))
             continue
         # Only the folders of clients that the request may mean are read.
-        meant = {owner for owner, ids in held.items() if _may_mean(request, owner, ids)} - read
+        meant = {
+            owner for owner, ids in held.items() if _may_mean(request, owner, ids, dataset)
+        } - read
         for owner in meant:
             held[owner] = _still_held(state, owner, held[owner], kept.get(owner, ""))
         read |= meant
         when = [task.received for task in tasks if (request.text, client) in _named([task])]
         if when and not again and not _means_more(request, plan, held):
-            done.append(
-                f"{request.text} of client {client} was asked for at {when[0]}, and is done"
-            )
+            done.append(f"{request.text} of {_who(client)} was asked for at {when[0]}, and is done")
             continue
         forgetting = resolve(request, held, dataset, config.training_seed)
         for owner, ids in forgetting.samples.items():
@@ -263,9 +266,19 @@ def _means_more(request: Request, plan: Plan, held: Mapping[int, Ids]) -> bool:
     return not dealt or bool(np.isin(ids, np.concatenate([*held.values()])).any())
 
 
-def _may_mean(request: Request, client: int, ids: Ids) -> bool:
+def _who(client: Asking) -> str:
+    if client == EVERYBODY:
+        return "everybody"
+    return f"client {client}" if isinstance(client, int) else f"clients {client}"
+
+
+def _may_mean(request: Request, client: int, ids: Ids, dataset: Samples) -> bool:
     if request.client is not None:
         return request.client == client
+    if not request.ids:
+        label = request.label_index(dataset.class_names)
+        holds = bool((dataset.y_train[ids] == label).any())
+        return client in request.clients if request.clients else holds
     return bool(np.isin(ids, np.array(request.ids, dtype=np.int64)).any())
 
 

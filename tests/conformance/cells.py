@@ -56,6 +56,14 @@ SHORT = {
 # the third.
 REPEATED = "partial-overlap"
 
+# Labels that everybody holds, forgotten by all of them at once: the second in part.
+EVERYBODY = "everybody"
+OF_EVERYBODY = {
+    "distribution": "iid",
+    "forget": "class:2;samples:0.5@class:3",
+    "forget-client": "all",
+}
+
 LONG = {
     "distribution": "heterogeneous-labels",
     "forget": "class:2",
@@ -91,6 +99,11 @@ class Cell:
     clients: int
     settings: dict
     learns: bool = False
+
+    @property
+    def of_everybody(self):
+        """Whether all clients ask at once."""
+        return self.name.endswith(EVERYBODY)
 
 
 class CellRun(LocalRun):
@@ -134,6 +147,11 @@ def short_cell(strategy, method, distribution=REPEATED, form=""):
     settings = {**SHORT, **_epochs(method, 1), "server-epochs": epochs}
     settings["distribution"] = distribution
     return _cell(strategy, method, form, distribution, clients, settings)
+
+
+def everybodys_cell(strategy, method, form=""):
+    settings = {**SHORT, **_epochs(method, 1), "server-epochs": 1, **OF_EVERYBODY}
+    return _cell(strategy, method, form, EVERYBODY, 3, settings)
 
 
 def long_cell(strategy, method, form=""):
@@ -197,6 +215,7 @@ def cells_of(plugin=None):
             continue
         for form in _forms(STRATEGIES.get(strategy)):
             cells += [short_cell(strategy, method, dealt, form) for dealt in BY_LABEL]
+            cells.append(everybodys_cell(strategy, method, form))
             # Learning is the same whatever the method, and this one does nothing after it.
             if not issubclass(METHODS.get(method), NoUnlearning):
                 cells.append(long_cell(strategy, method, form))
@@ -211,20 +230,23 @@ def selection(cells):
 
     Each form of a strategy meets each method in one short run. The distributions take turns there
     like the symbols of a Latin square, so that each meets all forms and methods that go with as
-    many others as there are distributions. Each form of a strategy has one long run, with another
-    method than the form before.
+    many others as there are distributions. Each form of a strategy has one long run, and one in
+    which everybody forgets, with another method than the form before.
     """
     forms = _places(cell.form for cell in cells)
     methods = _places(cell.method for cell in cells)
     distributions = _places(BY_LABEL)
-    long = {}
+    once = {}
     for cell in cells:
-        if cell.learns:
-            long.setdefault(cell.form, []).append(cell)
-    chosen = [some[forms[form] % len(some)] for form, some in long.items()]
+        if cell.learns or cell.of_everybody:
+            once.setdefault((cell.form, cell.learns), []).append(cell)
+    chosen = [some[forms[form] % len(some)] for (form, _), some in once.items()]
     for cell in cells:
         turn = (forms[cell.form] + methods[cell.method]) % len(distributions)
-        if not cell.learns and distributions[cell.settings["distribution"]] == turn:
+        if (
+            not (cell.learns or cell.of_everybody)
+            and distributions[cell.settings["distribution"]] == turn
+        ):
             chosen.append(cell)
     return chosen
 

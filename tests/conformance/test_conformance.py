@@ -170,6 +170,16 @@ def test_no_unlearning_changes_nothing(run):
             assert phase["accuracy"][over] == first["accuracy"][over]
 
 
+@only(lambda cell: cell.of_everybody)
+def test_what_everybody_forgets_is_measured_on_everybodys_test_samples(run):
+    assert [sorted(one.samples) for one in run.prepared.forgettings] == [[0, 1, 2]] * 2
+    for phase, label in zip(run.phases[1:], ("2", "3"), strict=True):
+        accuracy = phase["accuracy"]
+        assert accuracy["unlearned"] is not None
+        if accuracy["per_label"][label] is not None:
+            assert accuracy["unlearned"] == accuracy["per_label"][label]
+
+
 # On one short run of each strategy with each method.
 
 

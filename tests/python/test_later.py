@@ -94,7 +94,7 @@ def test_a_request_that_cannot_be_finished_is_taken_back(kept, monkeypatch):
         ({"forget": "class:1", "engine": "spark"}, "engine='spark' is not possible"),
         ({"forget": "class:1", "client": 9}, "is not possible"),
         ({"forget": "class:1", "client": [0, 1]}, "--client='0 1' is not possible"),
-        ({"forget": "class:1", "client": ["0"]}, "client='0' is not possible"),
+        ({"forget": "class:1", "client": [0.0]}, "client=0.0 is not possible"),
         ({"forget": "class:7"}, "forget='class:7'"),
         ({"drop_client": True}, "--drop-client='no --client' is not possible"),
         ({}, "has nothing left to do"),

@@ -129,6 +129,13 @@ def test_a_terminal_shows_how_far_it_is(wanted, terminal, monkeypatch):
     assert "noise" not in sink.getvalue()
 
 
+def test_several_clients_that_ask_are_a_list():
+    several = su.run(**SHORT, clients=3, forget="class:3", forget_client=[0, 2])
+    asking = [client.client for client in several.phases[1].clients if client.requested]
+    assert asking == [0, 2]
+    assert several.result.config["forget-client"] == "0,2"
+
+
 def test_a_class_stands_for_its_path():
     run = su.run(**SHORT, clients=2, forget="", strategy=su.Vanilla)
     assert run.result.strategy == "split_unlearning.strategies.vanilla:Vanilla"

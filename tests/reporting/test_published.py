@@ -183,6 +183,7 @@ def test_a_cell_of_the_papers_own_setting_is_comparable(bench):
         ({"clients": 3}, "3 clients, not 5"),
         ({"init_from": "fresh"}, "does not start from SplitWiper's pre-trained segments"),
         ({"client_sync": "handoff"}, "clients hand their segment on"),
+        ({"forget_client": "all"}, "several clients forget it (forget-client=all)"),
         (
             {"distribution": {"labels": ["bird"], "train": [[4000], [2000]]}},
             "6,000 of 50,000 training samples",

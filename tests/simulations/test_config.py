@@ -4,6 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from split_unlearning.simulations.config import RunConfig, parse_setting
 from split_unlearning.simulations.data.distributions.registry import DISTRIBUTIONS
 from split_unlearning.simulations.keys import by_owner, declared, table
 from split_unlearning.unlearning.methods import METHODS, FineTuning, UnlearningMethod
+from split_unlearning.unlearning.request import parse_requests
 
 KEYS = list(declared())
 FLAGS = ("attacks", "audit", "download", "keep-models", "overwrite", "skip-absent", "verify")
@@ -68,8 +70,7 @@ BAD_TYPES = [
     ("client-norm", True),
     ("client-norm", 1),
     ("forget", 2),
-    ("forget-client", 0.0),
-    ("forget-client", "0"),
+    ("forget-client", True),
     ("pretrain-epochs", 1.0),
     ("server-epochs", "30"),
     ("batch-size", 32.0),
@@ -150,7 +151,8 @@ BAD_VALUES = [
     *(("fine-tune-share", value) for value in (0, 0.0, 1.1, NAN)),
     *(("projection-devaluation", value) for value in (-0.1, 1.1, NAN)),
     *(("projection-edge-boost", value) for value in (0, -1.0, INF)),
-    *((key, value) for key in ("forget-client", "pretrain-epochs", "seed") for value in (-1, -7)),
+    *((key, value) for key in ("pretrain-epochs", "seed") for value in (-1, -7)),
+    *(("forget-client", value) for value in ("-1", "1.0", "0,", "0;2", "nobody", "")),
     *((key, -1) for key in ("samples", "test-samples", "shadow")),
     *(("shadow-share", value) for value in (-0.1, 1.0, NAN)),
     *(
@@ -301,7 +303,9 @@ def test_an_integer_beyond_every_number_is_refused(key):
         *(("distribution", name) for name in DISTRIBUTIONS.names()),
         ("forget", ""),
         ("forget", "class:bird;client:1;samples:0.5@class:2;ids:/data/ids.txt"),
-        ("forget-client", 4),
+        ("forget-client", "4"),
+        ("forget-client", "0,2,5"),
+        ("forget-client", "all"),
         ("pretrain-epochs", 0),
         ("server-epochs", 1),
         ("batch-size", 1),
@@ -555,6 +559,22 @@ def test_requests_are_asked_by_the_client_that_the_config_names():
         ("class:bird", 2),
         ("client:1", 1),
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "clients"), [("0,2,5", (0, 2, 5)), (" 5, 0,2", (0, 2, 5)), ("all", ())]
+)
+def test_several_clients_ask_for_a_label_and_each_for_itself_alone(given, clients):
+    config = RunConfig.from_mapping(
+        {"forget": "samples:0.5@class:3;client:1"} | {"forget-client": given}
+    )
+    several, one = config.requests()
+    assert (several.client, several.clients) == (None, clients)
+    assert (one.client, one.clients) == (1, ())
+    assert config.asking == ("all" if given == "all" else "0,2,5")
+    # What each is sent does not tell whether others ask.
+    alone = parse_requests("samples:0.5@class:3", 2)[0]
+    assert several.meant_for(2, np.arange(3)).to_field() == alone.to_field()
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,32 @@ def test_a_class_means_the_requesting_clients_part_where_others_hold_it_too():
     assert 0 < len(expected) < len(of_label(prepared, 2))
 
 
+def test_a_class_means_what_everybody_holds_of_it_where_everybody_asks():
+    for distribution in ("iid", "partial-overlap", "heterogeneous-labels"):
+        prepared = prepare(
+            config(forget="class:2", distribution=distribution, forget_client="all"), 5
+        )
+        (forgetting,) = prepared.forgettings
+        meant = np.concatenate([*forgetting.samples.values()])
+        assert sorted(meant.tolist()) == of_label(prepared, 2)
+        held = {
+            client: sorted({*ids.tolist()} & {*of_label(prepared, 2)})
+            for client, ids in enumerate(prepared.plan.train)
+        }
+        assert chosen(forgetting) == {client: ids for client, ids in held.items() if ids}
+
+
+def test_of_a_label_that_several_ask_for_each_forgets_its_share():
+    share = {"forget": "samples:0.5@class:2", "distribution": "iid"}
+    (forgetting,) = prepare(config(**share, forget_client="2,0"), 4).forgettings
+    assert forgetting.clients == [0, 2]
+    for client in (0, 2):
+        one = config(**share, forget_client=client)
+        assert prepare(one, 4).forgettings[0].samples[client].tolist() == (
+            forgetting.samples[client].tolist()
+        )
+
+
 def test_a_client_means_all_it_holds():
     prepared = prepare(config(forget="client:2"), 3)
     (forgetting,) = prepared.forgettings
@@ -128,6 +154,12 @@ def test_the_same_config_is_the_same_plan():
         (3, {"forget": "client:3"}, ["forget='client:3'", "0 to 2"]),
         (3, {"forget": "client:9"}, ["forget='client:9'", "0 to 2"]),
         (3, {"forget_client": 3}, ["forget-client=3", "0 to 2"]),
+        (3, {"forget_client": "0,3", "distribution": "iid"}, ["forget-client='0,3'", "0 to 2"]),
+        (
+            5,
+            {"forget_client": "0,1,2,3,4"},
+            ["forget='class:2'", "holds, which forget-client names"],
+        ),
         (3, {"forget": "", "forget_client": 7}, ["forget-client=7", "0 to 2"]),
         (3, {"forget": "class:10"}, ["forget='class:10'", "10 labels"]),
         (3, {"forget": "class:bird"}, ["forget='class:bird'", "0, 1, 2"]),

@@ -29,9 +29,7 @@ def learned(path, clients=CLIENTS, **chosen):
     prepared = prepare(config, clients)
     state = StateDir(path)
     with state.locked():
-        state.begin(
-            prepared, first_events(prepared.forgettings, config.own.integer("forget-client"))
-        )
+        state.begin(prepared, first_events(prepared.forgettings, config.asking))
         finish(state)
     return state
 

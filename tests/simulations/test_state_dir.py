@@ -235,6 +235,7 @@ OTHER = {
     "cut": "conv1",
     "client-norm": "group",
     "forget": "class:3",
+    "forget-client": "all",
     "client-sync": "handoff",
     "client-init": "shared",
     "splitfed-version": 2,

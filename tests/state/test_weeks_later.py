@@ -15,6 +15,7 @@ from split_unlearning.strategies.server.shards import Shards
 from tests.local_grid import LocalRun
 from tests.state.bench import (
     NUM_CLIENTS,
+    PROJECTED,
     SHORT,
     ask,
     certificate,
@@ -23,6 +24,7 @@ from tests.state.bench import (
     from_scratch,
     ids_of,
     learn,
+    one_line,
     plan_of,
     tasks,
     tree,
@@ -159,6 +161,43 @@ def test_a_baseline_forgets_as_in_one_go(name, digits, tmp_path):
     assert run.digests == LocalRun(NUM_CLIENTS, state_dir=str(tmp_path / "one"), **at_once).digests
     assert certificate(path, settings)["holds"]
     assert certificate(tmp_path / "one", at_once)["holds"]
+
+
+EVERY = {
+    **{name: {**SHORT, **chosen} for name, chosen in BASELINES.items()},
+    "splitwiper": {**SHORT, "slices": 2},
+    "splitwiper-plus": {**SHORT, "strategy": "splitwiper-plus"},
+    "gradient-projection": PROJECTED,
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("who", ["all", "0,2"])
+def test_several_clients_forget_a_label_at_once(name, who, digits, tmp_path):
+    settings = {**EVERY[name], "dataset": digits}
+    path, one = tmp_path / "state", tmp_path / "one"
+    learn(path, settings)
+    clients = [0, 2] if who == "0,2" else [0, 1, 2]
+    nodes = len(clients) if name.startswith("splitwiper") else NUM_CLIENTS
+    run = unlearn(path, settings, ("class:2", who), nodes=nodes)
+    gone = {client: ids_of(path, client, 2).tolist() for client in clients}
+    assert {client: ids for client, ids in forgotten(path).items() if ids} == gone
+    at_once = {**settings, "forget": "class:2", "forget_client": who}
+    assert run.digests == LocalRun(NUM_CLIENTS, state_dir=str(one), **at_once).digests
+    if name != "gradient-projection":
+        assert certificate(path, settings)["holds"]
+    assert unlearn(path, settings, ("class:2", who)) is None
+    # What is left of the label, the others can ask for.
+    if who == "all":
+        assert "nothing that client 1 holds" in one_line(refused(path, ("class:2", 1)))
+    else:
+        assert list(ask(path, ("class:2", "all"))[0].counts) == [1]
+
+
+def refused(path, *forget):
+    with pytest.raises(UserError) as error:
+        ask(path, *forget)
+    return error
 
 
 @pytest.mark.parametrize("strategy", ["vanilla", "u-shaped", "splitfed"])
