@@ -109,9 +109,14 @@ def flag(meaning: str) -> Option:
     return Option(False, "true, false", meaning=meaning)
 
 
+def text_of(default: str, allowed: str, meaning: str) -> Option:
+    """Declare a text; what it says is checked where it is read."""
+    return Option(default, allowed, meaning=meaning)
+
+
 def name_of(default: str, meaning: str) -> Option:
     """Declare a name that a registry looks up, names of entry points included."""
-    return Option(default, "a name that `split-unlearning list` shows", meaning=meaning)
+    return text_of(default, "a name that `split-unlearning list` shows", meaning)
 
 
 class Options(Mapping[str, Value]):

@@ -13,7 +13,7 @@ from torch import nn
 
 from split_unlearning.foundations.errors import refuse
 from split_unlearning.foundations.once import once
-from split_unlearning.foundations.options import Option, Settings, Value, name_of, one_of, setting
+from split_unlearning.foundations.options import Settings, Value, name_of, one_of, setting, text_of
 from split_unlearning.foundations.registry import Registry, load_object
 from split_unlearning.models.drawing import seeded
 from split_unlearning.models.group_norm import has_batch_norm, with_group_norm
@@ -44,10 +44,10 @@ class CutModel(Settings):
 
     name: str = setting(name_of("cnn", "the network that is cut"), "model")
     cut: str = setting(
-        Option(
+        text_of(
             "",
             "a layer of the model, or empty for its own cut",
-            meaning="the last layer that a client holds",
+            "the last layer that a client holds",
         )
     )
     client_norm: str = setting(

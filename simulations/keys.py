@@ -29,6 +29,7 @@ from split_unlearning.foundations.options import (
     not_negative,
     one_of,
     setting,
+    text_of,
 )
 from split_unlearning.models.split import CutModel
 from split_unlearning.models.training import TrainingSettings
@@ -51,9 +52,7 @@ class Keys(Settings):
 
     strategy: str = setting(name_of("splitwiper", "how to learn"))
     unlearning: str = setting(name_of("retrain", "how to forget"))
-    options: str = setting(
-        Option("", "'name=value name=value'", meaning="a plug-in's own settings")
-    )
+    options: str = setting(text_of("", "'name=value name=value'", "a plug-in's own settings"))
     distribution: str = setting(
         one_of(
             "heterogeneous-labels",
@@ -66,34 +65,29 @@ class Keys(Settings):
         between(3600.0, "0 < x <= 1000000", "seconds a client has for an answer")
     )
     out: str = setting(
-        Option(
-            "",
-            "an absolute path, or empty for none",
-            meaning="folder that result.json is written to",
-        )
+        text_of("", "an absolute path, or empty for none", "folder that result.json is written to")
     )
     overwrite: bool = setting(flag("a result that is in out may be replaced"))
     state_dir: str = setting(
-        Option(
+        text_of(
             "",
             "an absolute path to a new folder, or empty for none",
-            meaning="folder that keeps what later requests need",
+            "folder that keeps what later requests need",
         )
     )
     key_dir: str = setting(
-        Option(
+        text_of(
             "",
             "an absolute path, or empty for none",
-            meaning="folder of keys, apart from state-dir, that show every change of it by others",
+            "folder of keys, apart from state-dir, that show every change of it by others",
         )
     )
     verify: bool = setting(flag("train again without what state-dir has forgotten, and compare"))
     benchmark: str = setting(
-        Option(
+        text_of(
             "",
             "an absolute path, or empty",
-            meaning="folder of a benchmark, whose runs are carried out instead; "
-            "the command line says it",
+            "folder of a benchmark, whose runs are carried out instead; the command line says it",
         )
     )
 
@@ -135,17 +129,17 @@ def of_distributions() -> dict[str, Mapping[str, Option]]:
 def readers() -> dict[str, Mapping[str, Option]]:
     """Return the settings that each built-in owner reads, bases before those that build on them."""
     strategies: dict[str, type[SplitStrategy]] = {}
-    found: dict[str, Mapping[str, Option]] = {}
+    read: dict[str, Mapping[str, Option]] = {}
     # A name that stands for nothing is refused where it is chosen.
     for name in STRATEGIES.built_in():
         with suppress(UserError):
             strategies[name] = STRATEGIES.get(name)
     for name in sorted(strategies, key=lambda name: len(strategies[name].__mro__)):
-        found[name] = of_protocol(strategies[name])
+        read[name] = of_protocol(strategies[name])
     for name in METHODS.built_in():
         with suppress(UserError):
-            found[name] = {**found.get(name, {}), **METHODS.get(name).reads()}
-    return {**found, **of_distributions(), "texts": Tokens.declared()}
+            read[name] = {**read.get(name, {}), **METHODS.get(name).reads()}
+    return {**read, **of_distributions(), "texts": Tokens.declared()}
 
 
 def owned() -> dict[str, Option]:

@@ -108,7 +108,7 @@ class SplitStrategy(Owner, ScriptedStrategy):
         """By client, what it answered the last audit, see `strategies.audit`."""
         self.scores: dict[int, Message] = {}
         self.scores_by_epoch: dict[int, dict[int, Message]] = {}
-        """What `score` found during the last script, by the number of epochs trained till then."""
+        """The answers to `score` in the last script, by the number of epochs trained till then."""
         self._epochs = 0
 
     # What a protocol writes.

@@ -1,12 +1,11 @@
 """The link: frames exchanged, every batch, between one client and the server segment.
 
-What both kinds of link share, and the one within a process; `transport.socket_link` is the one
-over the network. A link is used by one thread at a time.
+What any kind of link shares; `transport.socket_link` is the link over the network. A link is used
+by one thread at a time.
 """
 
 import base64
 import hmac
-import io
 import logging
 import time
 from abc import ABC, abstractmethod
@@ -24,7 +23,6 @@ from split_unlearning.transport.frame import (
     FrameError,
     ReceivedFrame,
     Stream,
-    decode,
     encode,
     read,
 )
@@ -262,33 +260,6 @@ def _unpacked(reply: ReceivedFrame) -> tuple[dict[str, Tensor], dict[str, str]]:
     if _REFUSAL in reply.fields:
         raise link_failed(reply.fields[_REFUSAL])
     return unpack(reply.tensors), reply.fields
-
-
-class LoopbackLink(Link):
-    """A `Link` to a handler in the same process: same frames, counts and errors, no network."""
-
-    def __init__(
-        self,
-        handler: Handler,
-        ledger: Ledger,
-        client: int,
-        phase: str,
-        max_frame_bytes: int = MAX_FRAME_BYTES,
-        codec: FloatCodec = "float32",
-    ) -> None:
-        super().__init__(codec)
-        self._handler = handler
-        self._ledger = ledger
-        self._caller = Caller(client, phase)
-        self._max_frame_bytes = max_frame_bytes
-
-    def _send(self, request: Frame) -> ReceivedFrame:
-        stream = io.BytesIO(bytes(request))
-        try:
-            reply = answer(self._handler, self._ledger, self._caller, stream, self._max_frame_bytes)
-        except RefusalError as refusal:
-            reply = refusal.to_frame()
-        return decode(bytes(reply))
 
 
 def link_failed(reason: object) -> LinkError:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from split_unlearning.foundations.errors import refuse
-from split_unlearning.foundations.options import Option, Settings, setting
+from split_unlearning.foundations.options import Option, Settings, setting, text_of
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.foundations.text import whole_number
 from split_unlearning.unlearning.asking import (
@@ -153,10 +153,10 @@ class RequestSettings(Settings):
     """What a run is to forget, as the user writes it."""
 
     forget: str = setting(
-        Option(
+        text_of(
             "class:2",
             "class:NAME, client:N, samples:SHARE@class:NAME, ids:FILE, or empty for nothing",
-            meaning="what to forget; several requests are separated by ;",
+            "what to forget; several requests are separated by ;",
         )
     )
     forget_client: str = setting(

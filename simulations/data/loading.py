@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from split_unlearning.foundations.errors import refuse
 from split_unlearning.foundations.once import once
-from split_unlearning.foundations.options import Option, Settings, flag, name_of, setting
+from split_unlearning.foundations.options import Settings, flag, name_of, setting, text_of
 from split_unlearning.simulations.data.cache import Arrays, Facts, fingerprint, kept
 from split_unlearning.simulations.data.dataset import Dataset, Samples
 from split_unlearning.simulations.data.joined import JoinedDataset
@@ -34,11 +34,7 @@ class DataSettings(Settings):
 
     dataset: str = setting(name_of("digits", "what to learn"))
     data_dir: str = setting(
-        Option(
-            "",
-            "an absolute path, or empty",
-            meaning="folder of the data sets that torchvision knows",
-        )
+        text_of("", "an absolute path, or empty", "folder of the data sets that torchvision knows")
     )
     download: bool = setting(flag("torchvision may fetch into data-dir what is not there"))
 

@@ -59,8 +59,8 @@ def attacked(
     )
     seen = np.unique(labels)
     attacks = match_labels(observed, real_of, len(np.unique(real_of[seen])), seed)
-    found = {
+    scored = {
         "attacks": tuple(LabelAttack(**asdict(attack)) for attack in attacks),
         "strongest": strongest(attacks).name,
     }
-    return found, frozenset(seen.tolist())
+    return scored, frozenset(seen.tolist())

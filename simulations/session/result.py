@@ -213,24 +213,24 @@ class ResultBuilder:
         """
         labels = range(len(self._prepared.dataset.class_names))
         asking = self._asking(task)
-        found = {}
+        groups = {}
         for client in self._strategy.clients:
             asked = [label for label in labels if _covered(asking, client, label)]
             named = [label for label in labels if _covered(self._tasks, client, label)]
-            found[client] = [asked, [label for label in named if label not in asked]]
-        return found
+            groups[client] = [asked, [label for label in named if label not in asked]]
+        return groups
 
     def _by_epoch(self, asking: Sequence[Task]) -> tuple[form.EpochAccuracy, ...]:
         """Return the accuracies while the phase went on."""
-        found = []
+        accuracies = []
         for epoch, scores in self._strategy.scores_by_epoch.items():
             of_epoch = self._accuracy(asking, scores)
-            found.append(
+            accuracies.append(
                 form.EpochAccuracy(
                     epoch=epoch, unlearned=of_epoch.unlearned, retained=of_epoch.retained
                 )
             )
-        return tuple(found)
+        return tuple(accuracies)
 
     def _accuracy(self, asking: Sequence[Task], scores: Mapping[int, Message]) -> form.Accuracy:
         """Return the accuracies that scores make; a share without a single test sample is None.

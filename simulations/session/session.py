@@ -136,7 +136,7 @@ class Session:
         self._journal.append("measured", task=task.number)
 
     def _look_at_outputs(self, task: Task) -> Relearning | None:
-        """Write down what an audit found; return how quickly what was forgotten is relearned."""
+        """Write outputs down; return how quickly what was forgotten is relearned."""
         before = self._outputs.get(max(self._outputs, default=-1))
         after = self._outputs[task.number] = outputs_of(self.strategy.audited)
         if self._out:

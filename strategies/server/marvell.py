@@ -45,12 +45,7 @@ class TwoLabels:
 class Noise:
     """Variances of normal noise for gradients of label 0, and of label 1.
 
-    Parameters
-    ----------
-    along : tuple of float
-        λ1, in the direction of the gap.
-    across : tuple of float
-        λ2, in each of the other directions.
+    `along` is λ1, in the direction of the gap, `across` λ2, in each of the other directions.
     """
 
     along: tuple[float, float]
@@ -169,14 +164,8 @@ def shared_noise(
     proportional to √s_i, as far as λ_i ≥ 0 allows. For two labels that are equally frequent and
     vary alike it is the paper's optimum.
 
-    Parameters
-    ----------
-    means : tensor of float64, shape (labels, d)
-        The mean gradient of each label, not all the same.
-    variance : float
-        v, in each dimension.
-    budget : float
-        P > 0, the trace of C.
+    `means`, float64, shape (labels, d), are the mean gradient of each label, not all the same;
+    `variance` is v, in each dimension; `budget` is P > 0, the trace of C.
 
     Returns
     -------

@@ -22,12 +22,13 @@ from split_unlearning.simulations.data.distributions.plan import Plan
 from split_unlearning.simulations.preparation import deal
 from split_unlearning.strategies.server.link import ServerLink
 from split_unlearning.transport.ledger import Ledger
-from split_unlearning.transport.link import LinkError, LoopbackLink
+from split_unlearning.transport.link import LinkError
 from split_unlearning.unlearning.exactness import order
 from split_unlearning.unlearning.stages import Stage
 from tests.local_grid import LocalRun, client_of, dealt, node_of
 from tests.protocol.test_splitfed import close, mean
 from tests.protocol.test_vanilla import SEED, large_digits, same_bits
+from tests.transport.loopback import LoopbackLink
 
 __all__ = ["large_digits"]
 

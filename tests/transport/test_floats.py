@@ -11,7 +11,8 @@ from split_unlearning.models.training import FLOAT_CODECS
 from split_unlearning.transport.floats import pack, pack_arrays, unpack, unpack_arrays
 from split_unlearning.transport.frame import decode, encode
 from split_unlearning.transport.ledger import Ledger
-from split_unlearning.transport.link import LinkError, LoopbackLink
+from split_unlearning.transport.link import LinkError
+from tests.transport.loopback import LoopbackLink
 
 ROUNDED = [codec for codec in FLOAT_CODECS if codec != "float32"]
 ROWS = arrays(

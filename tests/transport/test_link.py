@@ -20,8 +20,9 @@ from split_unlearning.transport import link as link_module
 from split_unlearning.transport import socket_link
 from split_unlearning.transport.frame import Frame, FrameError, decode, encode
 from split_unlearning.transport.ledger import Account, Ledger
-from split_unlearning.transport.link import Endpoint, LinkError, LoopbackLink
+from split_unlearning.transport.link import Endpoint, LinkError
 from split_unlearning.transport.socket_link import LinkServer, connect
+from tests.transport.loopback import LoopbackLink
 
 LIMIT = 4096
 TIMEOUT = 30.0
