@@ -14,9 +14,9 @@ from split_unlearning.clients.base import SplitClient
 from split_unlearning.clients.holding import Holding
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.models.devices import device, moved
-from split_unlearning.models.drawing import seeded
 from split_unlearning.models.inputs import blank
 from split_unlearning.models.pooling import pool_to_quarters
+from split_unlearning.models.seeding import seeded
 from split_unlearning.models.tokens import MeanOfTokens
 from split_unlearning.models.training import train_batch
 from split_unlearning.unlearning.exactness import Ids

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from split_unlearning.foundations.errors import UserError
-from split_unlearning.models.drawing import seeded
 from split_unlearning.models.inputs import Shape, described, example
 from split_unlearning.models.network import Network
+from split_unlearning.models.seeding import seeded
 from split_unlearning.models.split import Model, build_network
 
 

@@ -15,11 +15,11 @@ from split_unlearning.foundations.errors import refuse
 from split_unlearning.foundations.once import once
 from split_unlearning.foundations.options import Settings, Value, name_of, one_of, setting, text_of
 from split_unlearning.foundations.registry import Registry, load_object
-from split_unlearning.models.drawing import seeded
 from split_unlearning.models.group_norm import has_batch_norm, with_group_norm
 from split_unlearning.models.inputs import Shape, blank
 from split_unlearning.models.network import Architecture, Network, Part
 from split_unlearning.models.own_model import own_architecture
+from split_unlearning.models.seeding import seeded
 
 MODELS: Registry[Architecture] = Registry("model", group="split_unlearning.models")
 MODELS.register("bert", "split_unlearning.models.bert:bert")

@@ -24,7 +24,7 @@ from split_unlearning.models.training import TrainingSettings
 from split_unlearning.simulations.data.backdoor import Backdoor
 from split_unlearning.simulations.data.distributions.registry import DISTRIBUTIONS
 from split_unlearning.simulations.data.selection import Selection
-from split_unlearning.simulations.data.text import Tokens
+from split_unlearning.simulations.data.tokenizer import Tokens
 from split_unlearning.simulations.keys import (
     Keys,
     declared,

@@ -37,7 +37,7 @@ from split_unlearning.simulations.data.backdoor import Backdoor
 from split_unlearning.simulations.data.distributions.registry import DISTRIBUTIONS
 from split_unlearning.simulations.data.loading import DataSettings
 from split_unlearning.simulations.data.selection import Selection
-from split_unlearning.simulations.data.text import Tokens
+from split_unlearning.simulations.data.tokenizer import Tokens
 from split_unlearning.strategies.base import SplitStrategy, StrategySetting
 from split_unlearning.strategies.registry import STRATEGIES
 from split_unlearning.strategies.server.setting import Resources, SegmentSetting
@@ -148,7 +148,7 @@ def owned() -> dict[str, Option]:
 
 
 def by_owner() -> dict[str, dict[str, Option]]:
-    """Return each key of an owner once, under the first that reads it, which says who else does."""
+    """Return each key of an owner under the first owner that reads it; it names the others, too."""
     read = readers()
     homes: dict[str, dict[str, Option]] = {}
     for key, option in owned().items():

@@ -23,7 +23,7 @@ from split_unlearning.simulations.data.distributions.plan import Plan
 from split_unlearning.simulations.data.distributions.registry import DISTRIBUTIONS
 from split_unlearning.simulations.data.loading import DataSettings
 from split_unlearning.simulations.data.selection import Selection
-from split_unlearning.simulations.data.text import Tokens
+from split_unlearning.simulations.data.tokenizer import Tokens
 from split_unlearning.strategies.server.precision import Precision, check_computes
 from split_unlearning.unlearning.asking import named_clients
 from split_unlearning.unlearning.exactness import Ids, visits

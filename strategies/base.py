@@ -68,14 +68,14 @@ class StrategySetting(Settings):
 class SplitStrategy(Owner, ScriptedStrategy):
     """Base of every protocol.
 
-    A protocol writes `learn` and `unlearn` as scripts and names who answers it in `client`, as
-    ``package.module:Class``, a subclass of ``clients.base.SplitClient``. In `methods` it names the
-    kinds of unlearning method that it can carry out, in `own_options` settings of its own (their
-    values are `options`), in `server_part` what of the network the server holds, in `server_parts`
-    the classes of parts that it brings to the server segment (`strategies.server.part`); whether
-    its clients count their test samples label by label for everybody to see is `counts_by_label`,
-    and whether all of them train one client segment, or copies that are averaged,
-    `one_client_segment`.
+    A protocol writes `learn` and `unlearn` as scripts and names the class of its clients in
+    `client`, as ``package.module:Class``, a subclass of ``clients.base.SplitClient``. In `methods`
+    it names the kinds of unlearning method that it can carry out, in `own_options` settings of its
+    own (their values are `options`), in `server_part` what of the network the server holds, in
+    `server_parts` the classes of parts that it brings to the server segment
+    (`strategies.server.part`); whether its clients count their test samples label by label for
+    everybody to see is `counts_by_label`, and whether all of them train one client segment, or
+    copies that are averaged, `one_client_segment`.
     """
 
     client: ClassVar[str]
@@ -228,7 +228,7 @@ class SplitStrategy(Owner, ScriptedStrategy):
         )
 
     def collect(self, question: Question) -> Generator[Question, list[Reply], list[int]]:
-        """Ask for an upload, and go on asking whoever has more chunks to send.
+        """Ask for an upload, and go on asking the clients that have more chunks to send.
 
         Use as ``yield from self.collect(self.ask(clients, "pretrain"))``. Each chunk goes to the
         server segment as it arrives, so that no more than one chunk a client is in memory here.
@@ -314,7 +314,7 @@ class SplitStrategy(Owner, ScriptedStrategy):
             Those of `present` of whom the server now has it.
         """
         uploads = self._uploads[split]
-        # Whoever did not say what it holds, or may have changed it unheard, uploads again.
+        # A client uploads again that did not say what it holds, or may have changed it unheard.
         digests = {client: self.client_digests.get(client) for client in present}
         changed = [
             client

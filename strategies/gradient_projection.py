@@ -79,7 +79,7 @@ class CachingVanilla(Vanilla):
         return "attempt" in self.addressing
 
     def turn_fields(self, stage: Stage, progress: float) -> dict[str, Scalar]:
-        """Tell a turn of learning where its steps stand, and one of fine-tuning its step size."""
+        """Return where the steps of a turn of learning stand, or the step size of fine-tuning."""
         if not isinstance(self.method, ProjectionMethod):
             return {}
         first = self._first + self.heard.batches
@@ -134,7 +134,7 @@ class CachingVanilla(Vanilla):
 
     @classmethod
     def needed_to_drop(cls, clients: Sequence[int]) -> list[int]:
-        """Return everybody who is left: they all train on."""
+        """Return all clients that are left: they train on."""
         return list(clients)
 
     def drop(self, clients: Collection[int]) -> Script:
@@ -194,7 +194,7 @@ class CachingVanilla(Vanilla):
             yield Question({one: Message("take", tensors=handed_on) for one in self.reachable})
 
     def _approximations(self, method: ProjectionMethod) -> list[str]:
-        """Return what of a forgetting is approximate, a line each; also for who is away."""
+        """Return what of a forgetting is approximate, a line each; absent clients count."""
         lines = method.approximations(self._lasting)
         for client in self._away:
             lines += [
@@ -282,8 +282,8 @@ class CachingVanilla(Vanilla):
     def _parts(
         self, method: GradientProjection, asking: Sequence[int], start: int
     ) -> Iterator[tuple[int, int, int]]:
-        """Yield who is asked for which of the steps: before the first touched one none."""
-        # Of a client that was dropped nobody has a gradient, and one that is away is not asked.
+        """Yield a client and the steps that it is asked for, none before the first touched step."""
+        # A client that was dropped or is away cannot be asked.
         turns = [
             turn for turn in self.server.call(GradientCaches.turns) if turn[0] in self.reachable
         ]

@@ -95,11 +95,11 @@ class SplitWiper(SplitStrategy):
 
     @classmethod
     def needed(cls, clients: Sequence[int], asking: Collection[int]) -> list[int]:
-        """Return who asks: nobody else is needed."""
+        """Return the clients that ask: no other is needed."""
         return sorted(asking)
 
     def redo_for(self, clients: Collection[int]) -> Script:
-        """Train the server segment again from the first slice that holds one of some shards."""
+        """Train the server segment again from the first slice with a shard of these."""
         first = first_touched(self.slices, clients)
         self.redone = {
             "shards": sorted(clients),

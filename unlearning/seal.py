@@ -18,8 +18,8 @@ from split_unlearning.foundations.files import explained, make_for_owner, write_
 class Seal:
     """SHA-256 of a text; with the file of a key, HMAC-SHA-256 of it under that key.
 
-    A checksum shows damage. Whoever can write the file can write its checksum, too. A key that lies
-    where they cannot read it (``key-dir``) shows every change that they make.
+    A checksum shows damage. A person who can write the file can write its checksum, too.
+    A key that lies where that person cannot read it (``key-dir``) shows every change.
 
     The file of the key has 64 hexadecimal digits. It need not exist before `make`.
     """

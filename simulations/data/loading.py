@@ -14,7 +14,7 @@ from split_unlearning.simulations.data.dataset import Dataset, Samples
 from split_unlearning.simulations.data.joined import JoinedDataset
 from split_unlearning.simulations.data.loaders.registry import DATASETS
 from split_unlearning.simulations.data.loaders.source import Loader, Source, Texts
-from split_unlearning.simulations.data.text import Tokens
+from split_unlearning.simulations.data.tokenizer import Tokens
 
 JOINED = {
     "A+B": "two or more of the above, such as cifar10+mnist, for distribution=different-tasks"

@@ -48,7 +48,7 @@ def attacked(
         ``attacks`` and the ``strongest`` of them, as `LabelMatching` has them; and the masked
         labels that were received.
     """
-    # Clustering takes scikit-learn, whose import takes a second that only who attacks should wait.
+    # Clustering takes scikit-learn. Its import takes a second, which runs without attacks save.
     from split_unlearning.evaluation.label_matching import match_labels, strongest
 
     received = server.call(Shards.received)

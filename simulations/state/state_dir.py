@@ -29,7 +29,7 @@ from split_unlearning.foundations.files import explained, locked, make_for_owner
 from split_unlearning.foundations.text import parsed
 from split_unlearning.reporting.result import Phase, Result
 from split_unlearning.simulations.config import RunConfig
-from split_unlearning.simulations.data.text import Tokens
+from split_unlearning.simulations.data.tokenizer import Tokens
 from split_unlearning.simulations.preparation import Preparation, deal, fingerprint
 from split_unlearning.strategies.server.setting import Resources
 from split_unlearning.transport.ledger import NetworkSpeed

@@ -14,7 +14,7 @@ from torch.func import functional_call
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.models.devices import moved
-from split_unlearning.models.drawing import seeded
+from split_unlearning.models.seeding import seeded
 from split_unlearning.models.training import finite
 from split_unlearning.strategies.server.clock import Clock
 from split_unlearning.strategies.server.model import ServerModel

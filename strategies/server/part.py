@@ -31,7 +31,7 @@ def frame(method: Method) -> Method:
 
 
 def check_holds(tensors: Tensors, *allowed: Set[str]) -> None:
-    """Refuse a frame that holds other tensors than one of some sets of names."""
+    """Refuse a frame whose tensors are none of the allowed sets of names."""
     if not any(tensors.keys() == names for names in allowed):
         known = " or ".join(str(sorted(names)) for names in allowed)
         raise ValueError(f"a frame holds {known} here, not {sorted(tensors)}")

@@ -18,9 +18,9 @@ from torch import nn
 from split_unlearning.foundations.errors import refuse
 from split_unlearning.foundations.once import once
 from split_unlearning.models.devices import name_of
-from split_unlearning.models.drawing import computed_seeded, seeded
 from split_unlearning.models.inputs import Shape
 from split_unlearning.models.network import Part
+from split_unlearning.models.seeding import computed_seeded, seeded
 from split_unlearning.models.split import Model, build_segment, smashed_shape
 
 Precision = Literal["float32", "bfloat16"]

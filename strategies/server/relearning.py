@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from split_unlearning.foundations.seeds import derive_seed
-from split_unlearning.models.drawing import seeded
+from split_unlearning.models.seeding import seeded
 from split_unlearning.models.training import TrainingSettings, finite
 from split_unlearning.strategies.server.precision import Precision, forward
 from split_unlearning.unlearning.exactness import batches, order

@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.models.bert import VOCABULARY, bert
-from split_unlearning.models.drawing import seeded
 from split_unlearning.models.fitting import check_fits
 from split_unlearning.models.inputs import example
+from split_unlearning.models.seeding import seeded
 from split_unlearning.models.split import CutModel, build_segment
-from split_unlearning.simulations.data.text import Tokens
+from split_unlearning.simulations.data.tokenizer import Tokens
 from tests.texts import edit, small_bert
 
 pytest.importorskip("transformers", reason="the extra [text] is not installed")

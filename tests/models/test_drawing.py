@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from split_unlearning.models.drawing import computed_seeded, seeded
+from split_unlearning.models.seeding import computed_seeded, seeded
 from split_unlearning.models.split import build_segment
 
 
@@ -115,7 +115,7 @@ def test_passes_wait_for_each_other_only_where_one_may_draw(monkeypatch):
     barrier = threading.Barrier(3)
     segment = nn.Sequential(nn.Linear(4, 4), Meeting(barrier), nn.Dropout(0.5)).train()
     x = torch.rand(5, 4)
-    monkeypatch.setattr("split_unlearning.models.drawing._DRAW_NOTHING", {nn.Linear, Meeting})
+    monkeypatch.setattr("split_unlearning.models.seeding._DRAW_NOTHING", {nn.Linear, Meeting})
     found = {}
 
     def compute(seed):

@@ -11,10 +11,10 @@ from torch import nn
 
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.models.cnn import cnn
-from split_unlearning.models.drawing import seeded
 from split_unlearning.models.fitting import check_fits
 from split_unlearning.models.inputs import example
 from split_unlearning.models.network import Network
+from split_unlearning.models.seeding import seeded
 from split_unlearning.models.split import (
     MODELS,
     CutModel,

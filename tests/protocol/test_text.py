@@ -7,7 +7,7 @@ from split_unlearning.evaluation.outputs import FILE, read_outputs
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.foundations.seeds import derive_seed
 from split_unlearning.models.split import build_segment
-from split_unlearning.simulations.data.text import Tokens
+from split_unlearning.simulations.data.tokenizer import Tokens
 from tests.local_grid import LocalRun
 from tests.protocol.test_audit import check_is_about
 from tests.protocol.test_splitwiper import trained_without_what

@@ -13,8 +13,8 @@ from torch import nn
 from split_unlearning.clients import base
 from split_unlearning.clients.base import SplitClient
 from split_unlearning.foundations.seeds import derive_seed
-from split_unlearning.models.drawing import seeded
 from split_unlearning.models.pooling import pool_to_quarters
+from split_unlearning.models.seeding import seeded
 from split_unlearning.models.split import build_segment
 from split_unlearning.simulations.client_app import ContextStore
 from split_unlearning.simulations.config import RunConfig

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from split_unlearning.foundations.seeds import derive_seed
-from split_unlearning.models.drawing import seeded
+from split_unlearning.models.seeding import seeded
 from split_unlearning.models.split import build_segment
 from split_unlearning.simulations.data.distributions.plan import Plan
 from split_unlearning.simulations.data.loading import load

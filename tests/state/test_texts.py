@@ -10,7 +10,7 @@ from split_unlearning.foundations.errors import UserError
 from split_unlearning.models.bert import pretrained_bert
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.data.loading import load, load_all
-from split_unlearning.simulations.data.text import Tokens
+from split_unlearning.simulations.data.tokenizer import Tokens
 from split_unlearning.simulations.preparation import deal
 from split_unlearning.simulations.state.state_dir import open_state
 from tests.local_grid import LocalRun, dealt

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.foundations.seeds import derive_seed
-from split_unlearning.models.drawing import seeded
 from split_unlearning.models.network import Network
+from split_unlearning.models.seeding import seeded
 from split_unlearning.models.split import MODELS, build_segment
 from split_unlearning.models.training import TrainingSettings
 from split_unlearning.strategies.server.kept_state import KeptState

@@ -1,4 +1,4 @@
-"""Making of a gradient cache one that holds nothing of what was forgotten, for requests to come.
+"""Rewriting a gradient cache so that it holds nothing of what was forgotten, for later requests.
 
 The projection ends at w' = w_T + u, and u is what it added and took away: with c_t of
 `unlearning.gradient_projection.sequential.coefficients` and β a_t of `project` beside it,

@@ -140,9 +140,9 @@ class Replay:
 class SequentialProjection:
     """The recursion over the steps of one cache; memory does not grow with their number.
 
-    Steps without a forgotten sample, and batches of nothing else, need nobody: `until` takes them.
-    With recomputed shares a mixed batch needs its forgotten share: whoever can compute it finds the
-    weights of that step in `weights`, and gives it to `take`.
+    Steps without a forgotten sample, and batches of nothing else, need no client: `until` takes
+    them. With recomputed shares a mixed batch needs its forgotten share: it is computed with the
+    weights of that step, `weights`, and given to `take`.
 
     `counts` are n_f, how many samples of a step are forgotten; steps with none may be missing.
     `coefficient` is c of each step, by its number, and `removed` u so far, changed in place.
