@@ -40,7 +40,8 @@ def cuts(model: Model, input_shape: Shape, num_labels: int) -> list[Cut]:
         raise
     except Exception as error:  # a stranger's layers may raise anything
         name = model if isinstance(model, str) else model.name
-        raise UserError(f"model={name!r} cannot take {described(input_shape)}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"model={name!r} cannot take {described(input_shape)}: {reason}") from error
 
 
 def _cuts(network: Network, x: torch.Tensor) -> list[Cut]:

@@ -36,7 +36,8 @@ def check_fits(
     except UserError:
         raise
     except Exception as error:  # a stranger's layers may raise anything
-        raise UserError(f"model={name!r} cannot take {described(input_shape)}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"model={name!r} cannot take {described(input_shape)}: {reason}") from error
     if tuple(logits.shape) != (2, num_labels) or not logits.isfinite().all():
         raise UserError(f"model={name!r} does not answer with {num_labels} finite logits an image")
     for side, segment in (("client", client), ("server", server)):

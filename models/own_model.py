@@ -36,11 +36,13 @@ def own_architecture(name: str, named: Any) -> Architecture:
     """
     if isinstance(named, nn.Module):
         return lambda input_shape, num_labels: network_of(copy.deepcopy(named), name)
-    if not callable(named):
-        raise refuse(
-            "model", name, "a torch.nn.Module, a class of one, or a function that makes one"
-        )
-    if "pretrained" in inspect.signature(named).parameters and not inspect.isclass(named):
+    try:
+        asked = inspect.signature(named).parameters
+    except (TypeError, ValueError) as error:
+        # A TypeError of what cannot be called, a ValueError of what C made.
+        allowed = "a torch.nn.Module, a class of one, or a function that makes one"
+        raise refuse("model", name, allowed) from error
+    if "pretrained" in asked and not inspect.isclass(named):
         architecture: Architecture = named
         return architecture
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,8 @@ def layers_of(model: nn.Module) -> OrderedDict[str, nn.Module]:
 
     Raises
     ------
+    ValueError
+        If the forward pass takes another way in training than in evaluation.
     Exception
         Whatever torch.fx or the model raises, if torch.fx cannot follow its forward pass.
     """
@@ -27,9 +31,12 @@ def layers_of(model: nn.Module) -> OrderedDict[str, nn.Module]:
     from torchvision.ops import StochasticDepth
 
     # Traced into, the layer would stay in training mode for ever.
-    tracer = NodePathTracer(leaf_modules=[StochasticDepth])
-    graph = tracer.trace(model)
+    tracer, twin = (NodePathTracer(leaf_modules=[StochasticDepth]) for _ in range(2))
+    # A trace writes constants into its model.
+    other = twin.trace(copy.deepcopy(model).eval())
+    graph = tracer.trace(model.train())
     named: dict[fx.Node, str] = tracer.node_to_qualname
+    _follow_mode(graph, other, named)
     nodes = [node for node in graph.nodes if node.op != "output"]
     places = {node: place for place, node in enumerate(nodes)}
     last_use = [
@@ -46,6 +53,50 @@ def layers_of(model: nn.Module) -> OrderedDict[str, nn.Module]:
             layers[_ended(named[node], later)] = _stretch(model, nodes[begin : place + 1])
             begin = place + 1
     return layers
+
+
+def _follow_mode(graph: fx.Graph, other: fx.Graph, named: dict[fx.Node, str]) -> None:
+    """Have arguments that are ``self.training`` follow the mode of the layer that has them.
+
+    A trace has the value that ``self.training`` had: `graph` that in training, `other` that in
+    evaluation.
+    """
+    nodes, twins = list(graph.nodes), list(other.nodes)
+    twin_of = dict(zip(nodes, twins, strict=False))
+    if len(nodes) != len(twins):
+        raise _ways_differ()
+    for node, twin in twin_of.items():
+        if (node.op, node.target) != (twin.op, twin.target):
+            raise _ways_differ()
+
+        def merged(ours: Any, theirs: Any, node: fx.Node = node) -> Any:
+            if isinstance(ours, fx.Node):
+                if twin_of[ours] is theirs:
+                    return ours
+            elif ours is True and theirs is False:
+                with graph.inserting_before(node):
+                    mode = graph.create_node("get_attr", "training")
+                named[mode] = named[node]
+                return mode
+            elif isinstance(ours, tuple | list) and isinstance(theirs, tuple | list):
+                if len(ours) == len(theirs):
+                    return type(ours)(map(merged, ours, theirs))
+            elif isinstance(ours, dict) and isinstance(theirs, dict):
+                if ours.keys() == theirs.keys():
+                    return {key: merged(value, theirs[key]) for key, value in ours.items()}
+            elif isinstance(ours, slice) and isinstance(theirs, slice):
+                ends = ((one.start, one.stop, one.step) for one in (ours, theirs))
+                return slice(*map(merged, *ends))
+            elif ours == theirs:
+                return ours
+            raise _ways_differ()
+
+        node.args = tuple(map(merged, node.args, twin.args))
+        node.kwargs = {key: merged(value, twin.kwargs[key]) for key, value in node.kwargs.items()}
+
+
+def _ways_differ() -> ValueError:
+    return ValueError("its forward pass takes another way where self.training is true")
 
 
 def _ended(name: str, later: Sequence[str]) -> str:

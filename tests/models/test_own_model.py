@@ -38,6 +38,20 @@ class Branching(nn.Module):
         return x if x.sum() > 0 else -x
 
 
+class AsksItsMode(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.late = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.late(nn.functional.dropout(x.flatten(1), 0.5, training=self.training))
+
+
+class ActsByItsMode(AsksItsMode):
+    def forward(self, x):
+        return self.late(x.flatten(1) * 2 if self.training else x.flatten(1))
+
+
 def by_position(shape, labels):
     return nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], labels))
 
@@ -52,6 +66,7 @@ def mine(monkeypatch):
     kinds = {"Plain": Plain, "by_position": by_position, "by_name": by_name, "trained": trained}
     module = ModuleType("mine")
     module.__dict__.update(kinds, Branching=Branching, wrong=3, makes=lambda: 4)
+    module.__dict__.update(AsksItsMode=AsksItsMode, ActsByItsMode=ActsByItsMode, number=int)
     monkeypatch.setitem(sys.modules, "mine", module)
     return module
 
@@ -78,6 +93,14 @@ def test_its_layers_compute_what_it_does(mine, kind):
         )
 
 
+def test_a_forward_pass_that_asks_for_its_mode_is_told_that_of_now(mine):
+    whole = build_network("mine:AsksItsMode", SHAPE, 10).whole()
+    x = torch.rand(3, *SHAPE)
+    assert not torch.equal(whole(x), whole(x))
+    torch.testing.assert_close(whole.eval()(x), whole.late(x.flatten(1)))
+    assert not torch.equal(whole.train()(x), whole(x))
+
+
 def test_a_run_learns_and_forgets_with_it(mine):
     settings = {"strategy": "splitwiper", "model": "mine:Plain", "pretrain_epochs": 2}
     run = LocalRun(3, cut="relu", server_epochs=5, **settings)
@@ -90,7 +113,9 @@ def test_a_run_learns_and_forgets_with_it(mine):
     [
         ("wrong", "a torch.nn.Module, a class of one, or a function that makes one"),
         ("makes", "what makes a torch.nn.Module, not int"),
+        ("number", "a torch.nn.Module, a class of one, or a function that makes one"),
         ("Branching", "a model that torch.fx can take apart"),
+        ("ActsByItsMode", "its forward pass takes another way where self.training is true"),
     ],
 )
 def test_what_is_no_model_is_refused_in_one_line(mine, name, said):
