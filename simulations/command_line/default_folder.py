@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import suppress
 from datetime import datetime
@@ -9,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from split_unlearning.foundations.errors import refuse
 from split_unlearning.foundations.files import write_whole
 from split_unlearning.simulations.paths import absolute
 
@@ -23,7 +25,29 @@ def new_folder(config: RunConfig, now: datetime) -> Path:
     name = f"{now:%Y-%m-%d-%H%M%S}-{_word(config.strategy)}-{_word(config.own.text('dataset'))}"
     room = Path(absolute(_ROOM))
     numbered = (name if number == 1 else f"{name}-{number}" for number in count(1))
-    return next(room / one for one in numbered if not (room / one).exists())
+    return next(room / one for one in numbered if not os.path.lexists(room / one))
+
+
+def made_folder(config: RunConfig, now: datetime) -> Path:
+    """Make a folder as `new_folder` names it, and return its path.
+
+    Runs that begin in the same second find the same name free: the first to make it has it.
+
+    Raises
+    ------
+    UserError
+        If it cannot be made.
+    """
+    while True:
+        folder = new_folder(config, now)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            allowed = f"a folder that you can write to ({error})"
+            raise refuse("out", str(folder), allowed) from error
+        return folder
 
 
 def call_latest(folder: Path) -> None:

@@ -16,7 +16,11 @@ from split_unlearning.simulations.command_line.arguments import (
     check_writable,
     read_config,
 )
-from split_unlearning.simulations.command_line.default_folder import call_latest, new_folder
+from split_unlearning.simulations.command_line.default_folder import (
+    call_latest,
+    made_folder,
+    new_folder,
+)
 from split_unlearning.simulations.command_line.ending import RUN_FAILED, end, one_line_errors
 from split_unlearning.simulations.command_line.options import (
     ClientCpus,
@@ -62,14 +66,17 @@ def run(
         if config.benchmark:
             allowed = "empty; split-unlearning benchmark NAME carries one out"
             raise refuse("benchmark", config.benchmark, allowed)
-        named = bool(config.out)
+        named, now = bool(config.out), datetime.now()
         if not named:
-            config = replace(config, out=str(new_folder(config, datetime.now())))
+            config = replace(config, out=str(new_folder(config, now)))
         folder = OutFolder(Path(config.out))
         made = engine_of(engine, clients, client_cpus, client_gpus)
         check_writable("out", folder.path)
         plan = check_plan(config, clients)
         folder.check_free(config, goes_on=check_state_dir(config, clients))
+        if not named:
+            config = replace(config, out=str(made_folder(config, now)))
+            folder = OutFolder(Path(config.out))
         folder.begin()
         if not verbose:
             typer.echo(plan)

@@ -23,7 +23,7 @@ from split_unlearning.reporting import terminal
 from split_unlearning.simulations.benchmark import runner
 from split_unlearning.simulations.benchmark.spec import shipped_specs
 from split_unlearning.simulations.cli import app
-from split_unlearning.simulations.command_line.arguments import read_settings
+from split_unlearning.simulations.command_line.arguments import check_plan, read_settings
 from split_unlearning.simulations.command_line.default_folder import call_latest, new_folder
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.console import FAILURE, PROGRESS
@@ -228,6 +228,22 @@ def test_a_run_without_out_has_a_folder_of_its_own_and_latest_leads_to_it(
     flower.outcome = Outcome(False, "it broke", "")
     _invoke(*asked)
     assert (tmp_path / "results" / "latest").resolve() == second
+
+
+def test_runs_that_begin_in_the_same_second_do_not_share_a_folder(
+    flower: Run, tmp_path: Path, monkeypatch: Any
+) -> None:
+    def another_begins(config: RunConfig, clients: int) -> str:
+        # Its checks ended while ours were under way.
+        Path(config.out).mkdir(parents=True)
+        return check_plan(config, clients)
+
+    monkeypatch.setattr("split_unlearning.simulations.command_line.run.check_plan", another_begins)
+    assert _invoke("run").exit_code == 0
+    ((settings, _, _),) = flower.asked
+    theirs, ours = sorted((tmp_path / "results").glob("20*"))
+    assert ours == Path(settings["out"])
+    assert list(theirs.iterdir()) == []
 
 
 def test_folders_of_one_second_have_names_of_their_own(tmp_path: Path, monkeypatch: Any) -> None:
