@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from split_unlearning.simulations.command_line.benchmark import benchmark, report
+from split_unlearning.simulations.command_line.export import export
 from split_unlearning.simulations.command_line.listing import list_names
 from split_unlearning.simulations.command_line.models import models
 from split_unlearning.simulations.command_line.run import run
@@ -51,6 +52,7 @@ app.command()(verify)
 app.command()(benchmark)
 app.command()(report)
 app.command()(models)
+app.command()(export)
 app.command("list")(list_names)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from split_unlearning.evaluation.outputs import FILE, Outputs, write_outputs
-from split_unlearning.foundations.errors import refuse
+from split_unlearning.foundations.errors import UserError, refuse
 
 if TYPE_CHECKING:
     from split_unlearning.reporting.result import Result
@@ -123,3 +123,23 @@ class OutFolder:
             return json.loads(self.result.read_text(encoding="utf-8"))["config"]["state-dir"]
         except (OSError, ValueError, LookupError, TypeError):
             return None
+
+
+def result_in(folder: Path) -> Result:
+    """Return the result that a run has written to a folder.
+
+    Raises
+    ------
+    UserError
+        If there is none, or it is not of this version.
+    """
+    # It takes a while to import, and a command that refuses does not need it.
+    from split_unlearning.reporting.result import Result
+
+    try:
+        return Result.read(folder / RESULT)
+    except OSError as error:
+        allowed = f"a folder in which a run has written {RESULT}"
+        raise refuse("folder", str(folder), allowed) from error
+    except ValueError as error:
+        raise UserError(str(error)) from error

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from split_unlearning.evaluation.outputs import FILE as OUTPUTS
-from split_unlearning.foundations.errors import UserError, refuse
-from split_unlearning.reporting.result import Phase, Result
-from split_unlearning.simulations.out_folder import MODELS, RESULT
+from split_unlearning.foundations.errors import refuse
+from split_unlearning.reporting.result import Phase
+from split_unlearning.simulations.out_folder import MODELS, RESULT, result_in
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,13 +44,7 @@ class Run:
         self.folder = Path(folder).absolute()
         if temporary:
             weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
-        try:
-            self.result = Result.read(self.folder / RESULT)
-        except OSError as error:
-            allowed = f"a folder in which a run has written {RESULT}"
-            raise refuse("folder", str(self.folder), allowed) from error
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        self.result = result_in(self.folder)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
@@ -137,6 +131,20 @@ class Run:
         from split_unlearning.simulations.whole_models import whole_model
 
         return whole_model(self.result, self.folder, client, phase)
+
+    def export(self, client: int, folder: str | os.PathLike[str], phase: int = -1) -> Path:
+        """Write a client's model to a new folder, as `simulations.export.export`; return it.
+
+        Raises
+        ------
+        UserError
+            As `model`, and if the folder is not empty.
+        """
+        from split_unlearning.simulations.export import export
+
+        target = Path(folder).absolute()
+        export(self.result, self.folder, client, phase, target)
+        return target
 
     def samples(
         self, client: int, split: Literal["train", "test"] = "test"
