@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from split_unlearning.foundations.errors import refuse
 from split_unlearning.models.inputs import Shape
@@ -75,10 +76,12 @@ def network_of(model: object, name: str) -> Network:
     Raises
     ------
     UserError
-        If it is no module, or torch.fx cannot take it apart.
+        If it is no module or has lazy layers, or torch.fx cannot take it apart.
     """
     if not isinstance(model, nn.Module):
         raise refuse("model", name, f"what makes a torch.nn.Module, not {type(model).__name__}")
+    if any(map(is_lazy, (*model.parameters(), *model.buffers()))):
+        raise refuse("model", name, "a model whose layers say how many inputs they have (no Lazy)")
     try:
         return Network(layers_of(model), cut="")
     except Exception as error:  # a forward pass may be anything

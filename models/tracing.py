@@ -37,6 +37,8 @@ def layers_of(model: nn.Module) -> OrderedDict[str, nn.Module]:
     graph = tracer.trace(model.train())
     named: dict[fx.Node, str] = tracer.node_to_qualname
     _follow_mode(graph, other, named)
+    # The tracer names what is called, and not the parameters and buffers that are used directly.
+    named |= {node: str(node.target) for node in graph.nodes if node not in named}
     nodes = [node for node in graph.nodes if node.op != "output"]
     places = {node: place for place, node in enumerate(nodes)}
     last_use = [

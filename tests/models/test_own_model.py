@@ -38,6 +38,21 @@ class Branching(nn.Module):
         return x if x.sum() > 0 else -x
 
 
+class Direct(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.early, self.late = nn.Linear(64, 8), nn.Linear(8, num_classes)
+        self.scale = nn.Parameter(torch.rand(8))
+        self.register_buffer("mean", torch.rand(8))
+
+    def forward(self, x):
+        return self.late((self.early(x.flatten(1)) - self.mean) * self.scale)
+
+
+def lazy(shape, labels):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(8), nn.Linear(8, labels))
+
+
 class AsksItsMode(nn.Module):
     def __init__(self):
         super().__init__()
@@ -64,6 +79,7 @@ def by_name(*, input_shape, num_labels=10):
 def mine(monkeypatch):
     trained = Plain(10)
     kinds = {"Plain": Plain, "by_position": by_position, "by_name": by_name, "trained": trained}
+    kinds |= {"Direct": Direct, "lazy": lazy}
     module = ModuleType("mine")
     module.__dict__.update(kinds, Branching=Branching, wrong=3, makes=lambda: 4)
     module.__dict__.update(AsksItsMode=AsksItsMode, ActsByItsMode=ActsByItsMode, number=int)
@@ -71,7 +87,7 @@ def mine(monkeypatch):
     return module
 
 
-@pytest.mark.parametrize("kind", ["Plain", "by_position", "by_name", "trained"])
+@pytest.mark.parametrize("kind", ["Plain", "Direct", "by_position", "by_name", "trained"])
 def test_its_layers_compute_what_it_does(mine, kind):
     with seeded(0):
         network = build_network(f"mine:{kind}", SHAPE, 10)
@@ -80,6 +96,7 @@ def test_its_layers_compute_what_it_does(mine, kind):
         made = getattr(mine, kind)
         theirs = {
             "Plain": lambda: made(num_classes=10),
+            "Direct": lambda: made(num_classes=10),
             "by_position": lambda: made(SHAPE, 10),
             "by_name": lambda: made(input_shape=SHAPE),
             "trained": lambda: made,
@@ -114,6 +131,7 @@ def test_a_run_learns_and_forgets_with_it(mine):
         ("wrong", "a torch.nn.Module, a class of one, or a function that makes one"),
         ("makes", "what makes a torch.nn.Module, not int"),
         ("number", "a torch.nn.Module, a class of one, or a function that makes one"),
+        ("lazy", "a model whose layers say how many inputs they have"),
         ("Branching", "a model that torch.fx can take apart"),
         ("ActsByItsMode", "its forward pass takes another way where self.training is true"),
     ],
