@@ -15,8 +15,8 @@ from split_unlearning.unlearning.exactness import digest
 from split_unlearning.unlearning.stages import learning
 from split_unlearning.unlearning.tensor_store import TensorStore
 from tests.local_grid import client_of, node_of
-from tests.protocol.test_unlearning_methods import thin_run
 from tests.protocol.test_vanilla import SEED, same_bits
+from tests.protocol.unsplit import thin_run
 
 SETTINGS = {"share": 3, "pretrain_epochs": 1, "server_epochs": 1}
 SEVERAL = "class:2;samples:0.5@class:3;client:1"

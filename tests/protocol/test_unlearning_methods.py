@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from tests.protocol import unsplit as unsplit_loops
 from tests.protocol.test_splitfed import close
 from tests.protocol.test_vanilla import large_digits, same_bits
 from tests.protocol.unsplit import (
@@ -31,8 +32,8 @@ def test_with_one_client_a_method_equals_the_unsplit_network(strategy, method, m
     assert before["server"] != after["server"]
     assert before["clients"] != after["clients"]
     # The comparison sees what the method's own setting does.
-    monkeypatch.setitem(globals(), "BOUND", math.inf)
-    monkeypatch.setitem(globals(), "ALPHA", 0.5)
+    monkeypatch.setattr(unsplit_loops, "BOUND", math.inf)
+    monkeypatch.setattr(unsplit_loops, "ALPHA", 0.5)
     altered = unsplit(run)[0][1].state_dict()
     assert same_bits(run.server_state, altered) == (method == "fine-tune")
 
