@@ -32,7 +32,8 @@ def check_fits(
             network = build_network(model, input_shape, num_labels)
             client, server = network.segment("client"), network.segment(server_part)
             # Two samples in training mode: only there does batch norm refuse too few values.
-            logits = network.whole()(example(input_shape, 2))
+            images = example(input_shape, 2)
+            logits = network.whole()(images)
     except UserError:
         raise
     except Exception as error:  # a stranger's layers may raise anything
@@ -46,7 +47,6 @@ def check_fits(
                 f"model={name!r} leaves the {side}'s side of the cut={network.cut!r} nothing to "
                 "learn; allowed: a cut with parameters on both sides"
             )
-    images = example(input_shape, 2)
     _check_deterministic(name, client, images)
     if server_part == "trunk":
         with torch.no_grad():

@@ -14,6 +14,7 @@ from split_unlearning.foundations.errors import UserError, refuse
 from split_unlearning.foundations.once import once
 from split_unlearning.models.fitting import check_fits
 from split_unlearning.models.inputs import Shape, described, is_text
+from split_unlearning.models.seeding import seeded
 from split_unlearning.models.split import build_network, smashed_shape
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.data.backdoor import Backdoor
@@ -206,7 +207,9 @@ def _check_method(
     """Let the unlearning method refuse the network, or what it is to forget."""
     method, stage = config.method(), learning(config.training().server_epochs)
     seed = config.training_seed
-    network = build_network(config.cut_model(), dataset.input_shape, dataset.num_classes)
+    # Its weights do not matter, but a user's own draws do.
+    with seeded(0):
+        network = build_network(config.cut_model(), dataset.input_shape, dataset.num_classes)
     method.check_network(network.whole())
     learned = (
         ids[rows]

@@ -56,6 +56,12 @@ def test_accuracy_and_cost_are_tidy_tables(run):
     assert "class:3 by retrain" in repr(run)
 
 
+def test_draws_of_the_user_go_on_as_if_there_had_been_no_run():
+    before = torch.get_rng_state()
+    su.run(**SHORT, clients=2, forget="class:3")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_without_out_nothing_is_left_on_disk(temporary, capsys):
     run = su.run(**SHORT, clients=2, forget="")
     assert run.folder.parent == temporary
