@@ -28,6 +28,19 @@ def check_client_count(clients: int) -> None:
         raise refuse("--clients", clients, "an integer >= 1")
 
 
+def check_client_gpus(client_gpus: float) -> None:
+    """Refuse what is no number of GPUs, or of parts of one.
+
+    Raises
+    ------
+    UserError
+        With what is allowed.
+    """
+    is_number = isinstance(client_gpus, int | float)
+    if not is_number or not (0 <= client_gpus <= 1 or (client_gpus > 1 and client_gpus % 1 == 0)):
+        raise refuse("--client-gpus", client_gpus, "0 <= x <= 1, or a whole number of GPUs")
+
+
 def check_client_pool(clients: int, client_cpus: int, client_gpus: float) -> None:
     """Refuse numbers of clients, and of what each of them reserves, that cannot be.
 
@@ -38,10 +51,9 @@ def check_client_pool(clients: int, client_cpus: int, client_gpus: float) -> Non
     """
     check_client_count(clients)
     # Flower divides by the CPUs of a client, a whole number.
-    if client_cpus < 1:
+    if type(client_cpus) is not int or client_cpus < 1:
         raise refuse("--client-cpus", client_cpus, "an integer >= 1")
-    if not (0 <= client_gpus <= 1 or (client_gpus > 1 and client_gpus % 1 == 0)):
-        raise refuse("--client-gpus", client_gpus, "0 <= x <= 1, or a whole number of GPUs")
+    check_client_gpus(client_gpus)
     if address := os.environ.get("RAY_ADDRESS"):
         from split_unlearning.strategies.server.placement import nodes_at
 

@@ -7,7 +7,11 @@ from functools import partial
 from split_unlearning.foundations.errors import refuse
 from split_unlearning.foundations.once import forget_all
 from split_unlearning.simulations.launching import launch
-from split_unlearning.simulations.launching.client_pool import check_client_count, check_client_pool
+from split_unlearning.simulations.launching.client_pool import (
+    check_client_count,
+    check_client_gpus,
+    check_client_pool,
+)
 from split_unlearning.simulations.launching.launch import Engine
 
 ENGINES = ("local", "ray")
@@ -41,6 +45,7 @@ def engine_of(engine: str, clients: int, client_cpus: int, client_gpus: float) -
         check_client_pool(clients, client_cpus, client_gpus)
         return partial(launch.run_app, client_cpus=client_cpus, client_gpus=client_gpus)
     check_client_count(clients)
+    check_client_gpus(client_gpus)
     # It imports PyTorch.
     from split_unlearning.simulations.local_engine import run_here
 
