@@ -173,7 +173,10 @@ def _open(state_dir: Folder, key_dir: Folder) -> tuple[StateDir, RunConfig]:
 
 
 def _texts(forget: str | Sequence[str]) -> list[str]:
-    return [forget] if isinstance(forget, str) else list(forget)
+    named = [forget] if isinstance(forget, str) else forget
+    if not isinstance(named, Sequence) or not all(isinstance(text, str) for text in named):
+        raise refuse("forget", forget, "a text, as class:2, or a list of texts")
+    return list(named)
 
 
 def _asking(client: Asking | Sequence[Asking]) -> list[Asking]:

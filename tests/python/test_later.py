@@ -96,6 +96,8 @@ def test_a_request_that_cannot_be_finished_is_taken_back(kept, monkeypatch):
         ({"forget": "class:1", "client": [0, 1]}, "--client='0 1' is not possible"),
         ({"forget": "class:1", "client": [0.0]}, "client=0.0 is not possible"),
         ({"forget": "class:7"}, "forget='class:7'"),
+        ({"forget": None}, "forget=None is not possible; allowed: a text"),
+        ({"forget": [3]}, "forget=[3] is not possible; allowed: a text"),
         ({"drop_client": True}, "--drop-client='no --client' is not possible"),
         ({}, "has nothing left to do"),
     ],
