@@ -9,9 +9,11 @@ from torch import nn
 
 from split_unlearning.foundations.errors import UserError
 from split_unlearning.models.inputs import Shape, described, example
-from split_unlearning.models.network import Network
+from split_unlearning.models.network import Network, Part
 from split_unlearning.models.seeding import seeded
 from split_unlearning.models.split import Model, build_network
+
+_SIDES: tuple[Part, Part] = ("client", "server")
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,15 @@ def cuts(model: Model, input_shape: Shape, num_labels: int) -> list[Cut]:
 
 
 def _cuts(network: Network, x: torch.Tensor) -> list[Cut]:
-    total = _parameters(network.whole())
     found = []
     for name, layer in list(network.layers.items())[:-1]:
         x = layer.eval()(x)
-        held = _parameters(replace(network, cut=name).segment("client"))
-        if 0 < held < total:
+        at = replace(network, cut=name)
+        # Layers that share parameters across the cut have them on both sides.
+        held, served = (_parameters(at.segment(part)) for part in _SIDES)
+        if held and served:
             shape, size = tuple(x.shape[1:]), x[0].numel() * x.element_size()
-            found.append(Cut(name, shape, size, held, total - held))
+            found.append(Cut(name, shape, size, held, served))
     return found
 
 

@@ -53,6 +53,11 @@ def lazy(shape, labels):
     return nn.Sequential(nn.Flatten(), nn.LazyLinear(8), nn.Linear(8, labels))
 
 
+def twice(shape, labels):
+    shared = nn.Linear(64, 64)
+    return nn.Sequential(nn.Flatten(), shared, nn.ReLU(), shared, nn.Linear(64, labels))
+
+
 class AsksItsMode(nn.Module):
     def __init__(self):
         super().__init__()
@@ -79,7 +84,7 @@ def by_name(*, input_shape, num_labels=10):
 def mine(monkeypatch):
     trained = Plain(10)
     kinds = {"Plain": Plain, "by_position": by_position, "by_name": by_name, "trained": trained}
-    kinds |= {"Direct": Direct, "lazy": lazy}
+    kinds |= {"Direct": Direct, "lazy": lazy, "twice": twice}
     module = ModuleType("mine")
     module.__dict__.update(kinds, Branching=Branching, wrong=3, makes=lambda: 4)
     module.__dict__.update(AsksItsMode=AsksItsMode, ActsByItsMode=ActsByItsMode, number=int)
@@ -180,3 +185,8 @@ def test_cuts_say_what_each_costs(mine):
     assert {one.bytes_a_sample for one in (first, second, third)} == {384 * 4}
     assert (first.client_parameters, first.server_parameters) == (6 * 9 + 6, 384 * 10 + 10)
     assert cuts(CutModel("cnn"), SHAPE, 10)
+
+
+def test_a_layer_that_is_used_on_both_sides_counts_on_both(mine):
+    found = cuts("mine:twice", SHAPE, 10)
+    assert [one.server_parameters for one in found] == [4160 + 650, 4160 + 650, 650]
