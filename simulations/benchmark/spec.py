@@ -17,6 +17,7 @@ from split_unlearning.foundations.errors import IgnoredError, UserError, refuse
 from split_unlearning.foundations.options import Value
 from split_unlearning.foundations.text import parsed
 from split_unlearning.reporting.published.conditions import CLAIMS
+from split_unlearning.reporting.published.paper import PUBLISHED
 from split_unlearning.simulations.benchmark.cell import Cell
 from split_unlearning.simulations.config import RunConfig
 from split_unlearning.simulations.paths import from_here
@@ -149,7 +150,7 @@ def make_spec(
         title=reader.text("title", path.stem),
         scale=scale,
         reduced=reader.texts("reduced"),
-        paper=reader.texts("paper"),
+        paper=reader.texts("paper", PUBLISHED),
         paper_dataset=reader.text("paper-dataset", ""),
         claims=reader.texts("claims", CLAIMS),
         changed=sorted(changed),

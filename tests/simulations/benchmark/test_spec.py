@@ -177,6 +177,7 @@ def test_a_key_that_one_row_ignores_is_refused_with_what_to_do(read, grid, said)
         ("clients = 'five'\n[[grid]]\n", "clients='five'"),
         ("reduced = 'one'\n[[grid]]\n", "reduced='one'"),
         ("claims = ['cost']\n[[grid]]\n", "claims='cost'"),
+        ("paper = ['table']\n[[grid]]\n", "paper='table'"),
         ("[run]\nserver-epoch = 3\n[[grid]]\n", "server-epochs?"),
         ("[[grid]]\nserver-epochs = [1, 'many']\n", "server-epochs='many'"),
         ("[[grid]]\nserver-epochs = []\n", "names no run"),
