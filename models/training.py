@@ -81,12 +81,19 @@ class TrainingSettings(Settings):
 
 @contextmanager
 def kernels_kept() -> Iterator[None]:
-    """Leave a process's threads and kernels as they were, whatever `fix_kernels` does meanwhile."""
+    """Compute as in a fresh process, and leave a process's threads, kernels and types as they were.
+
+    Whoever calls may have turned gradients off, or have another default type than float32.
+    """
+    default = torch.get_default_dtype()
     threads, tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
     mode = torch.get_deterministic_debug_mode()
     try:
-        yield
+        torch.set_default_dtype(torch.float32)
+        with torch.enable_grad():
+            yield
     finally:
+        torch.set_default_dtype(default)
         torch.set_num_threads(threads)
         torch.backends.cudnn.allow_tf32 = tf32
         torch.set_deterministic_debug_mode(mode)

@@ -62,6 +62,20 @@ def test_draws_of_the_user_go_on_as_if_there_had_been_no_run():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("strategy", ["splitwiper", "vanilla"])
+def test_how_the_process_computes_changes_no_bit(strategy):
+    settings = {**SHORT, "strategy": strategy, "forget": "", "clients": 2}
+    plain = su.run(**settings)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.no_grad():
+            other = su.run(**settings)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert other.phases[0].digests == plain.phases[0].digests
+
+
 def test_without_out_nothing_is_left_on_disk(temporary, capsys):
     run = su.run(**SHORT, clients=2, forget="")
     assert run.folder.parent == temporary
