@@ -322,6 +322,7 @@ def test_what_the_pages_show_is_what_there_is(installed):
         RunConfig.from_mapping(chosen).check()
 
 
+@pytest.mark.slow
 @pytest.mark.flower
 def test_it_runs_in_flower_by_name(installed, tmp_path):
     chosen = {"server_epochs": 2, "options": "clip=0.5"}

@@ -72,6 +72,7 @@ def test_the_main_job(tmp_path):
     assert_equals_one_process(result, LocalRun(5))
 
 
+@pytest.mark.slow
 def test_a_plug_in_beside_modules_named_as_our_rooms_runs_and_fails_in_one_line(tmp_path):
     for room in ("strategies", "unlearning", "simulations"):
         (tmp_path / f"{room}.py").write_text("raise RuntimeError('this is the user's own')")

@@ -257,7 +257,7 @@ def test_a_list_of_files_cannot_lead_out_of_the_folder(tmp_path):
 texts = st.one_of(st.just(NASTY), st.text(min_size=1, max_size=20))
 
 
-@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.too_slow])
 @given(texts, texts)
 def test_no_text_in_the_files_breaks_the_report(tmp_path_factory, one, other):
     bench = Bench(tmp_path_factory.mktemp("nasty"), title=one, reduced=[other], command=one)

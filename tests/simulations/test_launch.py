@@ -206,6 +206,7 @@ def test_error_names_the_status_when_a_process_was_killed() -> None:
     assert "finished:failed" in launch._error(["learning", "epoch 1"], "finished:failed")
 
 
+@pytest.mark.slow
 @pytest.mark.flower
 def test_run_that_succeeds(tiny: Path, left_behind: None) -> None:
     text = 'it\'s "a"; b = c\\d'
@@ -221,7 +222,7 @@ def test_run_that_succeeds(tiny: Path, left_behind: None) -> None:
 @pytest.mark.parametrize(
     ("ending", "error"),
     [
-        ("told", "told by the app"),
+        pytest.param("told", "told by the app", marks=pytest.mark.slow),
         pytest.param("client", "ValueError: the client broke", marks=pytest.mark.slow),
     ],
 )
