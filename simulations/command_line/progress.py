@@ -32,13 +32,13 @@ def shown(verbose: bool) -> Iterator[Callable[[str], None]]:
     if verbose:
         yield typer.echo
     elif not console.is_terminal:
-        typer.echo("starting Flower and Ray")
+        typer.echo("starting")
         yield print_news
     else:
         text_column = TextColumn("{task.description}", markup=False, table_column=Column(ratio=1))
         columns = (SpinnerColumn(), TimeElapsedColumn(), text_column)
         with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task("starting Flower and Ray", total=None)
+            task = bar.add_task("starting", total=None)
             yield lambda line: bar.update(task, description=news(line) or None)
 
 
